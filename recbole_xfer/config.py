@@ -1,0 +1,164 @@
+"""RecBole's Config for our verbs: our defaults, values parsed and never evaluated, keys checked."""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import recbole.model
+import yaml
+from recbole.config import Config
+from recbole.utils import ModelType, argument_list
+
+from recbole_xfer import registry
+from recbole_xfer.errors import XferError
+
+
+class YamlLoader(yaml.SafeLoader):
+    """yaml's safe loader that also reads ``1e-3`` as a number and ``None`` as null, as RecBole's users write them."""
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+YamlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$"), ["N"])
+
+
+DERIVED = {
+    "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "device", "single_spec", "local_rank",
+    "valid_neg_sample_args", "test_neg_sample_args",
+}  # fmt: skip
+"""What RecBole works out of the other values."""
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line as yaml reads it; what is not yaml, such as ``[5,inf)``, stays text."""
+    try:
+        return yaml.load(text, Loader=YamlLoader)
+    except yaml.YAMLError:
+        return text
+
+
+class XferConfig(Config):
+    """RecBole's Config with the defaults of properties/.
+
+    Priority, the first wins: ``overrides``, ``config_files`` (the last first), our properties/, RecBole's own.
+
+    Args:
+        model: name of a model of RecBole or of this package.
+        dataset: name of a dataset, or several joined by ``+``.
+        config_files: yaml files.
+        overrides: values by key; text is parsed as yaml.
+
+    Raises:
+        XferError: for an unknown model or key, a file that is missing or no yaml mapping, or a value RecBole refuses.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        dataset: str | None = None,
+        config_files: Iterable[str | Path] = (),
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        files = [Path(file) for file in config_files]
+        given = self._load_config_files(files) | dict(overrides or {})
+        model, dataset = model or given.get("model"), dataset or given.get("dataset")
+        for key, value in (("model", model), ("dataset", dataset)):
+            if not value:
+                raise XferError(f"No {key} was named. Add --{key}=NAME, or the key '{key}' to a config file.")
+        assert model and dataset
+        check_model(model)
+        check_keys(given, known_keys(model, dataset))
+        try:
+            super().__init__(str(model), str(dataset), config_file_list=files, config_dict=dict(overrides or {}))
+        except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
+            raise XferError(f"The configuration of {model} on {dataset} is wrong: {error}") from error
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        self.internal_config_dict.update(registry.defaults(model, dataset))
+        kind = self.internal_config_dict["MODEL_TYPE"]
+        if kind in (ModelType.GENERAL, ModelType.TRADITIONAL):
+            # so that models without sequences are ranked on the rows of those with
+            split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
+            self.internal_config_dict["eval_args"] = split
+        loss = self.external_config_dict.get("loss_type", self.internal_config_dict.get("loss_type"))
+        if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
+            # RecBole's default of one negative is refused by its cross-entropy and counted as popular by its Pop
+            self.internal_config_dict["train_neg_sample_args"] = None
+
+    def _load_config_files(self, file_list: Iterable[Path] | None) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for path in file_list or ():
+            if not path.is_file():
+                raise XferError(f"The config file {path} is missing.")
+            try:
+                content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+            except yaml.YAMLError as error:
+                raise XferError(f"The config file {path} is not yaml: {str(error).splitlines()[0]}.") from error
+            if not isinstance(content, dict):
+                raise XferError(f"The config file {path} must hold lines such as 'learning_rate: 0.001'.")
+            values.update(content)
+        return values
+
+    def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
+        return {key: parse_value(v) if isinstance(v, str) else v for key, v in (config_dict or {}).items()}
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}  # cli.py reads the command line
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """All values of a configuration, as an equal one can be made of them again."""
+    values = {key: value for key, value in config.final_config_dict.items() if key not in DERIVED}
+    values["data_path"] = str(Path(values["data_path"]).parent)
+    if values["train_neg_sample_args"]["distribution"] == "none":
+        values["train_neg_sample_args"] = None
+    return values
+
+
+def check_model(name: str) -> None:
+    """Raises XferError if neither RecBole nor this package has the model."""
+    names = {*registry.MODELS, *(module.name for package in _model_packages() for module in pkgutil.iter_modules(package))}
+    if name.lower() not in {known.lower() for known in names}:
+        raise XferError(f"The model '{name}' does not exist.{_nearest(name.lower(), {n.lower() for n in names})}")
+
+
+def _model_packages() -> list[list[str]]:
+    root = Path(recbole.model.__path__[0])
+    return [[str(folder)] for folder in sorted(root.glob("*_recommender"))]
+
+
+def known_keys(model: str, dataset: str) -> set[str]:
+    """Every key that RecBole or this package reads for the model."""
+    keys = {key for name in dir(argument_list) if name.endswith("_arguments") for key in getattr(argument_list, name)}
+    recbole_properties = Path(recbole.model.__path__[0]).parent / "properties"
+    files = [
+        recbole_properties / "overall.yaml",
+        recbole_properties / "dataset" / "sample.yaml",
+        recbole_properties / "model" / f"{model}.yaml",
+        *recbole_properties.glob("quick_start_config/*.yaml"),
+    ]
+    for file in files:
+        if file.is_file():
+            keys |= set(yaml.load(file.read_text(encoding="utf-8"), Loader=YamlLoader) or {})
+    return keys | set(registry.defaults(model, dataset)) | {"model", "dataset", "config_files", "encoding", "transform"}
+
+
+def check_keys(given: Iterable[str], known: set[str]) -> None:
+    """Raises XferError for the first key that is not known, and names the nearest."""
+    for key in given:
+        if key not in known:
+            raise XferError(f"The key '{key}' is not known.{_nearest(key, known)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,144 @@
+"""What is known of items besides who took them: text, image and price, aligned to RecBole's item ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbole_xfer.data.atomic_files import read_atomic_file, read_header
+from recbole_xfer.data.vectors import VectorTable, allocate, find_vectors, read_vectors
+from recbole_xfer.errors import XferError
+
+MODALITIES = ("text", "image", "price")
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Tables over item ids; row 0 is the padding item and empty.
+
+    Attributes:
+        text: vectors of the texts, [n_items, D_t], or None.
+        image: vectors of the pictures, [n_items, D_m], or None.
+        price: prices in the currency of the file, NaN where unknown, [n_items], or None.
+    """
+
+    text: VectorTable | None
+    image: VectorTable | None
+    price: np.ndarray | None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that are there, in the order text, image, price."""
+        return tuple(name for name in MODALITIES if getattr(self, name) is not None)
+
+    def present(self, modality: str) -> np.ndarray:
+        """Which items have the modality, bool [n_items]."""
+        if modality == "price":
+            assert self.price is not None
+            return np.isfinite(self.price)
+        return getattr(self, modality).present
+
+    def coverage(self) -> str:
+        """Such as ``text 4,385 of 4,385 items, image 4,102, price 3,377``."""
+        counts = [f"{name} {self.present(name).sum():,}" for name in self.modalities]
+        if counts:
+            counts[0] += f" of {len(self.present(self.modalities[0])) - 1:,} items"
+        return ", ".join(counts) or "none"
+
+
+def load_item_features(
+    root: Path,
+    domains: Sequence[str],
+    item_domain: np.ndarray,
+    item_tokens: np.ndarray,
+    modalities: Sequence[str] | None,
+) -> ItemFeatures:
+    """Reads the features of all domains.
+
+    Args:
+        root: folder that holds one folder for each domain.
+        domains: names of the domains.
+        item_domain: index into ``domains`` of each item, [n_items].
+        item_tokens: the item's id in its domain's files, [n_items].
+        modalities: those that must be there; None takes what is there.
+
+    Raises:
+        XferError: if a modality asked for is nowhere, nothing is there at all, or a file is wrong.
+    """
+    unknown = set(modalities or ()) - set(MODALITIES)
+    if unknown:
+        raise XferError(f"modalities={sorted(unknown)} is unknown. Choose among {', '.join(MODALITIES)}.")
+    wanted = MODALITIES if modalities is None else modalities
+    items = [np.r_[0, np.flatnonzero(item_domain[1:] == index) + 1] for index in range(len(domains))]
+    found = {
+        "text": _joined_vectors(root, domains, items, item_tokens, "text") if "text" in wanted else None,
+        "image": _joined_vectors(root, domains, items, item_tokens, "image") if "image" in wanted else None,
+        "price": _joined_prices(root, domains, items, item_tokens) if "price" in wanted else None,
+    }
+    missing = [name for name in wanted if found[name] is None]
+    if missing and (modalities is not None or len(missing) == len(MODALITIES)):
+        raise XferError(_what_is_missing(root, domains, missing))
+    return ItemFeatures(**found)  # type: ignore[arg-type]
+
+
+def _joined_vectors(
+    root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray, modality: str
+) -> VectorTable | None:
+    """The vectors of all domains in one table; None where no domain has any."""
+    paths = {index: find_vectors(root / domain, domain, modality) for index, domain in enumerate(domains)}
+    tables = {
+        index: read_vectors(path, np.r_[tokens[:1], tokens[items[index][1:]]]) for index, path in paths.items() if path
+    }
+    if not tables:
+        return None
+    first = next(iter(tables.values()))
+    if len(domains) == 1:
+        return first
+    for index, table in tables.items():
+        if table.values.shape[1] != first.values.shape[1] or table.encoder != first.encoder:
+            raise XferError(
+                f"The {modality} vectors of {domains[index]} ({table.encoder}, {table.values.shape[1]} values) and of "
+                f"{domains[next(iter(tables))]} ({first.encoder}, {first.values.shape[1]} values) differ. "
+                f"Encode both with one encoder: `recbole-xfer encode --dataset={'+'.join(domains)}`."
+            )
+    values = allocate((len(tokens), first.values.shape[1]), first.values.dtype)
+    present = np.zeros(len(tokens), dtype=bool)
+    for index, table in tables.items():
+        values[items[index][1:]] = table.values[1:]
+        present[items[index][1:]] = table.present[1:]
+    return VectorTable(values=values, present=present, encoder=first.encoder, source=first.source)
+
+
+def _joined_prices(
+    root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray
+) -> np.ndarray | None:
+    """The ``price`` columns of the domains' .item files; None where no domain has one."""
+    prices = np.full(len(tokens), np.nan)
+    for index, domain in enumerate(domains):
+        path = root / domain / f"{domain}.item"
+        if not path.is_file() or "price" not in read_header(path):
+            continue
+        frame = read_atomic_file(path, ["item_id", "price"])
+        negative = frame["price"] < 0
+        if negative.any():
+            row = frame[negative].iloc[0]
+            raise XferError(f"{path}: item {row['item_id']} has the price {row['price']}, below 0. Correct it.")
+        table = frame.drop_duplicates("item_id").set_index("item_id")["price"]
+        prices[items[index][1:]] = table.reindex(pd.Index(tokens[items[index][1:]])).to_numpy()
+    return prices if np.isfinite(prices).any() else None
+
+
+def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str]) -> str:
+    """One sentence that names the missing files and the command that makes them."""
+    name = "+".join(domains)
+    first = root / domains[0] / domains[0]
+    places = {"text": f"{first}.text.parquet", "image": f"{first}.image.parquet", "price": f"'price:float' in {first}.item"}
+    sentence = f"{name} carries no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
+    header = read_header(Path(f"{first}.item")) if Path(f"{first}.item").is_file() else {}
+    if "text" in missing and "text" in header:
+        return f"{sentence} Make the text vectors with `recbole-xfer encode --dataset={name}`."
+    return f"{sentence} Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."

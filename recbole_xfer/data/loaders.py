@@ -1,0 +1,69 @@
+"""From a configuration to a dataset and RecBole's loaders for training, validation and test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import recbole.data.dataset as recbole_datasets
+from recbole.data import create_dataset, data_preparation
+from recbole.data.utils import get_dataloader
+from recbole.sampler import RepeatableSampler, Sampler
+from recbole.utils import ModelType
+
+from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, TransferDataset
+
+PHASES = ["train", "valid", "test"]
+SCORES_IN_BATCH = 2**25
+"""Scores that evaluation holds at a time: users of a batch times items."""
+
+
+def make_dataset(config: Any) -> Any:
+    """The dataset of a model: ours for general and sequential models, RecBole's where a model brings its own."""
+    by_type = {
+        ModelType.SEQUENTIAL: TransferDataset,
+        ModelType.GENERAL: InteractionDataset,
+        ModelType.TRADITIONAL: InteractionDataset,
+    }
+    named = getattr(recbole_datasets, f"{config['model']}Dataset", None)
+    own = by_type.get(config["MODEL_TYPE"]) if named is None else named
+    if own is None or not issubclass(own, AtomicFilesMixin) or config["benchmark_filename"]:
+        return create_dataset(config)
+    return own(config)
+
+
+def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """RecBole's loaders over the parts of the split; None for a part without rows.
+
+    In sampled evaluation ``mask_history`` keeps a user's earlier items out of the negatives, and without it they may
+    be among them; RecBole by itself decides that by the type of the model.
+    """
+    if not isinstance(dataset, AtomicFilesMixin):
+        return data_preparation(config, dataset)
+    parts = dataset.build()
+    config["eval_batch_size"] = _eval_batch_size(config, dataset.item_num)
+    loaders = []
+    for phase, part in zip(PHASES, parts, strict=True):
+        training = phase == "train"
+        sampler = _sampler(config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"])
+        shuffle = config["shuffle"] if training else False
+        loaders.append(get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle) if len(part) else None)
+    return loaders[0], loaders[1], loaders[2]
+
+
+def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable: bool) -> Any:
+    """RecBole's sampler of negatives for a phase, None where the phase needs none."""
+    arguments = config[f"{phase}_neg_sample_args"]
+    ranks_all = config["MODEL_TYPE"] == ModelType.SEQUENTIAL and arguments["sample_num"] == "none"
+    if arguments["distribution"] == "none" or ranks_all:
+        return None
+    alpha = arguments.get("alpha", 1.0)
+    if repeatable:
+        return RepeatableSampler(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
+    return Sampler(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
+
+
+def _eval_batch_size(config: Any, items: int) -> int:
+    """RecBole counts rows for sequential models and scores for the others."""
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        return max(1, min(config["eval_batch_size"], SCORES_IN_BATCH // items))
+    return max(config["eval_batch_size"], SCORES_IN_BATCH)

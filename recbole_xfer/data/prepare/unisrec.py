@@ -1,0 +1,174 @@
+"""Data in the layout that UniSRec and ANT publish: three split files, two index files, text and vectors.
+
+The files of a data set ``Name``, in one folder:
+
+* ``Name.train.inter``, ``Name.valid.inter``, ``Name.test.inter``: a header, then ``user <tab> items before <tab>
+  item``, all of them indices, the items before separated by spaces.
+* ``Name.item2index``, ``Name.user2index``: ``id <tab> index``, without a header.
+* ``Name.text`` (optional): a header, then ``item id <tab> text``.
+* ``Name.feat1CLS`` (text vectors) and ``Name.feat3CLS`` (image vectors), both optional: raw float32 numbers, one
+  row an item, in the order of the item's index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbole_xfer.data.prepare.atomic import write_domain
+from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
+from recbole_xfer.errors import XferError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The source's command line: where the published files are."""
+    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="the folder with the files")
+    parser.add_argument("--name", required=True, help="the data set's name: what its files begin with")
+    parser.add_argument("--half", action="store_true", help="store the vectors as float16, in half the space")
+
+
+def run(args: argparse.Namespace) -> list[Path]:
+    """Prepares what the command line asks for; the folders of the domains."""
+    return [prepare_unisrec(args.output, args.input, args.name, half=args.half)]
+
+
+def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -> Path:
+    """Writes one domain whose leave-one-out splits are the published ones.
+
+    Each user's sequence is put together from the three split files; the timestamp is the position in it. A
+    history that the files cut at a maximal length is put together as far as they tell it.
+
+    Args:
+        output: the folder that holds the domains.
+        folder: where the published files are.
+        name: what they begin with; it becomes the domain's name.
+        half: store the vectors as float16 instead of float32.
+
+    Raises:
+        XferError: if a file is missing or malformed, or the splits of a user contradict each other.
+    """
+    folder = Path(folder)
+    item_ids = _read_index(folder / f"{name}.item2index")
+    user_ids = _read_index(folder / f"{name}.user2index")
+    tokens = np.append("[PAD]", item_ids)
+    raw = {modality: folder / f"{name}.{suffix}" for modality, suffix in RAW_SUFFIX.items()}
+    tables = {modality: read_vectors(path, tokens) for modality, path in raw.items() if path.exists()}
+
+    interactions = _sequences([folder / f"{name}.{split}.inter" for split in ("train", "valid", "test")])
+    interactions["user_id"] = _to_ids(interactions["user_id"], user_ids, folder / f"{name}.user2index")
+    interactions["item_id"] = _to_ids(interactions["item_id"], item_ids, folder / f"{name}.item2index")
+    items = pd.DataFrame({"item_id": item_ids})
+    if (folder / f"{name}.text").exists():
+        items["text"] = items["item_id"].map(_read_texts(folder / f"{name}.text", item_ids))
+
+    domain = write_domain(output, name, interactions, items)
+    for modality, table in tables.items():
+        vectors = table.values[1:]  # without the padding item
+        write_vectors(
+            domain / f"{name}.{modality}.parquet",
+            item_ids.tolist(),
+            vectors.astype(np.float16) if half else vectors,
+            encoder=table.encoder,
+            source=table.source,
+        )
+    return domain
+
+
+def _sequences(paths: list[Path]) -> pd.DataFrame:
+    """Whole sequences from the rows of the train, valid and test file, as (user, item, position) indices.
+
+    In the order of its rows, a user's sequence is the history of the first row and then every row's item. That
+    each row's history is what comes before its item is checked afterwards, for all rows at once.
+    """
+    rows = pd.concat([_read_split(path) for path in paths], ignore_index=True)
+    for path in paths[1:]:
+        counts = rows["user"][rows["file"] == path.name].value_counts().reindex(rows["user"].unique(), fill_value=0)
+        if (counts != 1).any():
+            raise XferError(f"{path}: user {(counts != 1).idxmax()} needs exactly one row in it; leave the user out.")
+    rows = rows.sort_values("user", kind="stable", ignore_index=True)
+
+    first = ~rows["user"].duplicated().to_numpy()
+    lengths = rows["before"].map(len).to_numpy()
+    added = np.where(first, lengths, 0) + 1  # how many items a row adds to its user's sequence
+    ends = np.cumsum(added)  # where the row's item ends, all sequences end to end
+    users = np.repeat(rows["user"].to_numpy(), added)
+
+    history = np.concatenate(rows["before"].to_list())  # the histories of all rows end to end
+    owner = np.repeat(np.arange(len(rows)), lengths)  # the row of each history item
+    begins = ends - 1 - lengths
+    place = begins[owner] + np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]
+    items = np.empty(len(users), np.int64)
+    items[ends - 1] = rows["item"]
+    items[place[first[owner]]] = history[first[owner]]
+
+    wrong = begins < (ends - added)[first][np.cumsum(first) - 1]
+    wrong[owner[items[place.clip(0)] != history]] = True
+    if wrong.any():
+        row = rows.iloc[int(wrong.argmax())]
+        raise XferError(
+            f"{row['file']}, line {row['line']}: the history of user {row['user']} before item {row['item']} is not "
+            "the beginning of the user's sequence in the other rows; the split files do not belong together."
+        )
+    position = pd.Series(users).groupby(users).cumcount()
+    return pd.DataFrame({"user_id": users, "item_id": items, "timestamp": position})
+
+
+def _read_split(path: Path) -> pd.DataFrame:
+    """The rows with each user's history growing: the training rows are published from the longest to the shortest."""
+    table = _read_table(path, ["user", "before", "item"], header=0)
+    try:
+        rows = pd.DataFrame(
+            {
+                "user": table["user"].astype(np.int64),
+                "before": [np.array(before.split(), dtype=np.int64) for before in table["before"]],
+                "item": table["item"].astype(np.int64),
+                "file": path.name,
+                "line": np.arange(len(table)) + 2,
+            }
+        )
+    except (ValueError, OverflowError) as error:
+        raise XferError(f"{path}: users and items must be whole numbers, and one is not ({error}).") from error
+    lengths = rows["before"].map(len).groupby(rows["user"])
+    if (lengths.first() > lengths.last()).any():
+        rows = rows[::-1]
+    return rows
+
+
+def _read_index(path: Path) -> np.ndarray:
+    """Ids (str) in the order of their indices, which must be 0, 1, 2, ..."""
+    table = _read_table(path, ["id", "index"], header=None)
+    index = pd.to_numeric(table["index"], errors="coerce").to_numpy()
+    if not np.array_equal(np.sort(index), np.arange(len(index))):
+        raise XferError(f"{path}: the indices must be 0 to {len(index) - 1}, each once.")
+    return table["id"].to_numpy()[np.argsort(index)]
+
+
+def _read_texts(path: Path, item_ids: np.ndarray) -> pd.Series:
+    texts = _read_table(path, ["item_id", "text"], header=0).drop_duplicates("item_id").set_index("item_id")["text"]
+    if not texts.index.isin(item_ids).any():
+        raise XferError(f"{path}: none of its item ids, such as '{texts.index[0]}', is in the item2index file.")
+    return texts
+
+
+def _to_ids(indices: pd.Series, ids: np.ndarray, path: Path) -> np.ndarray:
+    outside = indices[(indices < 0) | (indices >= len(ids))]
+    if len(outside):
+        raise XferError(f"{path} has no index {outside.iloc[0]}, which the split files use.")
+    return ids[indices.to_numpy()]
+
+
+def _read_table(path: Path, columns: list[str], header: int | None) -> pd.DataFrame:
+    """A tab separated file as text, nothing taken for a quotation mark or a missing value."""
+    if not path.exists():
+        raise XferError(f"{path} does not exist; check --input and --name.")
+    try:
+        table = pd.read_csv(path, sep="\t", header=header, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise XferError(f"{path} cannot be read: {error}.") from error
+    if table.empty or table.shape[1] != len(columns) or not isinstance(table.index, pd.RangeIndex):
+        raise XferError(f"{path} must have rows of {len(columns)} columns, separated by tabs: {', '.join(columns)}.")
+    return table.set_axis(columns, axis=1).fillna("")

@@ -1,0 +1,85 @@
+"""Which items of each history are trained, validated and tested: the same for models with and without sequences.
+
+A split is three pairs (first, end) of indices into ``Sequences.items``, one pair of arrays [S] a part: history ``s``
+gives that part its items ``first[s]`` to ``end[s] - 1`` as targets. A history's first item is never a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from recbole.data.dataset import Dataset
+
+from recbole_xfer.data.sequences import Sequences, ranges
+from recbole_xfer.errors import XferError
+
+Ranges = tuple[np.ndarray, np.ndarray]
+
+
+def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int, seed: int) -> list[Ranges]:
+    """Training, validation and test targets by RecBole's ``eval_args``.
+
+    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [0.8, 0.1, 0.1]`` holds users out: the first share
+    of them is trained whole, and of the others the last ``held_out_targets`` items are ranked.
+
+    Raises:
+        XferError: for an order that is not of time, or another split.
+    """
+    if eval_args["order"] != "TO":
+        raise XferError("eval_args.order must be TO: a history is in order of time.")
+    (mode, argument), *more = eval_args["split"].items()
+    if not more and mode == "LS":
+        return leave_one_out(sequences, argument)
+    if not more and mode == "RS":
+        return by_ratio(sequences, argument, by_user=eval_args["group_by"] == "user")
+    if not more and mode == "HU":
+        return held_out_users(sequences, argument, held_out_targets, seed)
+    raise XferError(f"eval_args.split={eval_args['split']} must have one key: LS, RS or HU.")
+
+
+def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:
+    """The last target tests and the one before validates; as in RecBole, a history's first target is always trained."""
+    held = {"valid_and_test": 2, "valid_only": 1, "test_only": 1}.get(mode)
+    if held is None:
+        raise XferError(f"eval_args.split LS={mode} must be valid_and_test, valid_only or test_only.")
+    starts, ends = sequences.starts, sequences.ends
+    count = np.clip(ends - starts - 2, 0, held)
+    train_end = ends - count
+    last = np.where(count > 0, ends - 1, ends)
+    train, nothing = (starts + 1, train_end), (ends, ends)
+    if mode == "valid_only":
+        return [train, (last, ends), nothing]
+    return [train, (train_end, last), (last, ends)]
+
+
+def by_ratio(sequences: Sequences, ratios: Sequence[float], by_user: bool) -> list[Ranges]:
+    """The first share of each history's targets is trained, or of all targets in order of time."""
+    shares = [ratio / sum(ratios) for ratio in ratios]
+    starts, ends = sequences.starts, sequences.ends
+    if by_user:
+        sizes, which = np.unique(ends - starts - 1, return_inverse=True)
+        cuts = np.array([_cuts(int(size), shares) for size in sizes])[which]
+    else:
+        targets = ranges(starts + 1, ends)
+        history = sequences.history_of(targets)[np.argsort(sequences.order[targets])]  # in order of time
+        cuts = np.stack([np.bincount(history[:cut], minlength=len(starts)) for cut in _cuts(len(targets), shares)], axis=1)
+    bounds = [starts + 1, *(starts + 1 + cuts.T), ends]
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def _cuts(total: int, shares: list[float]) -> list[int]:
+    """Where RecBole cuts a number of rows; its method uses nothing of the dataset."""
+    return Dataset._calcu_split_ids(None, total, shares)
+
+
+def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int, seed: int) -> list[Ranges]:
+    """Whole users for training, validation and test, drawn by ``seed``."""
+    starts, ends = sequences.starts, sequences.ends
+    count = int(sequences.users.max(initial=0)) + 1
+    place = np.random.default_rng(seed).permutation(count) / count
+    group = np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[sequences.users], side="right")
+    ranked_from = np.maximum(ends - targets, starts + 1)
+    firsts = [starts + 1, ranked_from, ranked_from]
+    return [(np.where(group == part, first, ends), ends) for part, first in enumerate(firsts)]

@@ -1,0 +1,305 @@
+"""Item vectors on disk and in memory: a row is found by its item's id, never by its place.
+
+Three forms are read, for a domain ``Name`` and a modality, ``text`` or ``image``:
+
+* ``Name.text.parquet``: columns ``item_id`` and ``vector``; what this package writes.
+* ``Name.text.npy`` and ``Name.text.ids``: a matrix, and one item id a line.
+* ``Name.feat1CLS`` (text) or ``Name.feat3CLS`` (image) and ``Name.item2index``: raw float32 rows, and lines
+  ``id <tab> row``, as UniSRec and ANT publish them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing
+
+MEMORY_LIMIT = 2**30
+"""Bytes from which a table is kept in a file instead of in memory."""
+
+BLOCK = 2**16
+"""Rows that are read, checked and written at once."""
+
+RAW_SUFFIX = {"text": "feat1CLS", "image": "feat3CLS"}
+
+Blocks = Iterator[np.ndarray]
+
+
+@dataclass(frozen=True)
+class VectorTable:
+    """Vectors over item ids.
+
+    Attributes:
+        values: [N, D] float32 or float16, zero where an item has no vector; a memory-mapped array when large.
+        present: whether the item has a vector, bool [N].
+        encoder: what made the vectors; "unknown" where the file does not tell.
+        source: what they were made from.
+    """
+
+    values: np.ndarray
+    present: np.ndarray
+    encoder: str = "unknown"
+    source: str = "unknown"
+
+
+@dataclass(frozen=True)
+class _VectorFile:
+    """An opened file: the id of each row, and the rows block by block, [n, D] each."""
+
+    ids: pd.Index
+    blocks: Blocks
+    encoder: str = "unknown"
+    source: str = "unknown"
+
+
+def find_vectors(folder: Path, name: str, modality: Literal["text", "image"]) -> Path | None:
+    """The file with a domain's vectors, or None; parquet goes before npy, and npy before the raw form."""
+    for suffix in (f"{modality}.parquet", f"{modality}.npy", RAW_SUFFIX[modality]):
+        path = Path(folder) / f"{name}.{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def allocate(shape: tuple[int, int], dtype: np.dtype, memory_limit: int = MEMORY_LIMIT) -> np.ndarray:
+    """Zeros; above ``memory_limit`` bytes in a temporary file that disappears with the array.
+
+    Raises:
+        XferError: if the temporary folder has no room for it.
+    """
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    if size <= memory_limit:
+        return np.zeros(shape, dtype)
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size:  # found now: a page of a mapped file that finds no room ends the process
+        raise XferError(
+            f"{folder} has no room for {size / 2**30:.1f} GiB of vectors. Free some space, or set TMPDIR to a folder "
+            "on a larger disk."
+        )
+    with tempfile.TemporaryFile(prefix="recbole-xfer-") as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+
+def read_vectors(path: Path, item_tokens: np.ndarray, memory_limit: int = MEMORY_LIMIT) -> VectorTable:
+    """The vectors of a file, aligned to ``item_tokens`` by item id.
+
+    Args:
+        path: one of the three forms; the suffix tells which.
+        item_tokens: id of each item, [N]; the first is the padding item, which has no vector.
+        memory_limit: bytes from which the table is kept in a temporary file.
+
+    Raises:
+        XferError: if the file cannot be read or lacks a column, no id or no item matches, an id stands twice,
+            the vectors are of unequal length, or one is not finite.
+    """
+    path = Path(path)
+    file = _open(path)
+    if file.ids.has_duplicates:
+        raise XferError(f"{path}: item '{file.ids[file.ids.duplicated()][0]}' has two vectors; keep one row of it.")
+    targets = pd.Index(item_tokens[1:]).get_indexer(file.ids) + 1  # 0 where the item is unknown here
+    if len(item_tokens) > 1 and not targets.any():
+        raise XferError(
+            f"{path} has vectors of other items: no id matches. Its first id is '{next(iter(file.ids), '')}', an id "
+            f"of the dataset is '{item_tokens[1]}'."
+        )
+    values, start = None, 0
+    for block in _explaining(path, file.blocks):
+        ids = file.ids[start : start + len(block)]
+        _check_finite(block, ids, str(path))
+        if values is None:
+            values = allocate((len(item_tokens), block.shape[1]), block.dtype, memory_limit)
+        rows = targets[start : start + len(block)]
+        values[rows[rows > 0]] = block[rows > 0]
+        start += len(block)
+    if values is None or not values.size:
+        raise XferError(f"{path} holds no vectors. Make it again, for example with `recbole-xfer encode`.")
+    present = np.zeros(len(item_tokens), dtype=bool)
+    present[targets[targets > 0]] = True
+    return VectorTable(values, present, file.encoder, file.source)
+
+
+def write_vectors(
+    path: Path,
+    item_ids: Sequence[str],
+    vectors: np.ndarray,
+    *,
+    encoder: str,
+    source: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a parquet file with the columns ``item_id`` (string) and ``vector`` (fixed_size_list[D]).
+
+    Args:
+        item_ids: one id a row, each once, [N].
+        vectors: [N, D] float16 or float32; a memory-mapped array is written block by block.
+        encoder: what made the vectors; source: what they were made from. Both go into the schema's metadata.
+        metadata: more for the schema's metadata.
+
+    Raises:
+        XferError: if lengths differ, an id stands twice, a value is not finite, or the file cannot be written.
+    """
+    ids = pd.Index(item_ids, dtype=object)
+    if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
+        raise XferError(f"{path}: {len(ids)} item ids and vectors of shape {vectors.shape} do not belong together.")
+    if vectors.dtype not in (np.float16, np.float32):
+        raise XferError(f"{path}: the vectors are {vectors.dtype}; give them as float16 or float32.")
+    if ids.has_duplicates:
+        raise XferError(f"{path}: item '{ids[ids.duplicated()][0]}' is there twice; give each item one vector.")
+    dimension = vectors.shape[1]
+    keys = {"encoder": encoder, "dimension": str(dimension), "source": source} | dict(metadata or {})
+    column = pa.list_(pa.from_numpy_dtype(vectors.dtype), dimension)
+    schema = pa.schema([("item_id", pa.string()), ("vector", column)], metadata=keys)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
+        for start in range(0, len(ids), BLOCK):
+            block = np.ascontiguousarray(vectors[start : start + BLOCK])
+            names = ids[start : start + BLOCK]
+            _check_finite(block, names, str(path))
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), dimension)
+            writer.write_batch(pa.record_batch([pa.array(names, pa.string()), rows], schema=schema))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a parquet file of vectors says of itself: encoder, dimension, source and more.
+
+    Raises:
+        XferError: if the file cannot be read.
+    """
+    return {key.decode(): value.decode() for key, value in (_parquet(path).schema_arrow.metadata or {}).items()}
+
+
+def _open(path: Path) -> _VectorFile:
+    readers: dict[str, Callable[[Path], _VectorFile]] = {".parquet": _open_parquet, ".npy": _open_npy}
+    readers |= {f".{suffix}": _open_raw for suffix in RAW_SUFFIX.values()}
+    if path.suffix not in readers:
+        raise XferError(
+            f"{path} has no known form of vectors. Name it {', '.join('*' + suffix for suffix in readers)}."
+        )
+    return readers[path.suffix](path)
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _open_parquet(path: Path) -> _VectorFile:
+    file = _parquet(path)
+    for column in ("item_id", "vector"):
+        if column not in file.schema_arrow.names:
+            raise XferError(
+                f"{path}: column '{column}' is missing; the file has {', '.join(file.schema_arrow.names)}. "
+                "It needs item_id and vector."
+            )
+    kind = file.schema_arrow.field("vector").type
+    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (lists and pa.types.is_floating(kind.value_type)):
+        raise XferError(f"{path}: column 'vector' is {kind}; it must hold lists of float16 or float32.")
+    try:
+        ids = file.read(columns=["item_id"])["item_id"].cast(pa.string())
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    metadata = read_metadata(path)
+    index = pd.Index(ids.to_pandas(), dtype=object)
+    known = {key: metadata[key] for key in ("encoder", "source") if key in metadata}
+    return _VectorFile(index, _parquet_blocks(path, file, index), **known)
+
+
+def _parquet_blocks(path: Path, file: pq.ParquetFile, ids: pd.Index) -> Blocks:
+    dimension, start = None, 0
+    for batch in file.iter_batches(batch_size=BLOCK, columns=["vector"]):
+        vectors = batch.column(0)
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(vectors), 0))
+        dimension = dimension or int(lengths.max(initial=0))
+        if (lengths != dimension).any():
+            row = int((lengths != dimension).argmax())
+            raise XferError(
+                f"{path}: the vectors are of unequal length: that of item '{ids[start + row]}' has {lengths[row]} values, "
+                f"others {dimension}. Leave out the row of an item without a vector."
+            )
+        matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), dimension)
+        yield matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix
+        start += len(batch)
+
+
+def _open_npy(path: Path) -> _VectorFile:
+    companion = path.with_suffix(".ids")
+    ids = _read_lines(companion, path)
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise XferError(f"{path}: {matrix.dtype} of shape {matrix.shape} is no matrix of float16 or float32 vectors.")
+    if len(matrix) != len(ids):
+        raise XferError(f"{path} has {len(matrix)} rows, {companion} {len(ids)} lines; both need one for each item.")
+    return _VectorFile(pd.Index(ids, dtype=object), _matrix_blocks(matrix))
+
+
+def _open_raw(path: Path) -> _VectorFile:
+    companion = path.with_suffix(".item2index")
+    fields = [line.split("\t") for line in _read_lines(companion, path)]
+    ids = np.full(len(fields), None, dtype=object)
+    for number, field in enumerate(fields, start=1):
+        row = int(field[1]) if len(field) == 2 and field[1].isdecimal() else -1
+        if not 0 <= row < len(ids) or ids[row] is not None:
+            raise XferError(
+                f"{companion}, line {number}: after the id and a tab, a number from 0 to {len(ids) - 1} is needed, "
+                "each once: the item's row in the vector file."
+            )
+        ids[row] = field[0]
+    row_size, rest = divmod(path.stat().st_size, 4 * max(len(ids), 1))
+    if rest or not row_size:
+        raise XferError(
+            f"{path} has {path.stat().st_size} bytes, which is no whole number of float32 values for each of the "
+            f"{len(ids)} items of {companion}. One of the two files is cut off or belongs to other data."
+        )
+    matrix = np.memmap(path, dtype=np.float32, mode="r", shape=(len(ids), row_size))
+    return _VectorFile(pd.Index(ids), _matrix_blocks(matrix), encoder="as published", source=path.name)
+
+
+def _matrix_blocks(matrix: np.ndarray) -> Blocks:
+    dtype = np.float16 if matrix.dtype == np.float16 else np.float32
+    for start in range(0, len(matrix), BLOCK):
+        yield np.asarray(matrix[start : start + BLOCK], dtype=dtype)
+
+
+def _read_lines(companion: Path, path: Path) -> list[str]:
+    try:
+        return companion.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise XferError(f"{path} needs {companion}, which tells the items of its rows: {error}.") from error
+
+
+def _check_finite(block: np.ndarray, ids: Any, where: str) -> None:
+    finite = np.isfinite(block).all(axis=1)
+    if not finite.all():
+        raise XferError(
+            f"{where}: the vector of item '{ids[int(np.argmin(finite))]}' has a value that is NaN or infinite; "
+            "encode the item again or leave its row out."
+        )
+
+
+def _explaining(path: Path, blocks: Blocks) -> Blocks:
+    """The blocks; what goes wrong while they are read is said as an XferError."""
+    try:
+        yield from blocks
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> XferError:
+    return XferError(f"{path} cannot be read: {str(error).splitlines()[0]}. It may be cut off; make it again.")

@@ -1,0 +1,119 @@
+"""Several models on one target: a table of mean and spread over seeds, and whether transfer helped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from scipy import stats
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.result import Result
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results on one target, of equal protocol."""
+
+    results: Sequence[Result]
+
+    def __post_init__(self) -> None:
+        protocols = {result.protocol for result in self.results}
+        if len(protocols) > 1 or len({result.dataset for result in self.results}) > 1:
+            raise XferError(f"These results cannot be compared: {'; '.join(map(str, protocols))}.")
+
+    def by_label(self) -> dict[str, list[Result]]:
+        """Results of each row of the table, one a seed."""
+        rows: dict[str, list[Result]] = defaultdict(list)
+        for result in self.results:
+            rows[result.label].append(result)
+        return dict(rows)
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Mean and standard deviation (over seeds) of each test metric of each row."""
+        return {
+            label: {
+                metric: {
+                    "mean": float(np.mean([result.test[metric] for result in results])),
+                    "spread": float(np.std([result.test[metric] for result in results], ddof=len(results) > 1)),
+                }
+                for metric in results[0].test
+            }
+            for label, results in self.by_label().items()
+        }
+
+    def caption(self) -> str:
+        """What was measured."""
+        first = self.results[0]
+        seeds = sorted({result.seed for result in self.results})
+        rows = f"{first.rows:,} test targets, {first.protocol}"
+        spread = f"; mean and standard deviation of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+        return f"{rows}{spread or f'; seed {seeds[0]}'}"
+
+    def table(self) -> Table:
+        """The test metrics as a table for the console; the best of each column is bold."""
+        first = self.results[0]
+        table = Table(title=f"Test results on {first.dataset}", caption=self.caption(), caption_justify="left")
+        table.add_column("model")
+        for metric in first.test:
+            table.add_column(metric, justify="right")
+        table.add_column("epoch", justify="right")
+        table.add_column("seconds", justify="right")
+        summary = self.summary()
+        best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in first.test}
+        several = any(len(results) > 1 for results in self.by_label().values())
+        for label, results in self.by_label().items():
+            cells = [_cell(summary[label][metric], best[metric], several) for metric in first.test]
+            epoch = "/".join(str(result.best_epoch) for result in results)
+            table.add_row(label, *cells, epoch, f"{np.mean([result.seconds for result in results]):.0f}")
+        return table
+
+    def verdict(self) -> str:
+        """A sentence: did transfer help over training from scratch, and by a paired t-test over users, surely?"""
+        rows = self.by_label()
+        scratch = next((results for results in rows.values() if results[0].adaptation == "scratch"), None)
+        adapted = [results for results in rows.values() if results[0].adaptation not in (None, "scratch")]
+        if scratch is None or not adapted:
+            return ""
+        best = max(adapted, key=lambda results: np.mean([result.valid["ndcg@10"] for result in results]))
+        change, p = paired_change(best, scratch)
+        sure = f"p = {p:.2g} in a paired t-test over {len(_mean_by_row(scratch)):,} test targets"
+        source, name = best[0].source, best[0].label
+        if p >= SIGNIFICANCE:
+            kind = f"made no sure difference ({change:+.1%} NDCG@10, {sure})"
+        else:
+            kind = f"{'helped' if change > 0 else 'hurt'} ({change:+.1%} NDCG@10, {sure})"
+        return f"Transfer from {source} {kind}: {name}, the better adaptation on validation, against scratch."
+
+    def as_dict(self) -> dict[str, Any]:
+        """For result.json."""
+        return {
+            "dataset": self.results[0].dataset,
+            "measured": self.caption(),
+            "verdict": self.verdict(),
+            "summary": self.summary(),
+            "runs": [result.as_dict() for result in self.results],
+        }
+
+
+def paired_change(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[float, float]:
+    """Relative change of mean NDCG@10, and the p-value of a paired t-test over test targets (means over seeds)."""
+    a, b = _mean_by_row(ours), _mean_by_row(theirs)
+    p = float(stats.ttest_rel(a, b).pvalue) if (a != b).any() else 1.0
+    return float(a.mean() / max(b.mean(), 1e-12) - 1), p
+
+
+def _mean_by_row(results: Sequence[Result]) -> np.ndarray:
+    rows = [result.by_row for result in results if result.by_row is not None]
+    return np.mean(rows, axis=0)
+
+
+def _cell(value: dict[str, float], best: float, several: bool) -> str:
+    text = f"{value['mean']:.4f}" + (f" ± {value['spread']:.4f}" if several else "")
+    return f"[bold]{text}[/bold]" if value["mean"] == best else text

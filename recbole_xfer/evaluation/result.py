@@ -1,0 +1,94 @@
+"""A result says what was measured: split, candidates, history masking and seed stand beside the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a ranking was measured; results of different protocols are not to be compared.
+
+    Attributes:
+        split: such as ``leave one out``.
+        candidates: such as ``all 1,234 items`` or ``100 sampled negatives``.
+        history_masked: whether a user's earlier items were left out of the ranking.
+    """
+
+    split: str
+    candidates: str
+    history_masked: bool
+
+    def __str__(self) -> str:
+        history = "a user's earlier items left out" if self.history_masked else "a user's earlier items kept"
+        return f"{self.split}; ranked: {self.candidates}, {history}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run measured on one dataset.
+
+    Attributes:
+        label: name in a table, such as ``ANT (relearn)``.
+        valid: metrics of the validation split at the best epoch.
+        test: metrics of the test split.
+        rows: number of test targets.
+        best_epoch: counted from 0.
+        seconds: training with its validation, without pre-training.
+        by_row: NDCG@10 of each test target, [rows]; rows of equal protocol and data are in equal order.
+    """
+
+    label: str
+    model: str
+    dataset: str
+    source: str | None
+    adaptation: str | None
+    protocol: Protocol
+    seed: int
+    valid: Mapping[str, float]
+    test: Mapping[str, float]
+    rows: int
+    best_epoch: int
+    seconds: float
+    folder: str
+    by_row: np.ndarray | None = field(repr=False, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For result.json."""
+        values = asdict(self)
+        del values["by_row"]
+        return values
+
+
+def protocol(config: Any, items: int) -> Protocol:
+    """The protocol of a configuration on a dataset with so many items."""
+    (kind, argument), *_ = config["eval_args"]["split"].items()
+    group = config["eval_args"]["group_by"]
+    split = {
+        "LS": f"leave one out by time ({argument})",
+        "RS": f"ratio {argument} by time, {'each user' if group == 'user' else 'all users together'}",
+        "HU": f"users held out {argument}",
+    }[kind]
+    mode = config["eval_args"]["mode"]["test"]
+    kinds = {"uni": "uniform", "pop": "popular"}
+    candidates = f"all {items:,} items" if mode == "full" else f"{mode[3:]} {kinds.get(mode[:3], mode)} negatives"
+    return Protocol(split, candidates, bool(config["mask_history"]))
+
+
+def ndcg_by_row(topk: Tensor | None, k: int) -> np.ndarray | None:
+    """NDCG@k of each evaluated row.
+
+    Args:
+        topk: RecBole's ``rec.topk``: hits at each rank, and behind them the number of positives, [N, K + 1].
+    """
+    if topk is None or topk.shape[1] <= k:
+        return None
+    hits, positives = topk[:, :k].numpy(), topk[:, -1].numpy()
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    best = np.cumsum(discount)[np.clip(positives, 1, k) - 1]
+    return (hits * discount).sum(axis=1) / best

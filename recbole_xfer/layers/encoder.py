@@ -1,0 +1,83 @@
+"""The causal transformer encoder of SASRec, as RecBole builds it, on whole windows.
+
+Symbols in comments: B windows, L positions, d width, h heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head self-attention, a residual and layer normalisation behind it.
+
+    Windows are padded on the right, so that a real position never attends to padding.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_dropout = attention_dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, d] to [B, L, d]"""
+        batch, length, width = x.shape
+        q, k, v = self.query_key_value(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # [B, h, L, d/h]
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        return self.norm(x + self.dropout(self.out(mixed)))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers at each position, a residual and layer normalisation behind them."""
+
+    def __init__(self, width: int, inner: int, activation: str, dropout: float, eps: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, inner)
+        self.second = nn.Linear(inner, width)
+        self.activation = getattr(F, {"swish": "silu"}.get(activation, activation))
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, d] to [B, L, d]"""
+        return self.norm(x + self.dropout(self.second(self.activation(self.first(x)))))
+
+
+class CausalEncoder(nn.Module):
+    """SASRec without its embeddings: normalisation and dropout of the input, then the layers.
+
+    With RecBole's SASRec weights it gives RecBole's output at the last position of every prefix.
+
+    Args:
+        config: reads ``hidden_size``, ``n_layers``, ``n_heads``, ``inner_size``, ``hidden_act``, ``layer_norm_eps``,
+            ``hidden_dropout_prob`` and ``attn_dropout_prob``.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        width, eps, dropout = config["hidden_size"], float(config["layer_norm_eps"]), config["hidden_dropout_prob"]
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.Sequential()
+        for _ in range(config["n_layers"]):
+            self.layers.append(SelfAttention(width, config["n_heads"], dropout, config["attn_dropout_prob"], eps))
+            self.layers.append(FeedForward(width, config["inner_size"], config["hidden_act"], dropout, eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embedded windows, positions added, to hidden states: [B, L, d] to [B, L, d]."""
+        return self.layers(self.dropout(self.norm(x)))
+
+
+def last_position(states: Tensor, lengths: Tensor) -> Tensor:
+    """The state of each window's last item: [B, L, d], [B] to [B, d]."""
+    return states[torch.arange(len(states), device=states.device), lengths - 1]

@@ -1,0 +1,84 @@
+"""From recommendation-independent vectors to item representations: whitening, routing, price waves.
+
+Symbols in comments: N items, D width of a vector, d width of an item representation, n_h projection heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PriceEmbedding(nn.Module):
+    """Sinusoidal waves of a price (ANT, Eq. 3), with prices scaled to [0, 100] over the items at hand."""
+
+    def __init__(self, size: int, frequency: float) -> None:
+        super().__init__()
+        exponent = torch.arange(size // 2, dtype=torch.float64) * 2 / size
+        self.register_buffer("omega", frequency**-exponent, persistent=False)
+        self.omega: Tensor
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Scaled prices [N] to [..., sin(w_j p), cos(w_j p), ...], [N, d_p]."""
+        angle = scaled.double()[:, None] * self.omega
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()
+
+
+class ExpertProjection(nn.Module):
+    """Mixture of projections of one modality (ANT, Eq. 4 to 7).
+
+    Args:
+        size_in: D.
+        size_out: d.
+        heads: n_h.
+        whiten: parametric whitening (v - b_k) W_k, Eq. 4; otherwise v W_k + b_k, Eq. 5.
+        mixture: False replaces heads and routing by one projection (ANT-MoE of Table 4).
+        dropout: on the vectors before the projection.
+    """
+
+    def __init__(
+        self, size_in: int, size_out: int, heads: int, whiten: bool, mixture: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.heads = heads if mixture else 1
+        self.whiten = whiten
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(torch.empty(size_in, self.heads * size_out))  # W_1 to W_nh side by side
+        self.shift = nn.Parameter(torch.empty(self.heads, size_in if whiten else size_out))
+        self.route_mean = nn.Parameter(torch.empty(size_in, heads)) if mixture else None  # B of Eq. 7
+        self.route_deviation = nn.Parameter(torch.empty(size_in, heads)) if mixture else None  # U of Eq. 7
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """PyTorch's default for linear layers, as the paper's appendix says; a whitening shift starts at zero."""
+        bound = 1 / math.sqrt(self.weight.shape[0])
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        if self.whiten:
+            nn.init.zeros_(self.shift)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Vectors [N, D] to transformed embeddings z [N, d]."""
+        projected = (self.dropout(v) @ self.weight).unflatten(1, (self.heads, -1))  # [N, n_h, d]
+        projected = projected + self._shift()
+        if self.route_mean is None:
+            return projected.squeeze(1)
+        return torch.einsum("nh,nhd->nd", self._route(v).to(projected.dtype), projected)  # Eq. 6
+
+    def _shift(self) -> Tensor:
+        """What the shift parameters add behind the projection, [n_h, d]; -b_k W_k in Eq. 4."""
+        if not self.whiten:
+            return self.shift
+        weight = self.weight.unflatten(1, (self.heads, -1))  # [D, n_h, d]
+        return -torch.einsum("hi,ihd->hd", self.shift, weight)
+
+    def _route(self, v: Tensor) -> Tensor:
+        """Softmax of Gaussian weights, drawn in training and their mean otherwise, [N, n_h]."""
+        alpha = v @ self.route_mean  # Eq. 7
+        if self.training:
+            deviation = F.softplus(v @ self.route_deviation)
+            alpha = alpha + deviation * torch.randn_like(deviation)
+        return alpha.float().softmax(dim=-1)

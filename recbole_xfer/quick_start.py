@@ -1,0 +1,229 @@
+"""The verbs as functions: run, pretrain, load, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import get_model, init_seed
+
+from recbole_xfer.config import XferConfig
+from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
+from recbole_xfer.data.loaders import make_dataset, make_loaders
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
+from recbole_xfer.log import logger, logging_to
+from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer.trainer import RunFolder, trainer_class
+
+STAGE_PREFIX = "pretrain_"
+
+
+@dataclass
+class Experiment:
+    """A configuration with all that it made: data, model and trainer."""
+
+    config: XferConfig
+    dataset: Any
+    train_data: Any
+    valid_data: Any
+    test_data: Any
+    model: AbstractRecommender
+
+    @cached_property
+    def trainer(self) -> RunFolder:
+        """Made when first needed: RecBole names its TensorBoard folder after the log file that is open then."""
+        return trainer_class(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its artifacts."""
+        return Path(self.config["run_dir"])
+
+
+def run(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_files: Iterable[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    on_epoch: Any = None,
+) -> Result:
+    """Trains a model on a dataset, after pre-training on ``source`` where that is given, and evaluates it.
+
+    Args:
+        model: any model of RecBole or of this package.
+        dataset: a domain, or several joined by ``+``.
+        config_files: yaml files of keys.
+        overrides: keys that win over all files.
+        on_epoch: called with (epoch, validation score) after each evaluation; an exception from it ends the run.
+
+    Raises:
+        XferError: for mistakes in the configuration or the data.
+    """
+    config = XferConfig(model, dataset, config_files, overrides)
+    pretrained = None
+    if config["adaptation"] not in (None, "scratch"):
+        pretrained = config["pretrained"] or (config["source"] and pretrain_for(config, config_files, overrides))
+        if not pretrained:
+            raise XferError(f"adaptation={config['adaptation']} needs --source=DOMAINS or --pretrained=FOLDER.")
+    elif config["source"] or config["pretrained"]:
+        raise XferError("--source and --pretrained need --adaptation=relearn or --adaptation=finetune.")
+    return train_and_evaluate(config, Path(pretrained) if pretrained else None, on_epoch)
+
+
+def pretrain_for(config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None) -> Path:
+    """Pre-trains a target's model on its ``source``; returns the folder of the pre-trained model."""
+    shared = set(str(config["source"]).split(DOMAIN_SEPARATOR)) & set(config["dataset"].split(DOMAIN_SEPARATOR))
+    if shared:
+        raise XferError(f"{', '.join(sorted(shared))} is both source and target. Leave it out of --source.")
+    return pretrain(config["model"], config["source"], config_files, overrides)
+
+
+def pretrain(
+    model: str | None = None,
+    source: str | None = None,
+    config_files: Iterable[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Pre-trains on source domains, or takes what an equal pre-training left; returns its folder.
+
+    Keys with the prefix ``pretrain_`` replace those without it. The last item of each history chooses the epoch and
+    is not trained.
+    """
+    overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset", "run_dir")}
+    config = XferConfig(model, source, config_files, overrides)
+    for key in [key for key in config.final_config_dict if key.startswith(STAGE_PREFIX)]:
+        config[key.removeprefix(STAGE_PREFIX)] = config[key]
+    for key in ("source", "adaptation", "pretrained"):
+        config[key] = None
+    config["eval_args"] = {**config["eval_args"], "split": {"LS": "valid_only"}}
+
+    experiment = build(config, stage="pretrain")
+    folder = experiment.folder
+    if artifacts.load_result(folder):
+        logger.info(f"Pre-training on {source}: taken from {folder}, which an equal run left.")
+        return folder
+    with logging_to(folder):
+        logger.info(f"Pre-training {config['model']} on {source} ({describe(experiment)})")
+        started = time.time()
+        score, result = fit(experiment)
+        artifacts.save_result(folder, {
+            "model": config["model"],
+            "source": source,
+            "valid": result,
+            "best_epoch": experiment.trainer.best_epoch,
+            "seconds": round(time.time() - started, 1),
+            "seed": config["seed"],
+        })
+        logger.info(f"Pre-trained in {time.time() - started:.0f} s, {config['valid_metric']} {score:.4f}: {folder}")
+    return folder
+
+
+def train_and_evaluate(config: XferConfig, pretrained: Path | None, on_epoch: Any = None) -> Result:
+    """The target's stage: adapts or trains, evaluates, and leaves the artifact."""
+    experiment = build(config, pretrained=pretrained, stage="run")
+    folder = experiment.folder
+    if experiment.test_data is None:
+        raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
+    with logging_to(folder):
+        logger.info(f"Training {label(config)} on {config['dataset']} ({describe(experiment)})")
+        started = time.time()
+        valid_score, valid = fit(experiment, on_epoch)
+        seconds = time.time() - started
+        test = experiment.trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
+        result = Result(
+            model=config["model"],
+            dataset=config["dataset"],
+            source=config["source"],
+            adaptation=adaptation_of(config),
+            label=label(config),
+            protocol=protocol(config, experiment.dataset.item_num - 1),
+            seed=config["seed"],
+            valid=dict(valid or {}),
+            test=dict(test),
+            rows=len(experiment.test_data._dataset),
+            best_epoch=experiment.trainer.best_epoch,
+            seconds=round(seconds, 1),
+            folder=str(folder),
+            by_row=ndcg_by_row(experiment.trainer.evaluator.topk, 10),
+        )
+        artifacts.save_result(folder, result.as_dict())
+    return result
+
+
+def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run") -> Experiment:
+    """Data, model and trainer of a configuration; the run's folder is named after both and the data."""
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = make_dataset(config)
+    train_data, valid_data, test_data = make_loaders(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    if pretrained is not None:
+        if not hasattr(model, "adapt"):
+            raise XferError(f"{config['model']} cannot be adapted. Leave out --source and --pretrained.")
+        model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
+    config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, dataset, pretrained, stage))
+    return Experiment(config, dataset, train_data, valid_data, test_data, model)
+
+
+def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: str) -> str:
+    """Such as ``ANT-CJ-Nutrition-relearn-1a2b3c4d``; equal for equal configurations on equal data."""
+    data = dataset.digest() if isinstance(dataset, AtomicFilesMixin) else ""
+    digest = artifacts.run_digest({**config.final_config_dict, "from": str(pretrained), "data": data})
+    kind = "pretrained" if stage == "pretrain" else config["adaptation"]
+    return "-".join(filter(None, [config["model"], config["dataset"], kind, digest]))
+
+
+def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, float]]:
+    """Trains, going on with an interrupted run of the same folder; returns validation score and metrics."""
+    trainer, config = experiment.trainer, experiment.config
+    if config["resume"] and trainer.resume(experiment.train_data):
+        logger.info(f"Going on with epoch {trainer.start_epoch} of the interrupted run {trainer.run_dir}")
+    return trainer.fit(
+        experiment.train_data,
+        experiment.valid_data,
+        show_progress=config["show_progress"],
+        callback_fn=on_epoch,
+    )
+
+
+def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """A finished run with its data and its trained model, ready to rank.
+
+    Args:
+        folder: what the run left.
+        overrides: keys that differ now, such as ``data_path`` or ``device``.
+    """
+    folder = Path(folder)
+    saved = artifacts.load_config(folder)
+    config = XferConfig(overrides={**saved, **(overrides or {}), "run_dir": str(folder)})
+    experiment = build(config)
+    experiment.trainer._load_weights(artifacts.load_weights(folder))
+    experiment.model.eval()
+    return experiment
+
+
+def adaptation_of(config: XferConfig) -> str | None:
+    """How the model was adapted; ``scratch`` where it could have been and was not, None where it cannot be."""
+    return config["adaptation"] or ("scratch" if hasattr(get_model(config["model"]), "adapt") else None)
+
+
+def label(config: XferConfig) -> str:
+    """Such as ``ANT (relearn)``."""
+    adaptation = adaptation_of(config)
+    return f"{config['model']} ({adaptation})" if adaptation else config["model"]
+
+
+def describe(experiment: Experiment) -> str:
+    """Counts of the data, and how many items have each feature."""
+    dataset = experiment.dataset
+    text = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items"
+    if hasattr(experiment.model, "features"):
+        text += f"; {experiment.train_data._dataset.features.coverage()}"
+    trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
+    return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"

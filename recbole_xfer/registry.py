@@ -1,0 +1,99 @@
+"""What RecBole must be told, so that its own functions find this package's models, datasets and defaults.
+
+RecBole looks its parts up by name: a model ``ANT`` is the class ``ANT`` of a module
+``recbole.model.sequential_recommender.ant``, its dataset is ``recbole.data.dataset.ANTDataset`` and its trainer
+``recbole.trainer.ANTTrainer``. These names are added here and nothing of RecBole's is replaced, except for one
+method: default values have no such hook (see :func:`patch_defaults`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MODELS = {"ANT": "recbole_xfer.model.ant"}
+"""Model names and the modules that define them."""
+
+DATASET_ARGUMENTS = ["histories", "train_rows", "window_stride", "held_out_targets", "modalities"]
+"""Our keys that change what a dataset holds; RecBole compares them before it loads a dataset that it saved."""
+
+
+def register() -> None:
+    """Adds the models, their datasets and trainers, and the defaults to RecBole."""
+    import recbole.data.dataset as datasets
+    import recbole.trainer as trainers
+    from recbole.utils import argument_list
+
+    from recbole_xfer.data.dataset import TransferDataset
+    from recbole_xfer.trainer.trainer import TransferTrainer
+
+    for name, module_name in MODELS.items():
+        module = importlib.import_module(module_name)
+        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
+        setattr(datasets, f"{name}Dataset", TransferDataset)
+        setattr(trainers, f"{name}Trainer", TransferTrainer)
+    argument_list.dataset_arguments.extend(
+        key for key in DATASET_ARGUMENTS if key not in argument_list.dataset_arguments
+    )
+    patch_defaults()
+
+
+def patch_defaults() -> None:
+    """Lets RecBole's own Config read our models' yaml files after its own.
+
+    RecBole applies its ``sequential.yaml`` after a model's yaml, and reads both from its own folder only.
+    """
+    from recbole.config import Config
+
+    original = Config._load_internal_config_dict
+    if getattr(original, "reads_recbole_xfer", False):
+        return
+
+    def load(self: Any, model: str, model_class: type, dataset: str) -> None:
+        original(self, model, model_class, dataset)
+        if model in MODELS:
+            self.internal_config_dict.update(defaults(model, dataset))
+
+    load.reads_recbole_xfer = True  # type: ignore[attr-defined]
+    Config._load_internal_config_dict = load
+
+
+def properties() -> Path:
+    """The folder of yaml files: inside an installed package, at the top level of a source tree."""
+    installed = Path(__file__).parent / "properties"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "properties"
+
+
+def defaults(model: str, dataset: str) -> dict[str, Any]:
+    """Our default values for a model on a dataset: overall, then the model's, then those of the dataset's family."""
+    values: dict[str, Any] = {}
+    for path in _default_files(model, dataset):
+        values.update(read_yaml(path))
+    return values
+
+
+def _default_files(model: str, dataset: str) -> Iterator[Path]:
+    families = dict.fromkeys(name.split("-")[0] for name in dataset.split("+"))
+    candidates = ["overall", f"model/{model}", *(f"dataset/{family}" for family in families)]
+    for candidate in candidates:
+        path = properties() / f"{candidate}.yaml"
+        if path.is_file():
+            yield path
+
+
+@cache
+def _parsed(path: Path) -> Any:
+    from recbole_xfer.config import YamlLoader
+
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A yaml file of ours as a dictionary of its own."""
+    return dict(_parsed(path) or {})

@@ -1,0 +1,142 @@
+"""What a run leaves in its folder. Nothing in it is a pickle that could run code when it is loaded.
+
+==================== =========================================================================================
+``model.safetensors`` the parameters of the best epoch
+``config.yaml``       the configuration that the run was made with
+``result.json``       the metrics and what they were measured on; written last, so that it marks a finished run
+``state.pt``          everything needed to go on exactly; only while the run is not finished
+``<name>.log``        the log
+==================== =========================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing
+
+WEIGHTS, CONFIG, RESULT, STATE = "model.safetensors", "config.yaml", "result.json", "state.pt"
+
+UNIMPORTANT = {
+    "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "wandb_project", "pretrained", "resume", "run_dir",
+    "show_progress", "state", "use_gpu", "config_files", "local_rank", "single_spec", "worker",
+}  # fmt: skip
+"""Keys that change neither what is learned nor what is measured."""
+
+
+def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Writes ``model.safetensors``."""
+    with replacing(folder / WEIGHTS) as temporary:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise XferError(f"{folder / WEIGHTS} was not written: {error}. Free some space and run again.") from error
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Reads ``model.safetensors`` of a run or pre-training.
+
+    Raises:
+        XferError: if it is missing, truncated or no safetensors file.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise XferError(f"{folder} holds no pre-trained model ({WEIGHTS} is missing).")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise XferError(f"{path} is damaged or incomplete ({error}). Train it again, or copy it again.") from error
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes ``state.pt``: tensors and plain values only, so that ``torch.load(weights_only=True)`` takes it."""
+    with replacing(folder / STATE) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """Reads ``state.pt``; None where a run has none.
+
+    Raises:
+        XferError: if the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise XferError(f"{path} is damaged: {error}. Remove it to start the run over.") from error
+
+
+def save_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes ``config.yaml``."""
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump(plain(config), sort_keys=True, allow_unicode=True), encoding="utf-8")
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """Reads ``config.yaml`` of a run.
+
+    Raises:
+        XferError: if it is missing or damaged.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise XferError(f"{folder} is no run of this package ({CONFIG} is missing).")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise XferError(f"{path} is damaged: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict):
+        raise XferError(f"{path} is damaged: it holds no keys.")
+    return content
+
+
+def save_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Writes ``result.json`` and removes ``state.pt``: the run is finished."""
+    with replacing(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(plain(result), indent=2) + "\n", encoding="utf-8")
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def load_result(folder: Path) -> dict[str, Any] | None:
+    """Reads ``result.json``; None where the run is not finished."""
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise XferError(f"{path} is damaged: {error}. Remove it to run again.") from error
+
+
+def plain(value: Any) -> Any:
+    """Containers of plain values: what yaml and json can hold; anything else by its text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def run_digest(settings: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for what a run depends on."""
+    important = {key: value for key, value in plain(settings).items() if key not in UNIMPORTANT}
+    return hashlib.blake2b(json.dumps(important, sort_keys=True).encode(), digest_size=4).hexdigest()

@@ -1,0 +1,227 @@
+"""RecBole's Trainer with stages that leave artifacts, go on exactly where they were interrupted, and mask history.
+
+:class:`RunFolder` works over any trainer of RecBole, so that RecBole's own models gain the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.evaluator import Evaluator
+from recbole.trainer import Trainer
+from recbole.utils import ModelType, get_local_time, get_trainer
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_xfer.config import settings
+from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.errors import XferError
+from recbole_xfer.trainer import artifacts
+
+
+class RunFolder(Trainer):
+    """A trainer of RecBole whose run lives in a folder (see :mod:`recbole_xfer.trainer.artifacts`).
+
+    Reads ``run_dir``, ``precision``, ``learning_rate_decay`` and ``mask_history``.
+    """
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        super().__init__(config, model)
+        name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
+        self.run_dir = Path(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
+        self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
+        self.evaluator = KeepingEvaluator(config)
+        self.best_epoch = -1
+        self.enable_amp = self._reduced_precision()
+
+    def _reduced_precision(self) -> bool:
+        precision = self.config["precision"] or "auto"
+        if precision not in ("auto", "bf16", "float32"):
+            raise XferError(f"precision={precision} must be auto, bf16 or float32.")
+        if self.device.type == "cuda":
+            torch.set_autocast_dtype("cuda", torch.bfloat16)
+        return precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return super()._build_optimizer(**{"params": trained or self.model.parameters(), **kwargs})
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def fit(
+        self, train_data: Any, valid_data: Any = None, *args: Any, show_progress: bool = False, **kwargs: Any
+    ) -> Any:
+        """RecBole's fit; a loader of windows takes the place of RecBole's where the dataset trains on windows."""
+        self._train_data = self._windowed(train_data)
+        artifacts.save_config(self.run_dir, settings(self.config))
+        with tqdm(desc=self.run_dir.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
+            return super().fit(self._train_data, valid_data, *args, **kwargs)
+
+    def _windowed(self, train_data: Any) -> Any:
+        dataset = train_data._dataset
+        if self.config["train_rows"] != "windows" or not isinstance(dataset, TransferDataset):
+            return train_data
+        return WindowDataLoader(dataset, self.config["train_batch_size"], self.config["seed"], self.config["shuffle"])
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        if epoch_idx > self.start_epoch:
+            self._save_state(epoch_idx)
+        if isinstance(train_data, WindowDataLoader):
+            train_data.set_epoch(epoch_idx)
+        decay = self.config["learning_rate_decay"] or 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * decay**epoch_idx
+        self._bar.reset(total=len(train_data))
+        self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
+        return super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        better = max if self.valid_metric_bigger else min
+        best = better(score, float(self.best_valid_score))
+        self._bar.set_postfix_str(f"{self.config['valid_metric']} {score:.4f}, best {best:.4f}")
+        return score, result
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """Keeps the parameters of the epoch: RecBole calls this whenever validation improved."""
+        self.best_epoch = epoch
+        artifacts.save_weights(self.run_dir, self._weights())
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers, with the tensors that a RecBole model keeps besides them (Pop's counts)."""
+        others = {f"other_parameter.{key}": value for key, value in self.model.other_parameter().items()}
+        return self.model.state_dict() | {key: value for key, value in others.items() if isinstance(value, Tensor)}
+
+    def _load_weights(self, weights: dict[str, Tensor]) -> None:
+        others = {key: weights.pop(key) for key in list(weights) if key.startswith("other_parameter.")}
+        self.model.load_state_dict({key: value.to(self.device) for key, value in weights.items()})
+        self.model.load_other_parameter({
+            key.removeprefix("other_parameter."): value.to(self.device) for key, value in others.items()
+        })
+
+    # --- going on ----------------------------------------------------------------------------------------------------
+
+    def _save_state(self, epoch: int) -> None:
+        """Everything that the epochs to come depend on; written when ``epoch`` starts."""
+        loader_generator = getattr(self._train_data, "generator", None)
+        artifacts.save_state(self.run_dir, {
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_epoch": self.best_epoch,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
+            "model": self._weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": _random_state(),
+            "loader": None if loader_generator is None else loader_generator.get_state(),
+        })
+
+    def resume(self, train_data: Any) -> bool:
+        """Takes up an interrupted run of this folder, so that it ends as if it had not been interrupted.
+
+        Returns:
+            whether there was one.
+        """
+        state = artifacts.load_state(self.run_dir, self.device)
+        if state is None:
+            return False
+        self.start_epoch, self.cur_step, self.best_epoch = state["epoch"], state["cur_step"], state["best_epoch"]
+        self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"] or None
+        self._load_weights(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        _restore_random_state(state["random"])
+        if state["loader"] is not None:
+            train_data.generator.set_state(state["loader"].cpu())
+        return True
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_data: Any, load_best_model: bool = True, model_file: str | None = None, show_progress: bool = False
+    ) -> Any:
+        """RecBole's evaluate, with the best epoch read from ``model.safetensors``."""
+        self._evaluated = eval_data._dataset
+        if load_best_model:
+            self._load_weights(artifacts.load_weights(Path(model_file).parent if model_file else self.run_dir))
+        with torch.autocast(self.device.type, enabled=self.enable_amp):
+            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
+        """Ranks a batch; which earlier items are left out is decided by ``mask_history`` alone, for every model."""
+        interaction, seen, positive_u, positive_i = batched_data
+        if not self.config["mask_history"]:
+            seen = None
+        elif seen is None and isinstance(self._evaluated, TransferDataset):
+            seen = self._evaluated.seen_items(interaction)
+        interaction, scores, *positives = super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i))
+        return interaction, scores.float(), *positives
+
+
+class Ticking:
+    """A loader that moves a progress bar with each batch."""
+
+    def __init__(self, loader: Any, bar: tqdm) -> None:
+        self.loader, self.bar, self.shuffle = loader, bar, loader.shuffle
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            yield batch
+            self.bar.update()
+
+
+class KeepingEvaluator(Evaluator):
+    """RecBole's Evaluator that also keeps each row's hits, for results by user.
+
+    Attributes:
+        topk: for each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1].
+    """
+
+    topk: Tensor | None = None
+
+    def evaluate(self, dataobject: Any) -> Any:
+        self.topk = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
+        return super().evaluate(dataobject)
+
+
+class TransferTrainer(RunFolder):
+    """The trainer of this package's models."""
+
+
+@cache
+def trainer_class(model_type: ModelType, model: str) -> type[RunFolder]:
+    """RecBole's trainer for a model, with the run folder added where it is not one of ours already."""
+    theirs = get_trainer(model_type, model)
+    return theirs if issubclass(theirs, RunFolder) else type(f"{theirs.__name__}InFolder", (RunFolder, theirs), {})
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
+        "python": random.getstate(),
+    }
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    random.setstate(_tuples(state["python"]))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, Iterable) else value

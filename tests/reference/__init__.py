@@ -1,0 +1,1 @@
+"""The papers' equations once more, literally, in NumPy float64: what the models are compared with."""
