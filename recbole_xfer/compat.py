@@ -1,4 +1,203 @@
-import numpy as np, torch
-for k,v in dict(float_=np.float64,complex_=np.complex128,unicode_=np.str_,float=float,int=int,object=object,str=str,long=np.int64,unicode=np.str_).items():
-    if k not in np.__dict__: setattr(np,k,v)
-np.bool=np.bool_
+"""RecBole 1.2 on today's numpy, torch, scipy and ray.
+
+Importing this module applies every shim once. A shim acts only where its cause is met, and says when it can go.
+Neither ray nor transformers is imported here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from recbole_xfer.files import replacing
+
+NUMPY_NAMES: dict[str, type] = {
+    "bool": np.bool_,
+    "int": np.int_,
+    "float": np.float64,
+    "complex": np.complex128,
+    "object": np.object_,
+    "str": np.str_,
+    "long": np.int_,
+    "unicode": np.str_,
+    "float_": np.float64,
+    "complex_": np.complex128,
+    "unicode_": np.str_,
+}
+"""Names that numpy dropped, with the meaning that RecBole's Config gives them."""
+
+_kept: list[torch.library.Library] = []  # operators vanish with the Library object that defined them
+
+
+def apply() -> None:
+    """Applies all shims; a second call changes nothing."""
+    give_back_numpy_names()
+    give_back_dok_update()
+    define_torchvision_ops()
+    make_checkpoints_plain()
+    after_import("recbole.quick_start.quick_start", report_as_dict)
+
+
+def give_back_numpy_names() -> None:
+    """RecBole uses ``np.float``, ``np.float_`` and others, gone in numpy 1.24 and 2.0.
+
+    RecBole's Config sets some of them itself, but needs others to do so, and a process that only unpickles a Config
+    has none. Can go when RecBole supports numpy 2.
+    """
+    for name, meaning in NUMPY_NAMES.items():
+        if name not in vars(np):  # hasattr would make numpy warn
+            setattr(np, name, meaning)
+
+
+def give_back_dok_update() -> None:
+    """RecBole's graph models fill a ``dok_matrix`` with its private ``_update``, which scipy dropped for ``update``.
+
+    Can go when LightGCN and its relatives build their matrices without it.
+    """
+    if not hasattr(scipy.sparse.dok_matrix, "_update"):
+        scipy.sparse.dok_matrix._update = scipy.sparse.dok_matrix.update
+
+
+def define_torchvision_ops() -> None:
+    """A torchvision built for CUDA cannot load its operators beside a CPU-only torch, and then fails at import.
+
+    timm and the models of transformers import it, but never call these two. Can go when torchvision imports without
+    its operators.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    for library in Path(spec.origin).parent.glob("_C.*"):
+        with suppress(OSError):
+            torch.ops.load_library(library)
+    if not hasattr(torch.ops.torchvision, "nms"):
+        definitions = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            definitions.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(definitions)
+
+
+def make_checkpoints_plain() -> None:
+    """torch 2.6 reads only plain data unless told otherwise, and RecBole's checkpoints hold more.
+
+    They hold a pickled Config with classes in it, for some models a whole layer with the dataset inside, and use a
+    pickle protocol that the strict reader does not know. Here they are written so that the strict reader takes them:
+    loading a checkpoint runs no code of the file. Can go when RecBole's checkpoints load with ``weights_only=True``.
+    """
+    from recbole.config import Config
+    from recbole.model.abstract_recommender import AbstractRecommender
+    from recbole.trainer import Trainer
+    from recbole.utils import EvaluatorType, InputType, ModelType
+
+    Config.__reduce__ = _reduced_config
+    Trainer._save_checkpoint = _save_checkpoint
+    AbstractRecommender.other_parameter = _other_parameter
+
+    numpy_builders = [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]]  # their module depends on numpy
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    matrices = [scipy.sparse.coo_matrix, scipy.sparse.csc_matrix, scipy.sparse.csr_matrix]
+    arrays = [np.ndarray, np.matrix, np.dtype, *numpy_builders, *dtypes, *matrices]
+    torch.serialization.add_safe_globals([restored_config, EvaluatorType, InputType, ModelType, *arrays])
+
+
+def restored_config(values: dict[str, Any]) -> Any:
+    """RecBole's Config with these attributes; its two classes are found by name again."""
+    from recbole.config import Config
+    from recbole.utils import get_model
+
+    config = object.__new__(Config)
+    config.__dict__.update(values)
+    config.yaml_loader = config._build_yaml_loader()
+    with suppress(ValueError, AttributeError):  # a class that a user handed over has no name that RecBole knows
+        config.model_class = get_model(config.model)
+    return config
+
+
+def _reduced_config(self: Any) -> tuple[Callable[..., Any], tuple[dict[str, Any]]]:
+    return restored_config, ({k: v for k, v in vars(self).items() if k not in ("model_class", "yaml_loader")},)
+
+
+def _other_parameter(self: Any) -> dict[str, Any]:
+    """What RecBole saves beside the weights, without layers: the weights have them already."""
+    values = {name: getattr(self, name) for name in getattr(self, "other_parameter_name", ())}
+    return {name: value for name, value in values.items() if not isinstance(value, torch.nn.Module)}
+
+
+def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_file: str | None = None) -> None:
+    """RecBole's Trainer._save_checkpoint in torch's own pickle protocol, never leaving half a file."""
+    if not self.config["single_spec"] and self.config["local_rank"] != 0:
+        return
+    path = saved_model_file or self.saved_model_file
+    state = {
+        "config": self.config,
+        "epoch": epoch,
+        "cur_step": self.cur_step,
+        "best_valid_score": self.best_valid_score,
+        "state_dict": self.model.state_dict(),
+        "other_parameter": self.model.other_parameter(),
+        "optimizer": self.optimizer.state_dict(),
+    }
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+    if verbose:
+        self.logger.info(f"Saving current: {path}")
+
+
+def report_as_dict(quick_start: ModuleType) -> None:
+    """RecBole reports a trial as ``tune.report(**metrics)``; ray takes one dictionary since 2.7.
+
+    Can go when RecBole's objective_function passes a dictionary.
+    """
+    report = quick_start.tune.report
+    if "metrics" in inspect.signature(report).parameters:
+        quick_start.tune = SimpleNamespace(report=lambda **values: report(values))  # type: ignore[attr-defined]
+
+
+def after_import(name: str, patch: Callable[[ModuleType], None]) -> None:
+    """Calls ``patch`` with the module ``name``: now if it is imported, else as soon as it is.
+
+    recbole.quick_start imports ray, which takes a second that most processes can save.
+    """
+    if name in sys.modules:
+        patch(sys.modules[name])
+    elif not any(isinstance(finder, _PatchingFinder) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _PatchingFinder(name, patch))
+
+
+class _PatchingFinder(MetaPathFinder):
+    """Finds one module as Python would, and patches it once it has run."""
+
+    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
+        self.name = name
+        self.patch = patch
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_patch(module: ModuleType) -> None:
+            execute(module)
+            self.patch(module)
+
+        spec.loader.exec_module = execute_and_patch  # type: ignore[method-assign]
+        return spec
+
+
+apply()

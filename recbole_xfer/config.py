@@ -45,6 +45,23 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def read_yaml_file(path: Path) -> dict[str, Any]:
+    """A user's yaml file of keys and values.
+
+    Raises:
+        XferError: if it is missing, is not yaml, or holds no mapping.
+    """
+    if not path.is_file():
+        raise XferError(f"The file {path} is missing.")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise XferError(f"{path} is not yaml: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise XferError(f"{path} must hold lines such as 'learning_rate: 0.001'.")
+    return content
+
+
 class XferConfig(Config):
     """RecBole's Config with the defaults of properties/.
 
@@ -97,15 +114,7 @@ class XferConfig(Config):
     def _load_config_files(self, file_list: Iterable[Path] | None) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for path in file_list or ():
-            if not path.is_file():
-                raise XferError(f"The config file {path} is missing.")
-            try:
-                content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
-            except yaml.YAMLError as error:
-                raise XferError(f"The config file {path} is not yaml: {str(error).splitlines()[0]}.") from error
-            if not isinstance(content, dict):
-                raise XferError(f"The config file {path} must hold lines such as 'learning_rate: 0.001'.")
-            values.update(content)
+            values.update(read_yaml_file(path))
         return values
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config import XferConfig, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.comparison import Comparison
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.trainer import artifacts
@@ -144,8 +145,8 @@ def train_and_evaluate(config: XferConfig, pretrained: Path | None, on_epoch: An
             label=label(config),
             protocol=protocol(config, experiment.dataset.item_num - 1),
             seed=config["seed"],
-            valid=dict(valid or {}),
-            test=dict(test),
+            valid={name: float(value) for name, value in (valid or {}).items()},
+            test={name: float(value) for name, value in test.items()},
             rows=len(experiment.test_data._dataset),
             best_epoch=experiment.trainer.best_epoch,
             seconds=round(seconds, 1),
@@ -167,13 +168,13 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
         if not hasattr(model, "adapt"):
             raise XferError(f"{config['model']} cannot be adapted. Leave out --source and --pretrained.")
         model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
-    config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, dataset, pretrained, stage))
+    config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage))
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
 
 
 def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: str) -> str:
     """Such as ``ANT-CJ-Nutrition-relearn-1a2b3c4d``; equal for equal configurations on equal data."""
-    data = dataset.digest() if isinstance(dataset, AtomicFilesMixin) else ""
+    data = dataset.digest() if isinstance(dataset, AtomicFilesMixin) else None
     digest = artifacts.run_digest({**config.final_config_dict, "from": str(pretrained), "data": data})
     kind = "pretrained" if stage == "pretrain" else config["adaptation"]
     return "-".join(filter(None, [config["model"], config["dataset"], kind, digest]))
@@ -227,3 +228,39 @@ def describe(experiment: Experiment) -> str:
         text += f"; {experiment.train_data._dataset.features.coverage()}"
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
     return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"
+
+
+def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Comparison:
+    """Runs every row of a comparison on one target, with equal data, split and candidates, for each seed.
+
+    Args:
+        file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
+            rows; ``source`` is used by the rows that are adapted.
+        overrides: keys for all rows, which win over those of the file.
+    """
+    plan = {**load_plan(Path(file)), **(overrides or {})}
+    rows, seeds, source = plan.pop("rows"), plan.pop("seeds", [2020]), plan.pop("source", None)
+    results = []
+    for number, row in enumerate(rows, start=1):
+        for seed in seeds:
+            keys = {**plan, **row, "seed": seed}
+            if row.get("adaptation") in ("relearn", "finetune"):
+                keys["source"] = keys.get("source", source)
+            logger.info(f"[{number}/{len(rows)}] seed {seed}")
+            results.append(run(overrides=keys))
+    return Comparison(results)
+
+
+def load_plan(file: Path) -> dict[str, Any]:
+    """A comparison's yaml.
+
+    Raises:
+        XferError: if it is missing, no yaml, or lacks ``dataset`` or ``rows``.
+    """
+    plan = read_yaml_file(file)
+    for key in ("dataset", "rows"):
+        if not plan.get(key):
+            raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
+    if any(not isinstance(row, dict) or "model" not in row for row in plan["rows"]):
+        raise XferError(f"{file}: every entry of 'rows' needs a 'model', such as '- model: SASRec'.")
+    return plan

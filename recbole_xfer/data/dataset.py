@@ -153,7 +153,6 @@ class AtomicFilesMixin(Dataset):
                 f"Widen these intervals."
             ) from error
 
-
     def digest(self) -> str:
         """Stands for the histories and features, so that runs on changed data are told apart."""
         parts = [self.sequences.users, self.sequences.items, self.sequences.offsets]
@@ -173,7 +172,9 @@ class AtomicFilesMixin(Dataset):
         return Sequences.from_interactions(users, items, self.item_domain[items] if apart else None)
 
     def _split(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = split(self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1, self.config["seed"])
+        parts = split(
+            self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1, self.config["seed"]
+        )
         first, end = parts[0]
         if not (first < end).any():
             raise XferError(f"{self.dataset_name} has no user with two training interactions. Use more data.")
@@ -219,7 +220,9 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         self._aug_presets()
         columns = {field: values.numpy() for field, values in self.inter_feat.interaction.items()}
         self.sequences = self._group()
-        listed = [self.iid_field] if self.config["train_rows"] == "windows" else [f for f in columns if f != self.uid_field]
+        listed = (
+            [self.iid_field] if self.config["train_rows"] == "windows" else [f for f in columns if f != self.uid_field]
+        )
         self._columns = {field: columns[field][self.sequences.order] for field in listed}
         self.inter_feat = self._rows(ranges(self.sequences.starts + 1, self.sequences.ends))
 
@@ -227,9 +230,9 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         """One row for each target: user, the target's columns, and where its history ends."""
         rows = {self.uid_field: self.sequences.users[self.sequences.history_of(targets)].astype(np.int64)}
         rows |= {field: values[targets] for field, values in self._columns.items()}
-        return Interaction({field: torch.from_numpy(values) for field, values in rows.items()} | {
-            self.ROW: torch.from_numpy(targets)
-        })
+        return Interaction(
+            {field: torch.from_numpy(values) for field, values in rows.items()} | {self.ROW: torch.from_numpy(targets)}
+        )
 
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
         """Rows as RecBole's SequentialDataset gives them; the lists are gathered now."""
@@ -273,7 +276,9 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
             return prefixes(starts, ends, self.max_item_list_len)
         stride = self.config["window_stride"] or max(self.max_item_list_len // 2, 1)
         if not 1 <= stride <= self.max_item_list_len:
-            raise XferError(f"window_stride={stride} must lie between 1 and MAX_ITEM_LIST_LENGTH={self.max_item_list_len}.")
+            raise XferError(
+                f"window_stride={stride} must lie between 1 and MAX_ITEM_LIST_LENGTH={self.max_item_list_len}."
+            )
         return windows(starts, ends, self.max_item_list_len, stride)
 
     def training_batch(self, which: np.ndarray) -> Interaction:
@@ -282,12 +287,16 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         items = gather(self.sequences.items, start, length)
         targets = gather(self.sequences.items, start + 1, length)
         targets[np.arange(targets.shape[1]) < skip[:, None]] = 0
-        return Interaction({
-            self.uid_field: torch.from_numpy(self.sequences.users[self.sequences.history_of(start)].astype(np.int64)),
-            self.iid_field + self.config["LIST_SUFFIX"]: torch.from_numpy(items.astype(np.int64)),
-            TARGETS: torch.from_numpy(targets.astype(np.int64)),
-            self.item_list_length_field: torch.from_numpy(length),
-        })
+        return Interaction(
+            {
+                self.uid_field: torch.from_numpy(
+                    self.sequences.users[self.sequences.history_of(start)].astype(np.int64)
+                ),
+                self.iid_field + self.config["LIST_SUFFIX"]: torch.from_numpy(items.astype(np.int64)),
+                TARGETS: torch.from_numpy(targets.astype(np.int64)),
+                self.item_list_length_field: torch.from_numpy(length),
+            }
+        )
 
     def build(self) -> list[TransferDataset]:
         """Training, validation and test parts (see :mod:`recbole_xfer.data.splits`)."""
@@ -304,7 +313,9 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
     @cached_property
     def features(self) -> ItemFeatures:
         """Text, image and price of every item, aligned to item ids."""
-        return load_item_features(self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"])
+        return load_item_features(
+            self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"]
+        )
 
 
 def preparation_hint(domain: str) -> str:
@@ -313,4 +324,6 @@ def preparation_hint(domain: str) -> str:
     source = {"CJ": "completejourney", "Toy": "toy"}.get(family)
     if source:
         return f"Make it with `recbole-xfer prepare {source}`."
-    return f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see dataset/README.md."
+    return (
+        f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see dataset/README.md."
+    )

@@ -136,7 +136,11 @@ def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str])
     """One sentence that names the missing files and the command that makes them."""
     name = "+".join(domains)
     first = root / domains[0] / domains[0]
-    places = {"text": f"{first}.text.parquet", "image": f"{first}.image.parquet", "price": f"'price:float' in {first}.item"}
+    places = {
+        "text": f"{first}.text.parquet",
+        "image": f"{first}.image.parquet",
+        "price": f"'price:float' in {first}.item",
+    }
     sentence = f"{name} carries no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
     header = read_header(Path(f"{first}.item")) if Path(f"{first}.item").is_file() else {}
     if "text" in missing and "text" in header:

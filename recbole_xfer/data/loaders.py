@@ -44,7 +44,9 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     loaders = []
     for phase, part in zip(PHASES, parts, strict=True):
         training = phase == "train"
-        sampler = _sampler(config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"])
+        sampler = _sampler(
+            config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"]
+        )
         shuffle = config["shuffle"] if training else False
         loaders.append(get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle) if len(part) else None)
     return loaders[0], loaders[1], loaders[2]

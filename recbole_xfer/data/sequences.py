@@ -28,9 +28,7 @@ class Sequences:
     order: np.ndarray
 
     @classmethod
-    def from_interactions(
-        cls, users: np.ndarray, items: np.ndarray, domains: np.ndarray | None = None
-    ) -> Sequences:
+    def from_interactions(cls, users: np.ndarray, items: np.ndarray, domains: np.ndarray | None = None) -> Sequences:
         """Groups interactions, given in order of time, by user, or by user and domain.
 
         Args:

@@ -64,7 +64,9 @@ def by_ratio(sequences: Sequences, ratios: Sequence[float], by_user: bool) -> li
     else:
         targets = ranges(starts + 1, ends)
         history = sequences.history_of(targets)[np.argsort(sequences.order[targets])]  # in order of time
-        cuts = np.stack([np.bincount(history[:cut], minlength=len(starts)) for cut in _cuts(len(targets), shares)], axis=1)
+        cuts = np.stack(
+            [np.bincount(history[:cut], minlength=len(starts)) for cut in _cuts(len(targets), shares)], axis=1
+        )
     bounds = [starts + 1, *(starts + 1 + cuts.T), ends]
     return list(zip(bounds[:-1], bounds[1:], strict=True))
 

@@ -227,8 +227,8 @@ def _parquet_blocks(path: Path, file: pq.ParquetFile, ids: pd.Index) -> Blocks:
         if (lengths != dimension).any():
             row = int((lengths != dimension).argmax())
             raise XferError(
-                f"{path}: the vectors are of unequal length: that of item '{ids[start + row]}' has {lengths[row]} values, "
-                f"others {dimension}. Leave out the row of an item without a vector."
+                f"{path}: the vectors are of unequal length: that of item '{ids[start + row]}' has {lengths[row]} "
+                f"values, others have {dimension}. Leave out the row of an item without a vector."
             )
         matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), dimension)
         yield matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix

@@ -58,6 +58,10 @@ class Result:
     folder: str
     by_row: np.ndarray | None = field(repr=False, default=None)
 
+    def caption(self) -> str:
+        """What the test metrics were measured on."""
+        return f"{self.rows:,} test targets; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
+
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""
         values = asdict(self)

@@ -32,7 +32,7 @@ class FeatureTables(nn.Module):
             else:
                 self.register_buffer(name, torch.from_numpy(table.values).float(), persistent=False)
         if features.price is not None:
-            self.register_buffer("price", torch.from_numpy(scale_prices(features.price)), persistent=False)
+            self.register_buffer("price", torch.from_numpy(scale_prices(features.price)).float(), persistent=False)
 
     def sizes(self) -> dict[str, int]:
         """Width of the text and image vectors that are there."""

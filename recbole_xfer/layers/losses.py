@@ -27,7 +27,7 @@ def cosine_cross_entropy(
     logits = F.normalize(users, dim=-1) @ F.normalize(items, dim=-1).T / temperature  # [T, C]
     if excluded is not None:
         logits = logits.masked_fill(excluded, -torch.inf)
-    return F.cross_entropy(logits.float(), target)
+    return F.cross_entropy(precise(logits), target)
 
 
 def chunked_cosine_cross_entropy(
@@ -51,8 +51,13 @@ def chunked_cosine_cross_entropy(
 
     def log_sum(users: Tensor, ids: Tensor) -> Tensor:
         logits = users @ F.normalize(encode(ids), dim=-1).T / temperature
-        return torch.logsumexp(logits.float(), dim=1)  # [T]
+        return torch.logsumexp(precise(logits), dim=1)  # [T]
 
     pieces = [checkpoint(log_sum, users, ids, use_reentrant=False) for ids in chunks]
-    positive = (users * F.normalize(positives, dim=-1)).sum(dim=-1).float() / temperature
+    positive = precise(users * F.normalize(positives, dim=-1)).sum(dim=-1) / temperature
     return (torch.logsumexp(torch.stack(pieces), dim=0) - positive).mean()
+
+
+def precise(x: Tensor) -> Tensor:
+    """At least float32: sums over many candidates lose too much in bf16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.layers.losses import precise
+
 
 class PriceEmbedding(nn.Module):
     """Sinusoidal waves of a price (ANT, Eq. 3), with prices scaled to [0, 100] over the items at hand."""
@@ -24,7 +26,7 @@ class PriceEmbedding(nn.Module):
     def forward(self, scaled: Tensor) -> Tensor:
         """Scaled prices [N] to [..., sin(w_j p), cos(w_j p), ...], [N, d_p]."""
         angle = scaled.double()[:, None] * self.omega
-        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(scaled.dtype)
 
 
 class ExpertProjection(nn.Module):
@@ -81,4 +83,4 @@ class ExpertProjection(nn.Module):
         if self.training:
             deviation = F.softplus(v @ self.route_deviation)
             alpha = alpha + deviation * torch.randn_like(deviation)
-        return alpha.float().softmax(dim=-1)
+        return precise(alpha).softmax(dim=-1)

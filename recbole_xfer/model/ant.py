@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,6 +73,8 @@ class ANT(SequentialRecommender):
     left out of Eq. 14. Deviation: new position embeddings are drawn with standard deviation 0.02, not 1.
     Deviation: sums over a batch are means, so that lambda does not depend on the batch size.
     """
+
+    input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)

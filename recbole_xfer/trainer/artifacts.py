@@ -108,8 +108,13 @@ def load_config(folder: Path) -> dict[str, Any]:
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Writes ``result.json`` and removes ``state.pt``: the run is finished."""
     with replacing(folder / RESULT) as temporary:
-        temporary.write_text(json.dumps(plain(result), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(as_json(result), encoding="utf-8")
     (folder / STATE).unlink(missing_ok=True)
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """The text of a json file."""
+    return json.dumps(plain(value), indent=2) + "\n"
 
 
 def load_result(folder: Path) -> dict[str, Any] | None:

@@ -31,6 +31,16 @@ class Source:
         self.add_options(parser)
 
 
+def _add_toy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="what the generated data follows from")
+
+
+def _run_toy(args: argparse.Namespace) -> list[Path]:
+    from recbole_xfer.data.prepare.toy import prepare_toy  # only here, since nobody else needs its generator
+
+    return prepare_toy(args.output, seed=args.seed)
+
+
 SOURCES = {
     source.name: source
     for source in (
@@ -40,6 +50,7 @@ SOURCES = {
             completejourney.add_options,
             completejourney.run,
         ),
+        Source("toy", "small generated domains with a known answer", _add_toy_options, _run_toy),
         Source("unisrec", "the files that UniSRec and ANT publish", unisrec.add_options, unisrec.run),
         Source("table", "your own tables: csv, tsv, json or parquet", table.add_options, table.run),
     )

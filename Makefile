@@ -1,0 +1,32 @@
+# make run    the demo: a table of models on real data
+# make test   the test suite
+# make lint   ruff and mypy
+# Each makes the environment first where it is missing or out of date.
+
+VENV := .venv
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+READY := $(VENV)/ready
+
+.PHONY: run test lint clean
+
+run: $(READY)
+	@$(VENV)/bin/recbole-xfer demo
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(READY): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo 'Python 3.10 or newer is needed; name one: make PYTHON=/path/to/python3'; exit 1; }
+	@echo 'Installing into $(VENV) with the versions of constraints.txt; this takes some minutes the first time.'
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@

@@ -1,0 +1,179 @@
+"""The command line: ``recbole-xfer run|pretrain|adapt|compare|tune|prepare|encode|demo``.
+
+Every key of the configuration is an option, ``--key=value``. Values are read as yaml and never evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recbole_xfer.data import encode
+from recbole_xfer.data.prepare import SOURCES, describe
+from recbole_xfer.errors import XferError
+from recbole_xfer.log import show_messages
+
+KEYS = "--key=value"
+KEYS_HELP = """Every key of the configuration can be given as --key=value, such as --learning_rate=1e-3 or
+--topk='[5, 10]'; properties/ lists the keys with their defaults."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb; returns the exit status: 0, 2 for a mistake in the input, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0].startswith("--") and arguments[0] != "--help":
+        arguments.insert(0, "run")  # as run_recbole.py: options without a verb
+    warnings.filterwarnings("ignore", category=FutureWarning, module="recbole")
+    show_messages()
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    try:
+        if rest and not options.takes_keys:
+            raise XferError(f"'{rest[0]}' is no option of this command. See --help.")
+        options.verb(options, _keys(rest))
+    except XferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recbole-xfer", description="Transfer learning for RecBole.", epilog=KEYS_HELP)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, function: Any, text: str, takes_keys: bool = True) -> argparse.ArgumentParser:
+        epilog = KEYS_HELP if takes_keys else None
+        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog)
+        verb.set_defaults(verb=function, takes_keys=takes_keys)
+        if takes_keys:
+            verb.add_argument("--config_files", default="", metavar="FILES", help="yaml files, separated by spaces")
+        return verb
+
+    run = add("run", _run, "train a model, after pre-training where --source is given, and evaluate it")
+    run.add_argument("--model", help="a model of RecBole or of this package, such as ANT")
+    run.add_argument("--dataset", help="a domain, or several joined by +")
+    run.add_argument("--source", help="domains to pre-train on, joined by +")
+    run.add_argument("--adaptation", help="relearn, finetune or scratch")
+    pretrain = add("pretrain", _pretrain, "pre-train a model on source domains")
+    pretrain.add_argument("--model", help="such as ANT")
+    pretrain.add_argument("--source", help="domains to pre-train on, joined by +")
+    adapt = add("adapt", _run, "adapt a pre-trained model to a dataset and evaluate it")
+    adapt.add_argument("--model", help="such as ANT")
+    adapt.add_argument("--dataset", help="the target")
+    adapt.add_argument("--pretrained", required=True, metavar="FOLDER", help="what pretrain left")
+    adapt.add_argument("--adaptation", default="relearn", help="relearn (default) or finetune")
+    compare = add("compare", _compare, "run several models on one target and print a table")
+    compare.add_argument("file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml")
+    compare.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
+    tune = add("tune", _tune, "search the best configuration on the validation split with Ray Tune")
+    tune.add_argument("--space", type=Path, required=True, metavar="FILE", help="yaml of key: values, or a RecBole hyper file")
+    tune.add_argument("--trials", type=int, help="configurations to draw; all of a grid where not given")
+    tune.add_argument("--output", type=Path, default=Path("best.yaml"), metavar="FILE", help="the best configuration")
+
+    prepare = add("prepare", _prepare, "turn raw data into RecBole's atomic files", takes_keys=False)
+    sources = prepare.add_subparsers(metavar="SOURCE", required=True)
+    for source in SOURCES.values():
+        subparser = sources.add_parser(source.name, help=source.help, description=source.help)
+        source.add_arguments(subparser)
+        subparser.set_defaults(source=source)
+    encode.add_arguments(add("encode", _encode, "turn item texts into vectors", takes_keys=False))
+    demo = add("demo", _demo, "the embedded default: supermarket departments, a table of five models", takes_keys=False)
+    demo.add_argument("--data_path", type=Path, default=Path("dataset"), help="where the departments go")
+    demo.add_argument("--result", type=Path, default=Path("result.json"), metavar="FILE", help="the table as json")
+    return parser
+
+
+def _keys(rest: list[str]) -> dict[str, str]:
+    """``--key=value`` and ``--key value`` as a dictionary."""
+    keys: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise XferError(f"'{word}' is no option. Write keys as {KEYS}.")
+        keys[key] = value if equals else next(words, "")
+        if not equals and (not keys[key] or keys[key].startswith("--")):
+            raise XferError(f"The option '{word}' has no value. Write it as {word}=VALUE.")
+    return keys
+
+
+def _overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, Any]:
+    named = ("model", "dataset", "source", "adaptation", "pretrained")
+    given = {name: getattr(options, name, None) for name in named}
+    return {**{name: value for name, value in given.items() if value is not None}, **keys}
+
+
+def _run(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.quick_start import run
+
+    result = run(config_files=options.config_files.split(), overrides=_overrides(options, keys))
+    table = Table(title=f"{result.label} on {result.dataset}", caption=result.caption(), caption_justify="left")
+    table.add_column("split")
+    for metric in result.test:
+        table.add_column(metric, justify="right")
+    for split, metrics in (("validation", result.valid), ("test", result.test)):
+        table.add_row(split, *(f"{value:.4f}" for value in metrics.values()))
+    Console().print(table)
+    print(f"{result.folder}/result.json")
+
+
+def _pretrain(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.quick_start import pretrain
+
+    print(pretrain(config_files=options.config_files.split(), overrides=_overrides(options, keys)))
+
+
+def _compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.quick_start import compare
+
+    print_comparison(compare(options.file, keys), options.result)
+
+
+def print_comparison(comparison: Any, result_file: Path | None) -> None:
+    """The table and the verdict on standard output, and both in a file."""
+    from recbole_xfer.files import replacing
+    from recbole_xfer.trainer.artifacts import as_json
+
+    Console().print(comparison.table())
+    if comparison.verdict():
+        print(comparison.verdict())
+    if result_file:
+        with replacing(result_file) as temporary:
+            temporary.write_text(as_json(comparison.as_dict()), encoding="utf-8")
+        print(f"Also in {result_file}")
+
+
+def _tune(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.tune import tune
+
+    tune(options, keys)
+
+
+def _prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    for folder in options.source.run(options):
+        print(describe(folder))
+
+
+def _encode(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    for path in encode.run(options):
+        print(path)
+
+
+def _demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.demo import demo
+
+    print_comparison(demo(options.data_path), options.result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

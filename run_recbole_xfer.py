@@ -1,0 +1,3 @@
+from recbole_xfer.cli import main
+
+raise SystemExit(main())

