@@ -4,14 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HERE = Path(__file__).parent
-README = HERE / "README.md"
-
 setup(
     name="recbole-xfer",
     version="0.1.0",
     description="Transfer learning for recommendation, added to RecBole",
-    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],

@@ -107,8 +107,7 @@ def make_checkpoints_plain() -> None:
 
     numpy_builders = [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]]  # their module depends on numpy
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
-    matrices = [scipy.sparse.coo_matrix, scipy.sparse.csc_matrix, scipy.sparse.csr_matrix]
-    arrays = [np.ndarray, np.matrix, np.dtype, *numpy_builders, *dtypes, *matrices]
+    arrays = [np.ndarray, np.matrix, np.dtype, *numpy_builders, *dtypes, scipy.sparse.csr_matrix]
     torch.serialization.add_safe_globals([restored_config, EvaluatorType, InputType, ModelType, *arrays])
 
 
@@ -120,7 +119,7 @@ def restored_config(values: dict[str, Any]) -> Any:
     config = object.__new__(Config)
     config.__dict__.update(values)
     config.yaml_loader = config._build_yaml_loader()
-    with suppress(ValueError, AttributeError):  # a class that a user handed over has no name that RecBole knows
+    with suppress(AttributeError, ImportError, ValueError):  # a class that a user handed over is not found by its name
         config.model_class = get_model(config.model)
     return config
 
@@ -130,9 +129,13 @@ def _reduced_config(self: Any) -> tuple[Callable[..., Any], tuple[dict[str, Any]
 
 
 def _other_parameter(self: Any) -> dict[str, Any]:
-    """What RecBole saves beside the weights, without layers: the weights have them already."""
+    """What RecBole saves beside the weights: no layers, whose weights are saved already, and plain sparse matrices."""
     values = {name: getattr(self, name) for name in getattr(self, "other_parameter_name", ())}
-    return {name: value for name, value in values.items() if not isinstance(value, torch.nn.Module)}
+    return {
+        name: value.tocsr() if scipy.sparse.issparse(value) else value
+        for name, value in values.items()
+        if not isinstance(value, torch.nn.Module)
+    }
 
 
 def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_file: str | None = None) -> None:

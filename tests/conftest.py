@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ import recbole_xfer  # noqa: F401  tests import RecBole, which needs compat firs
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)  # sums in one order on every machine, and small tensors gain nothing from a second thread
+
+
+@pytest.fixture(autouse=True)
+def no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RecBole's Config reads pytest's arguments as its own otherwise."""
+    monkeypatch.setattr(sys, "argv", sys.argv[:1])
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ print(json.dumps(trainer.evaluate(test_data, load_best_model=False)))
 """
 
 
-@pytest.mark.parametrize("model", ["SASRec", "FDSA", "Pop"])
+@pytest.mark.parametrize("model", ["SASRec", "FDSA"])
 def test_a_fresh_process_reloads_the_same_model(model: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     expected = train(model)["test_result"]

@@ -59,7 +59,7 @@ class TestFiles:
         assert (items["text"].notna() == truth.visible[:, 0]).all()
         assert (items["price"].notna() == truth.visible[:, 2]).all()
         for part, modality in enumerate(("text", "image")):
-            path = find_vectors(toy / name, name, modality)  # type: ignore[arg-type]
+            path = find_vectors(toy / name, name, modality)
             assert path is not None
             assert (read_vectors(path, tokens).present[1:] == truth.visible[:, part]).all()
         share = 1 - truth.visible.mean(axis=0)
@@ -96,13 +96,15 @@ class TestTruth:
 
     def test_rule_is_the_same_in_all_domains(self) -> None:
         for rules in zip(*(toy_truth(name).rules for name in DOMAINS), strict=True):
-            assert (rules[0] == rules[1]).all() and (rules[0] == rules[2]).all()
+            assert (rules[0] == rules[1]).all()
+            assert (rules[0] == rules[2]).all()
 
     @pytest.mark.parametrize("know", [PARTS, ("text",), ()])
     def test_oracle_gives_probabilities(self, know: tuple[str, ...]) -> None:
         truth = toy_truth()
         chances = truth.oracle([truth.item_ids[3], truth.item_ids[5]], know)
-        assert chances.shape == (ITEMS,) and chances.min() > 0
+        assert chances.shape == (ITEMS,)
+        assert chances.min() > 0
         assert chances.sum() == pytest.approx(1)
         np.testing.assert_array_equal(chances, truth.oracle([truth.item_ids[5]], know))
 
@@ -118,8 +120,10 @@ class TestTruth:
         assert rounded == KNOWN_BEST
         for know, numbers in best.items():
             if know != PARTS:
-                assert numbers["recall"] < 0.66 * best[PARTS]["recall"] and numbers["ndcg"] < 0.66 * best[PARTS]["ndcg"]
+                assert numbers["recall"] < 0.66 * best[PARTS]["recall"]
+                assert numbers["ndcg"] < 0.66 * best[PARTS]["ndcg"]
 
     def test_nobody_beats_the_oracle_by_knowing_less(self) -> None:
         recalls = [toy_truth(seed=seed).best(know)["recall"] for seed in range(3) for know in (PARTS, PARTS[:2])]
-        assert min(recalls[0::2]) > 0.55 and max(recalls[1::2]) < 0.45
+        assert min(recalls[0::2]) > 0.55
+        assert max(recalls[1::2]) < 0.45

@@ -85,8 +85,10 @@ def encode_texts(
         overwrite: encode again even if nothing changed.
 
     Raises:
-        XferError: if there is no item file, no text in it, or the encoder cannot be loaded.
+        XferError: if there is no item file, no text in it, or the encoder or the device cannot be used.
     """
+    if batch_size < 1 or max_length < 1:
+        raise XferError(f"batch_size={batch_size} and max_length={max_length} must be at least 1.")
     folder = Path(folder)
     items = _read_texts(folder / f"{name}.item")
     path = folder / f"{name}.text.parquet"
@@ -103,15 +105,15 @@ def encode_texts(
 
     reader = _TextEncoder(encoder, pooling, device, max_length, batch_size)
     vectors = allocate((len(items), reader.dimension), np.dtype(np.float16 if half else np.float32))
-    cache = folder / f".{name}.text.{digest}"
+    unfinished = folder / f".{name}.encoding"  # of this run, and of earlier ones with other texts or settings
     start = 0
-    for chunk in _encoded(reader, texts[longest_first].tolist(), cache, f"{name}: texts"):
+    for chunk in _encoded(reader, texts[longest_first].tolist(), unfinished / digest, f"{name}: texts"):
         rows = np.flatnonzero((start <= place) & (place < start + len(chunk)))
         vectors[rows] = chunk[place[rows] - start]
         start += len(chunk)
     source = f"{len(texts)} different texts of {name}.item, {pooling} of up to {max_length} tokens"
     write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata={"digest": digest})
-    shutil.rmtree(cache, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     logger.info(f"{path}: vectors of {len(items):,} items with {len(texts):,} different texts.")
     return path
 
@@ -158,10 +160,14 @@ class _TextEncoder:
     def __init__(self, encoder: str, pooling: Pooling, device: str, max_length: int, batch_size: int) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.pooling, self.max_length, self.batch_size = pooling, max_length, batch_size
         self.tokenizer, self.model, self.unit_length = _load(encoder)
-        self.device = torch.device(device)
-        self.model.eval().to(self.device)
+        try:
+            self.device = torch.device(device)
+            self.model.eval().to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise XferError(f"The device '{device}' cannot be used here ({error}). Try --device=cpu.") from error
+        self.pooling, self.batch_size = pooling, batch_size
+        self.max_length = min(max_length, self.tokenizer.model_max_length)
         self.dimension: int = self.model.config.hidden_size
 
     @torch.inference_mode()

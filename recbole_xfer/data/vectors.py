@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,8 +64,8 @@ class _VectorFile:
     source: str = "unknown"
 
 
-def find_vectors(folder: Path, name: str, modality: Literal["text", "image"]) -> Path | None:
-    """The file with a domain's vectors, or None; parquet goes before npy, and npy before the raw form."""
+def find_vectors(folder: Path, name: str, modality: str) -> Path | None:
+    """The file with a domain's ``text`` or ``image`` vectors, or None; parquet goes before npy, npy before raw."""
     for suffix in (f"{modality}.parquet", f"{modality}.npy", RAW_SUFFIX[modality]):
         path = Path(folder) / f"{name}.{suffix}"
         if path.is_file():

@@ -5,6 +5,7 @@ Symbols in comments: B windows, L positions, d width, h heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,6 +79,24 @@ class CausalEncoder(nn.Module):
         return self.layers(self.dropout(self.norm(x)))
 
 
-def last_position(states: Tensor, lengths: Tensor) -> Tensor:
-    """The state of each window's last item: [B, L, d], [B] to [B, d]."""
-    return states[torch.arange(len(states), device=states.device), lengths - 1]
+ROWS = 256
+"""Histories that :func:`last_states` encodes at a time."""
+
+
+def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """The state of each history's last item; histories of like length are encoded together, without the padding.
+
+    Args:
+        item_seq: item ids, padded on the right, [B, L].
+        lengths: [B], at least 1.
+        encode: item ids [b, l] to states [b, l, d].
+
+    Returns:
+        [B, d]
+    """
+    order = lengths.argsort()
+    parts = []
+    for rows in order.split(ROWS):
+        states = encode(item_seq[rows, : int(lengths[rows[-1]])])
+        parts.append(states[torch.arange(len(rows), device=rows.device), lengths[rows] - 1])
+    return torch.cat(parts)[order.argsort()]

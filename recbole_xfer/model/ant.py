@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
-from recbole_xfer.layers.encoder import CausalEncoder, last_position
+from recbole_xfer.layers.encoder import CausalEncoder, last_states
 from recbole_xfer.layers.items import FeatureTables
-from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy
+from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy, precise
 from recbole_xfer.layers.projection import ExpertProjection, PriceEmbedding
 
 POSITION_RANGE = 0.02
@@ -175,16 +175,16 @@ class ANT(SequentialRecommender):
         """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once an evaluation pass."""
         if self._catalogue is None or self.training:
             ids = torch.arange(1, self.n_items, device=self.position_embedding.weight.device)
-            parts = [self.encode_items(chunk)[0].float() for chunk in ids.split(self.chunk)]
+            parts = [precise(self.encode_items(chunk)[0]) for chunk in ids.split(self.chunk)]
             self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
         return self._catalogue
 
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
-        item_seq = item_seq[:, : int(item_seq_len.max())]
-        states = self.encode_users(self.catalogue()[item_seq])
-        return F.normalize(last_position(states, item_seq_len).float(), dim=-1)
+        catalogue = self.catalogue()
+        states = last_states(item_seq, item_seq_len, lambda items: self.encode_users(catalogue[items]))
+        return F.normalize(precise(states), dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Eq. 17 for every item, [B, n_items]."""

@@ -112,15 +112,19 @@ def toy_truth(name: str = "Toy-Games", seed: int = 0) -> ToyTruth:
     popularity /= popularity.sum()
     cold = rng.random(ITEMS) < COLD
     item_ids = np.array([f"{name[4].lower()}{number:03}" for number in range(ITEMS)], dtype=object)
+    visible = rng.random((ITEMS, len(PARTS))) >= list(HOLES.values())
     rules = _rules(seed)
+    size = DOMAINS[name]
+    lengths = rng.integers(size.shortest, size.longest + 1, size.users)
+    histories = _histories(lengths, classes, popularity, cold, rules, rng)
     return ToyTruth(
         item_ids=item_ids,
         classes=classes,
-        visible=rng.random((ITEMS, len(PARTS))) >= list(HOLES.values()),
+        visible=visible,
         popularity=popularity,
         cold=cold,
         rules=rules,
-        interactions=_interactions(name, item_ids, classes, popularity, cold, rules, rng),
+        interactions=_interactions(name, item_ids, histories, lengths, rng),
     )
 
 
@@ -159,33 +163,34 @@ def _next_item(
     return (1 - NOISE) * weights / weights.sum(axis=1, keepdims=True) + NOISE * popularity
 
 
-def _interactions(
-    name: str,
-    item_ids: np.ndarray,
+def _histories(
+    lengths: np.ndarray,
     classes: np.ndarray,
     popularity: np.ndarray,
     cold: np.ndarray,
     rules: tuple[np.ndarray, ...],
     rng: np.random.Generator,
-) -> pd.DataFrame:
-    """Every user's history, drawn step by step for all users at once."""
-    size = DOMAINS[name]
-    lengths = rng.integers(size.shortest, size.longest + 1, size.users)
-    steps = [_draw(np.tile(popularity * ~cold, (size.users, 1)), rng)]
-    for step in range(1, size.longest):
+) -> np.ndarray:
+    """Every user's items [users, longest], drawn step by step for all users at once."""
+    steps = [_draw(np.tile(popularity * ~cold, (len(lengths), 1)), rng)]
+    for step in range(1, lengths.max()):
         not_yet = cold & (step < lengths - 1)[:, None]  # [users, N]
         steps.append(_draw(np.where(not_yet, 0, _next_item(steps[-1], classes, popularity, rules)), rng))
-    user, step = np.nonzero(np.arange(size.longest) < lengths[:, None])
-    users = np.array([f"u{n:03}" if n < size.shared else f"u{n:03}{name[4].lower()}" for n in range(size.users)])
-    day, hour = 86_400, 3_600
-    start = 1_600_000_000 + rng.integers(0, 30 * day, size.users)
-    return pd.DataFrame(
-        {
-            "user_id": users[user],
-            "item_id": item_ids[np.stack(steps, axis=1)[user, step]],
-            "timestamp": start[user] + step * day + rng.integers(0, 12 * hour, len(user)),
-        }
-    ).sort_values("timestamp", kind="stable", ignore_index=True)
+    return np.stack(steps, axis=1)
+
+
+def _interactions(
+    name: str, item_ids: np.ndarray, histories: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+) -> pd.DataFrame:
+    """The first ``lengths`` items of each user's history, about one a day, in the order of time."""
+    shared = DOMAINS[name].shared
+    users = np.array([f"u{n:03}" if n < shared else f"u{n:03}{name[4].lower()}" for n in range(len(lengths))])
+    user, step = np.nonzero(np.arange(histories.shape[1]) < lengths[:, None])
+    day = 86_400  # seconds
+    start = 1_600_000_000 + rng.integers(0, 30 * day, len(lengths))
+    time = start[user] + step * day + rng.integers(0, day // 2, len(user))
+    table = pd.DataFrame({"user_id": users[user], "item_id": item_ids[histories[user, step]], "timestamp": time})
+    return table.sort_values("timestamp", kind="stable", ignore_index=True)
 
 
 def _draw(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

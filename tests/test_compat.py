@@ -1,0 +1,114 @@
+"""The shims, each by what fails without it.
+
+Tested with RecBole 1.2.0. With 1.2.1, which no recent ray may stand beside and which is therefore installed with
+``pip install --no-deps recbole==1.2.1``, this file and test_recbole_models.py pass as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from recbole.config import Config
+
+from recbole_xfer import compat
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config("SASRec", "any", config_dict={"train_neg_sample_args": None, "learning_rate": np.float64(0.5)})
+
+
+def test_numpy_has_the_names_that_recbole_uses() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, meaning in compat.NUMPY_NAMES.items():
+            assert np.dtype(getattr(np, name)).kind == np.dtype(meaning).kind
+
+
+def test_applying_again_changes_nothing() -> None:
+    import recbole.quick_start.quick_start as quick_start
+
+    before = [vars(np).get("float_"), Config.__reduce__, quick_start.tune, *sys.meta_path]
+    compat.apply()
+    assert before == [vars(np).get("float_"), Config.__reduce__, quick_start.tune, *sys.meta_path]
+
+
+def test_importing_the_package_imports_neither_ray_nor_transformers() -> None:
+    program = "import sys, recbole_xfer; print({'ray', 'transformers'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
+
+
+def test_a_sparse_dictionary_is_filled() -> None:
+    matrix = scipy.sparse.dok_matrix((2, 3), dtype=np.float32)
+    matrix._update({(1, 2): 4})
+    assert matrix.toarray().tolist() == [[0, 0, 0], [0, 0, 4]]
+
+
+def test_torchvision_can_be_imported() -> None:
+    assert pytest.importorskip("torchvision").ops
+
+
+def test_a_trial_is_reported_as_ray_wants_it() -> None:
+    reported = []
+
+    def report(metrics: dict[str, float], checkpoint: None = None) -> None:
+        reported.append(metrics)
+
+    quick_start = SimpleNamespace(tune=SimpleNamespace(report=report))
+    compat.report_as_dict(quick_start)  # type: ignore[arg-type]
+    quick_start.tune.report(**{"recall@10": 0.5})
+    assert reported == [{"recall@10": 0.5}]
+
+
+class TestCheckpoints:
+    def test_a_config_survives_without_running_code(self, config: Config, tmp_path: Path) -> None:
+        torch.save({"config": config, "score": np.float64(0.25)}, tmp_path / "a.pth")
+        loaded = torch.load(tmp_path / "a.pth", weights_only=True)
+        assert loaded["score"] == 0.25
+        assert loaded["config"].final_config_dict == config.final_config_dict
+        assert loaded["config"].model_class is config.model_class
+        assert loaded["config"].yaml_loader is config.yaml_loader
+
+    def test_a_config_is_copied_and_pickled(self, config: Config) -> None:
+        for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+            assert str(twin) == str(config)
+            twin["topk"].append(99)
+            assert twin["topk"] != config["topk"]
+
+    def test_a_process_that_only_unpickles_a_config_has_the_shims(self, config: Config, tmp_path: Path) -> None:
+        path = tmp_path / "config.pickle"
+        path.write_bytes(pickle.dumps(config))
+        program = f"import pickle, numpy; pickle.load(open({str(path)!r}, 'rb')); print(numpy.float_.__name__)"
+        answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert answer.stdout.strip() == "float64"
+
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_code_in_a_checkpoint_is_refused(self, inside: bool, config: Config, tmp_path: Path) -> None:
+        trap = tmp_path / "trap"
+
+        class Evil:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return exec, (f"open({str(trap)!r}, 'w').close()",)
+
+        if inside:
+            config["seed"] = Evil()
+        torch.save({"config": config if inside else Evil()}, tmp_path / "evil.pth")
+        with pytest.raises(pickle.UnpicklingError, match="exec"):
+            torch.load(tmp_path / "evil.pth")
+        assert not trap.exists()
+
+    def test_a_config_of_a_class_that_recbole_does_not_know(self, config: Config) -> None:
+        config.model = "Mine"
+        assert pickle.loads(pickle.dumps(config)).model == "Mine"

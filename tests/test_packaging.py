@@ -1,0 +1,36 @@
+"""What a user installs: the wheel carries the default values, and both ways to start a command work."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def test_the_wheel_carries_the_properties(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a copy, for building leaves folders behind
+    for folder in ("recbole_xfer", "properties"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
+    subprocess.run(command, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    properties = {f"recbole_xfer/{path.relative_to(ROOT)}" for path in ROOT.glob("properties/**/*.yaml")}
+    modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.py")}
+    assert properties | modules <= names
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+
+
+@pytest.mark.parametrize("start", [["run_recbole_xfer.py"], ["-m", "recbole_xfer.cli"]])
+def test_a_clone_runs_without_installation(start: list[str]) -> None:
+    answer = subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "usage" in answer.stdout
