@@ -20,8 +20,10 @@ setup(
         "recbole>=1.2.0,<1.3",
         "kmeans-pytorch>=0.3",  # RecBole imports it without saying so
         "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 dropped and setuptools brings
+        "filelock>=3.12",
         "numpy>=1.26",
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 no longer does
+        "pillow>=10",
         "plotly>=5",
         "pyarrow>=15",
         "pyyaml>=6",

@@ -76,9 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml")
     compare.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
     tune = add("tune", _tune, "search the best configuration on the validation split with Ray Tune")
-    tune.add_argument("--space", type=Path, required=True, metavar="FILE", help="yaml of key: values, or a RecBole hyper file")
+    tune.add_argument("--space", type=Path, metavar="FILE", help="yaml of key: values, or RecBole's hyper file; see docs")
     tune.add_argument("--trials", type=int, help="configurations to draw; all of a grid where not given")
     tune.add_argument("--output", type=Path, default=Path("best.yaml"), metavar="FILE", help="the best configuration")
+    tune.add_argument("--cpus_per_trial", type=float, default=1, metavar="N", help="CPU cores of a trial (default 1)")
+    tune.add_argument("--gpus_per_trial", type=float, metavar="N", help="GPUs of a trial, such as 0.5 (default 1)")
 
     prepare = add("prepare", _prepare, "turn raw data into RecBole's atomic files", takes_keys=False)
     sources = prepare.add_subparsers(metavar="SOURCE", required=True)
@@ -116,7 +118,11 @@ def _overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, A
 def _run(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import run
 
-    result = run(config_files=options.config_files.split(), overrides=_overrides(options, keys))
+    _print_result(run(config_files=options.config_files.split(), overrides=_overrides(options, keys)))
+
+
+def _print_result(result: Any) -> None:
+    """Both splits' metrics, what was ranked and how, and where the run is."""
     table = Table(title=f"{result.label} on {result.dataset}", caption=result.caption(), caption_justify="left")
     table.add_column("split")
     for metric in result.test:
@@ -154,9 +160,22 @@ def print_comparison(comparison: Any, result_file: Path | None) -> None:
 
 
 def _tune(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.files import replacing
     from recbole_xfer.tune import tune
 
-    tune(options, keys)
+    search = tune(
+        options.space,
+        options.trials,
+        config_files=options.config_files.split(),
+        overrides=_overrides(options, keys),
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+    )
+    Console().print(search.table())
+    with replacing(options.output) as temporary:
+        temporary.write_text(search.best_yaml(), encoding="utf-8")
+    print(f"The best configuration is in {options.output}; all trials are in {search.folder}/search.json")
+    _print_result(search.result)
 
 
 def _prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:

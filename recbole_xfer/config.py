@@ -137,7 +137,7 @@ def check_model(name: str) -> None:
     """Raises XferError if neither RecBole nor this package has the model."""
     names = {*registry.MODELS, *(module.name for package in _model_packages() for module in pkgutil.iter_modules(package))}
     if name.lower() not in {known.lower() for known in names}:
-        raise XferError(f"The model '{name}' does not exist.{_nearest(name.lower(), {n.lower() for n in names})}")
+        raise XferError(f"The model '{name}' does not exist{nearest(name.lower(), {n.lower() for n in names})}")
 
 
 def _model_packages() -> list[list[str]]:
@@ -158,16 +158,20 @@ def known_keys(model: str, dataset: str) -> set[str]:
     for file in files:
         if file.is_file():
             keys |= set(yaml.load(file.read_text(encoding="utf-8"), Loader=YamlLoader) or {})
-    return keys | set(registry.defaults(model, dataset)) | {"model", "dataset", "config_files", "encoding", "transform"}
+    keys |= set(registry.defaults(model, dataset)) | {"model", "dataset", "config_files", "encoding", "transform"}
+    if model in registry.MODELS:
+        keys |= {f"{registry.STAGE_PREFIX}{key}" for key in keys}
+    return keys
 
 
 def check_keys(given: Iterable[str], known: set[str]) -> None:
     """Raises XferError for the first key that is not known, and names the nearest."""
     for key in given:
         if key not in known:
-            raise XferError(f"The key '{key}' is not known.{_nearest(key, known)}")
+            raise XferError(f"The key '{key}' is not known{nearest(key, known)}")
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the known one that is most like it."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f". Did you mean '{near[0]}'?" if near else "."

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
+from torch.nn import functional as F
 
-from recbole_xfer.config import XferConfig, read_yaml_file
+from recbole_xfer.config import XferConfig, nearest, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
+from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.trainer import artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
-
-STAGE_PREFIX = "pretrain_"
-
 
 @dataclass
 class Experiment:
@@ -67,14 +68,21 @@ def run(
         XferError: for mistakes in the configuration or the data.
     """
     config = XferConfig(model, dataset, config_files, overrides)
-    pretrained = None
+    return train_and_evaluate(config, starting_point(config, config_files, overrides), on_epoch)
+
+
+def starting_point(
+    config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None
+) -> Path | None:
+    """The folder of the model that a run adapts, pre-trained now where ``source`` asks for it; None from scratch."""
     if config["adaptation"] not in (None, "scratch"):
         pretrained = config["pretrained"] or (config["source"] and pretrain_for(config, config_files, overrides))
         if not pretrained:
             raise XferError(f"adaptation={config['adaptation']} needs --source=DOMAINS or --pretrained=FOLDER.")
-    elif config["source"] or config["pretrained"]:
+        return Path(pretrained)
+    if config["source"] or config["pretrained"]:
         raise XferError("--source and --pretrained need --adaptation=relearn or --adaptation=finetune.")
-    return train_and_evaluate(config, Path(pretrained) if pretrained else None, on_epoch)
+    return None
 
 
 def pretrain_for(config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None) -> Path:
@@ -134,26 +142,31 @@ def train_and_evaluate(config: XferConfig, pretrained: Path | None, on_epoch: An
     with logging_to(folder):
         logger.info(f"Training {label(config)} on {config['dataset']} ({describe(experiment)})")
         started = time.time()
-        valid_score, valid = fit(experiment, on_epoch)
-        seconds = time.time() - started
-        test = experiment.trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
-        result = Result(
-            model=config["model"],
-            dataset=config["dataset"],
-            source=config["source"],
-            adaptation=adaptation_of(config),
-            label=label(config),
-            protocol=protocol(config, experiment.dataset.item_num - 1),
-            seed=config["seed"],
-            valid={name: float(value) for name, value in (valid or {}).items()},
-            test={name: float(value) for name, value in test.items()},
-            rows=len(experiment.test_data._dataset),
-            best_epoch=experiment.trainer.best_epoch,
-            seconds=round(seconds, 1),
-            folder=str(folder),
-            by_row=ndcg_by_row(experiment.trainer.evaluator.topk, 10),
-        )
-        artifacts.save_result(folder, result.as_dict())
+        _, valid = fit(experiment, on_epoch)
+        return measure(experiment, valid, time.time() - started)
+
+
+def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float) -> Result:
+    """Evaluates the best epoch on the test split and leaves ``result.json``: the run is finished."""
+    config, trainer = experiment.config, experiment.trainer
+    test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
+    result = Result(
+        model=config["model"],
+        dataset=config["dataset"],
+        source=config["source"],
+        adaptation=adaptation_of(config),
+        label=label(config),
+        protocol=protocol(config, experiment.dataset.item_num - 1),
+        seed=config["seed"],
+        valid={name: float(value) for name, value in (valid or {}).items()},
+        test={name: float(value) for name, value in test.items()},
+        rows=len(experiment.test_data._dataset),
+        best_epoch=trainer.best_epoch,
+        seconds=round(seconds, 1),
+        folder=str(experiment.folder),
+        by_row=ndcg_by_row(trainer.evaluator.topk, 10),
+    )
+    artifacts.save_result(experiment.folder, result.as_dict())
     return result
 
 
@@ -207,6 +220,45 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     experiment.trainer._load_weights(artifacts.load_weights(folder))
     experiment.model.eval()
     return experiment
+
+
+def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:
+    """The best items for a history that the model need not have seen.
+
+    Args:
+        experiment: a trained model with its data, from :func:`load`.
+        history: item tokens, oldest first; the last ``MAX_ITEM_LIST_LENGTH`` are read.
+        k: how many items.
+
+    Returns:
+        (token, score) of items that are not in the history, best first.
+
+    Raises:
+        XferError: if the history is empty or has an item that the data does not.
+    """
+    dataset, config, model = experiment.dataset, experiment.config, experiment.model
+    known = dataset.field2token_id[dataset.iid_field]
+    if not history:
+        raise XferError("The history is empty. Name at least one item; for a new user take the most popular ones.")
+    for token in history:
+        if token not in known:
+            raise XferError(f"The item '{token}' is not in {config['dataset']}{nearest(token, known)}")
+    ids = torch.tensor([known[token] for token in history], device=config["device"])
+    length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
+    padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
+    row = Interaction({
+        dataset.uid_field: torch.zeros(1, dtype=torch.long, device=ids.device),
+        dataset.iid_field + config["LIST_SUFFIX"]: padded[None],
+        config["ITEM_LIST_LENGTH_FIELD"]: torch.tensor([length], device=ids.device),
+    })
+    model.eval()
+    with torch.no_grad():
+        scores = model.full_sort_predict(row).view(-1)
+    scores[0] = -torch.inf
+    scores[ids] = -torch.inf
+    best = scores.topk(min(k, len(scores) - 1 - len(ids.unique())))
+    tokens = dataset.field2id_token[dataset.iid_field][best.indices.cpu().numpy()]
+    return list(zip(tokens.tolist(), best.values.tolist(), strict=True))
 
 
 def adaptation_of(config: XferConfig) -> str | None:

@@ -20,6 +20,9 @@ import yaml
 MODELS = {"ANT": "recbole_xfer.model.ant"}
 """Model names and the modules that define them."""
 
+STAGE_PREFIX = "pretrain_"
+"""Keys with it replace those without it while a model is pre-trained."""
+
 DATASET_ARGUMENTS = ["histories", "train_rows", "window_stride", "held_out_targets", "modalities"]
 """Our keys that change what a dataset holds; RecBole compares them before it loads a dataset that it saved."""
 
