@@ -36,11 +36,13 @@ from recbole_xfer.quick_start import Experiment, build
 def write_pantry_like(root: Path, data: PantryLike, name: str = "Pantry") -> None:
     """The random data as a domain with text and image vectors and prices."""
     users = np.repeat(np.arange(len(data.offsets) - 1), np.diff(data.offsets))
-    interactions = pd.DataFrame({
-        "user_id": users.astype(str),
-        "item_id": data.history.astype(str),
-        "timestamp": (np.arange(len(users)) - data.offsets[users]).astype(float),
-    })
+    interactions = pd.DataFrame(
+        {
+            "user_id": users.astype(str),
+            "item_id": data.history.astype(str),
+            "timestamp": (np.arange(len(users)) - data.offsets[users]).astype(float),
+        }
+    )
     ids = np.arange(1, len(data.price)).astype(str)
     write_domain(root, name, interactions, pd.DataFrame({"item_id": ids, "price": data.price[1:].astype(float)}))
     for modality in ("text", "image"):

@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="recbole-xfer", description="Transfer learning for RecBole.", epilog=KEYS_HELP)
+    parser = argparse.ArgumentParser(
+        prog="recbole-xfer", description="Transfer learning for RecBole.", epilog=KEYS_HELP
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(name: str, function: Any, text: str, takes_keys: bool = True) -> argparse.ArgumentParser:
@@ -73,10 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("--pretrained", required=True, metavar="FOLDER", help="what pretrain left")
     adapt.add_argument("--adaptation", default="relearn", help="relearn (default) or finetune")
     compare = add("compare", _compare, "run several models on one target and print a table")
-    compare.add_argument("file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml")
+    compare.add_argument(
+        "file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml"
+    )
     compare.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
     tune = add("tune", _tune, "search the best configuration on the validation split with Ray Tune")
-    tune.add_argument("--space", type=Path, metavar="FILE", help="yaml of key: values, or RecBole's hyper file; see docs")
+    tune.add_argument(
+        "--space", type=Path, metavar="FILE", help="yaml of key: values, or RecBole's hyper file; see docs"
+    )
     tune.add_argument("--trials", type=int, help="configurations to draw; all of a grid where not given")
     tune.add_argument("--output", type=Path, default=Path("best.yaml"), metavar="FILE", help="the best configuration")
     tune.add_argument("--cpus_per_trial", type=float, default=1, metavar="N", help="CPU cores of a trial (default 1)")

@@ -38,7 +38,9 @@ DERIVED = {
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line as yaml reads it; what is not yaml, such as ``[5,inf)``, stays text."""
+    """A value of the command line as yaml reads it; blanks, and what is not yaml, such as ``[5,inf)``, stay text."""
+    if not text.strip():
+        return text
     try:
         return yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError:
@@ -90,9 +92,8 @@ class XferConfig(Config):
         for key, value in (("model", model), ("dataset", dataset)):
             if not value:
                 raise XferError(f"No {key} was named. Add --{key}=NAME, or the key '{key}' to a config file.")
-        assert model and dataset
-        check_model(model)
-        check_keys(given, known_keys(model, dataset))
+        check_model(str(model))
+        check_keys(given, known_keys(str(model), str(dataset)))
         try:
             super().__init__(str(model), str(dataset), config_file_list=files, config_dict=dict(overrides or {}))
         except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
@@ -135,7 +136,10 @@ def settings(config: Config) -> dict[str, Any]:
 
 def check_model(name: str) -> None:
     """Raises XferError if neither RecBole nor this package has the model."""
-    names = {*registry.MODELS, *(module.name for package in _model_packages() for module in pkgutil.iter_modules(package))}
+    names = {
+        *registry.MODELS,
+        *(module.name for package in _model_packages() for module in pkgutil.iter_modules(package)),
+    }
     if name.lower() not in {known.lower() for known in names}:
         raise XferError(f"The model '{name}' does not exist{nearest(name.lower(), {n.lower() for n in names})}")
 

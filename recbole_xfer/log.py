@@ -13,10 +13,9 @@ logger = logging.getLogger("recbole_xfer")
 
 def show_messages() -> None:
     """Prints this package's messages, plainly, to standard error; what is a result goes to standard output."""
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
 
 

@@ -20,11 +20,12 @@ from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison
-from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
+from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.trainer import artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
+
 
 @dataclass
 class Experiment:
@@ -104,6 +105,10 @@ def pretrain(
     Keys with the prefix ``pretrain_`` replace those without it. The last item of each history chooses the epoch and
     is not trained.
     """
+    given = {key: value for file in config_files for key, value in read_yaml_file(Path(file)).items()}
+    source = source or (overrides or {}).get("source") or given.get("source")
+    if not source:
+        raise XferError("No source was named. Add --source=DOMAINS, such as --source=Food+Home.")
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset", "run_dir")}
     config = XferConfig(model, source, config_files, overrides)
     for key in [key for key in config.final_config_dict if key.startswith(STAGE_PREFIX)]:
@@ -121,14 +126,17 @@ def pretrain(
         logger.info(f"Pre-training {config['model']} on {source} ({describe(experiment)})")
         started = time.time()
         score, result = fit(experiment)
-        artifacts.save_result(folder, {
-            "model": config["model"],
-            "source": source,
-            "valid": result,
-            "best_epoch": experiment.trainer.best_epoch,
-            "seconds": round(time.time() - started, 1),
-            "seed": config["seed"],
-        })
+        artifacts.save_result(
+            folder,
+            {
+                "model": config["model"],
+                "source": source,
+                "valid": result,
+                "best_epoch": experiment.trainer.best_epoch,
+                "seconds": round(time.time() - started, 1),
+                "seed": config["seed"],
+            },
+        )
         logger.info(f"Pre-trained in {time.time() - started:.0f} s, {config['valid_metric']} {score:.4f}: {folder}")
     return folder
 
@@ -164,7 +172,9 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         best_epoch=trainer.best_epoch,
         seconds=round(seconds, 1),
         folder=str(experiment.folder),
-        by_row=ndcg_by_row(trainer.evaluator.topk, 10),
+        valid_score=float((valid or {}).get(config["valid_metric"].lower(), 0.0)),
+        cutoff=cutoff(config["topk"]),
+        by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
     )
     artifacts.save_result(experiment.folder, result.as_dict())
     return result
@@ -181,7 +191,9 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
         if not hasattr(model, "adapt"):
             raise XferError(f"{config['model']} cannot be adapted. Leave out --source and --pretrained.")
         model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
-    config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage))
+    config["run_dir"] = config["run_dir"] or str(
+        Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage)
+    )
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
 
 
@@ -214,8 +226,10 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
         overrides: keys that differ now, such as ``data_path`` or ``device``.
     """
     folder = Path(folder)
-    saved = artifacts.load_config(folder)
-    config = XferConfig(overrides={**saved, **(overrides or {}), "run_dir": str(folder)})
+    artifacts.load_config(folder)
+    config = XferConfig(
+        config_files=[folder / artifacts.CONFIG], overrides={**(overrides or {}), "run_dir": str(folder)}
+    )
     experiment = build(config)
     experiment.trainer._load_weights(artifacts.load_weights(folder))
     experiment.model.eval()
@@ -246,11 +260,13 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     ids = torch.tensor([known[token] for token in history], device=config["device"])
     length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
     padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
-    row = Interaction({
-        dataset.uid_field: torch.zeros(1, dtype=torch.long, device=ids.device),
-        dataset.iid_field + config["LIST_SUFFIX"]: padded[None],
-        config["ITEM_LIST_LENGTH_FIELD"]: torch.tensor([length], device=ids.device),
-    })
+    row = Interaction(
+        {
+            dataset.uid_field: torch.zeros(1, dtype=torch.long, device=ids.device),
+            dataset.iid_field + config["LIST_SUFFIX"]: padded[None],
+            config["ITEM_LIST_LENGTH_FIELD"]: torch.tensor([length], device=ids.device),
+        }
+    )
     model.eval()
     with torch.no_grad():
         scores = model.full_sort_predict(row).view(-1)

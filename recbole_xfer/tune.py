@@ -33,7 +33,8 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.quick_start import STAGE_PREFIX, build, fit, load, measure, starting_point
+from recbole_xfer.quick_start import build, fit, load, measure, starting_point
+from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.search_space import Space, draw, name_of, read_space
 from recbole_xfer.trainer import artifacts
 
@@ -341,15 +342,17 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
 
     def report(epoch: int, finished: bool = False) -> None:
         trainer = experiment.trainer
-        ray_tune.report({
-            "score": float(trainer.best_valid_score),
-            "valid": {name: float(value) for name, value in (trainer.best_valid_result or {}).items()},
-            "epochs": epoch + 1,
-            "best_epoch": trainer.best_epoch,
-            "seconds": round(time.time() - started, 1),
-            "folder": str(experiment.folder),
-            "finished": finished,
-        })
+        ray_tune.report(
+            {
+                "score": float(trainer.best_valid_score),
+                "valid": {name: float(value) for name, value in (trainer.best_valid_result or {}).items()},
+                "epochs": epoch + 1,
+                "best_epoch": trainer.best_epoch,
+                "seconds": round(time.time() - started, 1),
+                "folder": str(experiment.folder),
+                "finished": finished,
+            }
+        )
 
     with logging_to(experiment.folder):
         fit(experiment, on_epoch=lambda epoch, _: report(epoch))

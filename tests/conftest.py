@@ -31,7 +31,7 @@ def real_data() -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh folder as the working directory, for RecBole writes log/, log_tensorboard/ and saved/ there."""
     monkeypatch.chdir(tmp_path)

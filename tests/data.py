@@ -28,11 +28,13 @@ def write_small(
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 25, users)
     user = np.repeat(np.arange(users), lengths)
-    interactions = pd.DataFrame({
-        "user_id": [f"u{number}" for number in user],
-        "item_id": [f"i{number}" for number in rng.integers(0, items, lengths.sum())],
-        "timestamp": rng.permutation(lengths.sum()).astype(float) + 1.4e9,
-    })
+    interactions = pd.DataFrame(
+        {
+            "user_id": [f"u{number}" for number in user],
+            "item_id": [f"i{number}" for number in rng.integers(0, items, lengths.sum())],
+            "timestamp": rng.permutation(lengths.sum()).astype(float) + 1.4e9,
+        }
+    )
     ids = [f"i{number}" for number in range(items)]
     price = rng.uniform(1, 20, items).round(2)
     if holes:

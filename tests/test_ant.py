@@ -47,7 +47,12 @@ def reference_items(model: ANT) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         for name in z:
             layer = model.item_representation.projections[name]
             weight = numpy(layer.weight).reshape(layer.weight.shape[0], layer.heads, -1).transpose(1, 0, 2)
-            parameters = {"b": numpy(layer.shift), "W": weight, "B": numpy(layer.route_mean), "U": numpy(layer.route_deviation)}
+            parameters = {
+                "b": numpy(layer.shift),
+                "W": weight,
+                "B": numpy(layer.route_mean),
+                "U": numpy(layer.route_deviation),
+            }
             if not features.present(name)[item]:
                 vector = None
             elif name == "price":
@@ -85,7 +90,9 @@ def batch_of(model: ANT, count: int = 12) -> Interaction:
     return model.data.training_batch(np.arange(count))
 
 
-def reference_targets(model: ANT, batch: Interaction, items: np.ndarray) -> tuple[np.ndarray, list[int], list[int], list]:
+def reference_targets(
+    model: ANT, batch: Interaction, items: np.ndarray
+) -> tuple[np.ndarray, list[int], list[int], list]:
     """Users [T, d], targets [T], the window of each, and each window's items, by the reference."""
     histories = [row[row > 0].numpy() for row in batch["item_id_list"]]
     states = reference_users(model, items, histories)
@@ -96,7 +103,8 @@ def reference_targets(model: ANT, batch: Interaction, items: np.ndarray) -> tupl
             targets.append(int(row[position]))
             window.append(number)
     windows = [
-        {*history.tolist(), *row[row > 0].tolist()} for history, row in zip(histories, batch[TARGETS].numpy(), strict=True)
+        {*history.tolist(), *row[row > 0].tolist()}
+        for history, row in zip(histories, batch[TARGETS].numpy(), strict=True)
     ]
     return np.stack(users), targets, window, windows
 
@@ -147,7 +155,9 @@ def test_chunked_loss_and_gradient_equal_the_whole(tmp_path: Path) -> None:
         loss = model.calculate_loss(batch_of(model))
         loss.backward()
         losses.append(float(loss))
-        gradients.append({name: numpy(value.grad) for name, value in model.named_parameters() if value.grad is not None})
+        gradients.append(
+            {name: numpy(value.grad) for name, value in model.named_parameters() if value.grad is not None}
+        )
     assert abs(losses[0] - losses[1]) < TOLERANCE
     assert gradients[0].keys() == gradients[1].keys()
     assert max(np.abs(gradients[0][name] - gradients[1][name]).max() for name in gradients[0]) < TOLERANCE

@@ -78,7 +78,10 @@ def test_models_without_sequences_are_tested_on_the_same_rows(tmp_path: Path) ->
     with_sequences = make_dataset(config(tmp_path, "SASRec")).build()
     without = make_dataset(config(tmp_path, "BPR")).build()
     for ours, theirs in zip(with_sequences[1:], without[1:], strict=True):
-        pairs = [set(zip(*(part.inter_feat[f].tolist() for f in ("user_id", "item_id")), strict=True)) for part in (ours, theirs)]
+        pairs = [
+            set(zip(*(part.inter_feat[f].tolist() for f in ("user_id", "item_id")), strict=True))
+            for part in (ours, theirs)
+        ]
         assert pairs[0] == pairs[1]
 
 
@@ -153,7 +156,11 @@ def test_wrong_interactions_are_explained(tmp_path: Path, content: str | None, m
 
 
 def test_a_missing_dataset_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    for name, command in (("CJ-Deli", "prepare completejourney"), ("Toy-Games", "prepare toy"), ("Mine", "prepare table")):
+    for name, command in (
+        ("CJ-Deli", "prepare completejourney"),
+        ("Toy-Games", "prepare toy"),
+        ("Mine", "prepare table"),
+    ):
         with pytest.raises(XferError, match=command):
             TransferDataset(config(tmp_path, dataset=name))
 

@@ -137,7 +137,7 @@ def test_describe(tmp_path: Path) -> None:
 
 
 class TestCompleteJourney:
-    @pytest.fixture()
+    @pytest.fixture
     def package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Three baskets in place of the package."""
         bought = pd.DataFrame(
@@ -210,7 +210,7 @@ class TestCompleteJourney:
 class TestUniSRec:
     SEQUENCES = ([0, 1, 2, 3, 1], [2, 4, 0], [3, 0, 1, 2, 4, 2, 0, 1])
 
-    @pytest.fixture()
+    @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         folder = tmp_path / "raw"
         folder.mkdir()

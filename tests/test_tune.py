@@ -38,13 +38,16 @@ def test_yaml_and_recbole_hyper_files_parse_equally(tmp_path: Path) -> None:
         "learning_rate loguniform -8,0\ndropout choice [0.1, 0.2]\nx uniform 0.0,1.0\n\nn quniform 1,10,1\n"
         "mlp choice ['[64,64]', None]\n"
     )
-    path = space_file(tmp_path, f"""
+    path = space_file(
+        tmp_path,
+        f"""
 learning_rate: {{loguniform: [{math.exp(-8)!r}, 1.0]}}
 dropout: [0.1, 0.2]  # the same as {{choice: [0.1, 0.2]}}
 x: {{uniform: [0.0, 1.0]}}
 n: {{quniform: [1, 10, 1]}}
 mlp: {{choice: ['[64,64]', null]}}
-""")
+""",
+    )
     assert read_space(hyper) == read_space(path)
     assert read_space(path) == {
         "learning_rate": Interval(math.exp(-8), 1.0, logarithmic=True),

@@ -38,6 +38,7 @@ class AtomicFilesMixin(Dataset):
     """
 
     sequences: Sequences
+    inter_feat: Any
 
     def _get_preset(self) -> None:
         super()._get_preset()
@@ -162,7 +163,7 @@ class AtomicFilesMixin(Dataset):
             parts += [table.values for table in (features.text, features.image) if table is not None]
         digest = hashlib.blake2b(digest_size=8)
         for part in parts:
-            digest.update(np.ascontiguousarray(part).view(np.uint8))
+            digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
 
     def _group(self) -> Sequences:

@@ -11,6 +11,7 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import ModelType
 
 from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, TransferDataset
+from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
 SCORES_IN_BATCH = 2**25
@@ -40,6 +41,11 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if not isinstance(dataset, AtomicFilesMixin):
         return data_preparation(config, dataset)
     parts = dataset.build()
+    if max(config["topk"]) >= dataset.item_num:
+        raise XferError(
+            f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of {config['dataset']}. "
+            f"Set shorter rankings, such as --topk=[5]."
+        )
     config["eval_batch_size"] = _eval_batch_size(config, dataset.item_num)
     loaders = []
     for phase, part in zip(PHASES, parts, strict=True):

@@ -7,6 +7,7 @@ gives that part its items ``first[s]`` to ``end[s] - 1`` as targets. A history's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def by_ratio(sequences: Sequences, ratios: Sequence[float], by_user: bool) -> li
             [np.bincount(history[:cut], minlength=len(starts)) for cut in _cuts(len(targets), shares)], axis=1
         )
     bounds = [starts + 1, *(starts + 1 + cuts.T), ends]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def _cuts(total: int, shares: list[float]) -> list[int]:

@@ -81,14 +81,15 @@ class Comparison:
         adapted = [results for results in rows.values() if results[0].adaptation not in (None, "scratch")]
         if scratch is None or not adapted:
             return ""
-        best = max(adapted, key=lambda results: np.mean([result.valid["ndcg@10"] for result in results]))
+        best = max(adapted, key=lambda results: np.mean([result.valid_score for result in results]))
         change, p = paired_change(best, scratch)
         sure = f"p = {p:.2g} in a paired t-test over {len(_mean_by_row(scratch)):,} test targets"
+        metric = f"NDCG@{scratch[0].cutoff}"
         source, name = best[0].source, best[0].label
         if p >= SIGNIFICANCE:
-            kind = f"made no sure difference ({change:+.1%} NDCG@10, {sure})"
+            kind = f"made no sure difference ({change:+.1%} {metric}, {sure})"
         else:
-            kind = f"{'helped' if change > 0 else 'hurt'} ({change:+.1%} NDCG@10, {sure})"
+            kind = f"{'helped' if change > 0 else 'hurt'} ({change:+.1%} {metric}, {sure})"
         return f"Transfer from {source} {kind}: {name}, the better adaptation on validation, against scratch."
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Comparison:
 
 
 def paired_change(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[float, float]:
-    """Relative change of mean NDCG@10, and the p-value of a paired t-test over test targets (means over seeds)."""
+    """Relative change of mean NDCG, and the p-value of a paired t-test over test targets (means over seeds)."""
     a, b = _mean_by_row(ours), _mean_by_row(theirs)
     p = float(stats.ttest_rel(a, b).pvalue) if (a != b).any() else 1.0
     return float(a.mean() / max(b.mean(), 1e-12) - 1), p

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,7 +40,9 @@ class Result:
         rows: number of test targets.
         best_epoch: counted from 0.
         seconds: training with its validation, without pre-training.
-        by_row: NDCG@10 of each test target, [rows]; rows of equal protocol and data are in equal order.
+        valid_score: the metric that chose the epoch.
+        cutoff: k of ``by_row``.
+        by_row: NDCG@k of each test target, [rows]; rows of equal protocol and data are in equal order.
     """
 
     label: str
@@ -56,6 +58,8 @@ class Result:
     best_epoch: int
     seconds: float
     folder: str
+    valid_score: float
+    cutoff: int
     by_row: np.ndarray | None = field(repr=False, default=None)
 
     def caption(self) -> str:
@@ -82,6 +86,11 @@ def protocol(config: Any, items: int) -> Protocol:
     kinds = {"uni": "uniform", "pop": "popular"}
     candidates = f"all {items:,} items" if mode == "full" else f"{mode[3:]} {kinds.get(mode[:3], mode)} negatives"
     return Protocol(split, candidates, bool(config["mask_history"]))
+
+
+def cutoff(topk: Sequence[int]) -> int:
+    """The length of ranking that rows are compared at: 10 where it was measured."""
+    return 10 if 10 in topk else max(topk)
 
 
 def ndcg_by_row(topk: Tensor | None, k: int) -> np.ndarray | None:

@@ -31,7 +31,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, d] to [B, L, d]"""
         batch, length, width = x.shape
-        q, k, v = self.query_key_value(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # [B, h, L, d/h]
+        q, k, v = (
+            self.query_key_value(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )  # [B, h, L, d/h]
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)

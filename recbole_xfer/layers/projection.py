@@ -50,8 +50,10 @@ class ExpertProjection(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.weight = nn.Parameter(torch.empty(size_in, self.heads * size_out))  # W_1 to W_nh side by side
         self.shift = nn.Parameter(torch.empty(self.heads, size_in if whiten else size_out))
-        self.route_mean = nn.Parameter(torch.empty(size_in, heads)) if mixture else None  # B of Eq. 7
-        self.route_deviation = nn.Parameter(torch.empty(size_in, heads)) if mixture else None  # U of Eq. 7
+        self.mixture = mixture
+        if mixture:
+            self.route_mean = nn.Parameter(torch.empty(size_in, heads))  # B of Eq. 7
+            self.route_deviation = nn.Parameter(torch.empty(size_in, heads))  # U of Eq. 7
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -66,7 +68,7 @@ class ExpertProjection(nn.Module):
         """Vectors [N, D] to transformed embeddings z [N, d]."""
         projected = (self.dropout(v) @ self.weight).unflatten(1, (self.heads, -1))  # [N, n_h, d]
         projected = projected + self._shift()
-        if self.route_mean is None:
+        if not self.mixture:
             return projected.squeeze(1)
         return torch.einsum("nh,nhd->nd", self._route(v).to(projected.dtype), projected)  # Eq. 6
 

@@ -35,17 +35,19 @@ class ItemRepresentation(nn.Module):
         self.beta = config["fusion_weight"] if config["fusion"] else 0.0
         self.price_embedding = PriceEmbedding(config["price_size"], config["price_frequency"])
         sizes = features.sizes() | {"price": config["price_size"]}
-        self.projections = nn.ModuleDict({
-            name: ExpertProjection(
-                sizes[name],
-                config["hidden_size"],
-                config["projection_heads"],
-                whiten=name != "price",
-                mixture=config["mixture_of_experts"],
-                dropout=config["projection_dropout"],
-            )
-            for name in features.modalities
-        })
+        self.projections = nn.ModuleDict(
+            {
+                name: ExpertProjection(
+                    sizes[name],
+                    config["hidden_size"],
+                    config["projection_heads"],
+                    whiten=name != "price",
+                    mixture=config["mixture_of_experts"],
+                    dropout=config["projection_dropout"],
+                )
+                for name in features.modalities
+            }
+        )
 
     def forward(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Items [N] to their representations [N, d] and the transformed embedding z [N, d] of each modality."""

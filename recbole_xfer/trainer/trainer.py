@@ -106,26 +106,29 @@ class RunFolder(Trainer):
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
         others = {key: weights.pop(key) for key in list(weights) if key.startswith("other_parameter.")}
         self.model.load_state_dict({key: value.to(self.device) for key, value in weights.items()})
-        self.model.load_other_parameter({
-            key.removeprefix("other_parameter."): value.to(self.device) for key, value in others.items()
-        })
+        self.model.load_other_parameter(
+            {key.removeprefix("other_parameter."): value.to(self.device) for key, value in others.items()}
+        )
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
     def _save_state(self, epoch: int) -> None:
         """Everything that the epochs to come depend on; written when ``epoch`` starts."""
         loader_generator = getattr(self._train_data, "generator", None)
-        artifacts.save_state(self.run_dir, {
-            "epoch": epoch,
-            "cur_step": self.cur_step,
-            "best_epoch": self.best_epoch,
-            "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
-            "model": self._weights(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": _random_state(),
-            "loader": None if loader_generator is None else loader_generator.get_state(),
-        })
+        artifacts.save_state(
+            self.run_dir,
+            {
+                "epoch": epoch,
+                "cur_step": self.cur_step,
+                "best_epoch": self.best_epoch,
+                "best_valid_score": float(self.best_valid_score),
+                "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
+                "model": self._weights(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": _random_state(),
+                "loader": None if loader_generator is None else loader_generator.get_state(),
+            },
+        )
 
     def resume(self, train_data: Any) -> bool:
         """Takes up an interrupted run of this folder, so that it ends as if it had not been interrupted.

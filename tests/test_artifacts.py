@@ -1,0 +1,194 @@
+"""What a run leaves is whole or not there, and runs nobody's code."""
+
+import errno
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_xfer.config import settings as all_settings
+from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing
+from recbole_xfer.quick_start import build, fit, pretrain, run, train_and_evaluate
+from recbole_xfer.trainer import artifacts
+from tests.data import config, settings, write_small
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.name.startswith("."))
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("written", ["weights", "state", "result", "config"])
+def test_a_full_disk_is_explained_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    save = {
+        "weights": lambda: artifacts.save_weights(tmp_path, {"w": torch.ones(3)}),
+        "state": lambda: artifacts.save_state(tmp_path, {"epoch": 1}),
+        "result": lambda: artifacts.save_result(tmp_path, {"test": 1}),
+        "config": lambda: artifacts.save_config(tmp_path, {"key": 1}),
+    }[written]
+    save()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recbole_xfer.files.os.replace", full)
+    with pytest.raises(XferError, match="The disk is full: .* was not written"):
+        save()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_really_full_device_is_explained(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with (
+        pytest.raises(XferError, match="The disk is full"),
+        replacing(tmp_path / "file"),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("x" * 100_000)
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not there", "a pickle"])
+def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
+    artifacts.save_weights(tmp_path, {"w": torch.ones(1000)})
+    path = tmp_path / artifacts.WEIGHTS
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "not there":
+        path.unlink()
+    else:
+        path.write_bytes(pickle.dumps({"w": [1.0]}))
+    with pytest.raises(XferError, match=r"damaged or incomplete|holds no pre-trained model"):
+        artifacts.load_weights(tmp_path)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("touched"),))
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"epoch": Malicious()}, tmp_path / artifacts.STATE)
+    with pytest.raises(XferError, match="is damaged"):
+        artifacts.load_state(tmp_path, torch.device("cpu"))
+    assert not (tmp_path / "touched").exists()
+
+
+def test_the_saved_configuration_makes_an_equal_one(tmp_path: Path) -> None:
+    from recbole_xfer.config import XferConfig
+
+    write_small(tmp_path)
+    for model in ("ANT", "SASRec", "BPR"):
+        first = config(
+            tmp_path, model, seed=7, eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni9"}
+        )
+        artifacts.save_config(tmp_path, all_settings(first))
+        second = XferConfig(config_files=[tmp_path / artifacts.CONFIG])
+        assert all_settings(first) == all_settings(second)
+
+
+def test_an_equal_pretraining_is_reused_and_a_changed_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(tmp_path, "A", seed=1)
+    write_small(tmp_path, "B", seed=2)
+    keys = {**settings(tmp_path), "pretrain_epochs": 1}
+    first = pretrain("ANT", "A+B", overrides=keys)
+    trained = (first / artifacts.WEIGHTS).stat().st_mtime_ns
+    assert pretrain("ANT", "A+B", overrides=keys) == first
+    assert (first / artifacts.WEIGHTS).stat().st_mtime_ns == trained
+    assert pretrain("ANT", "A+B", overrides={**keys, "pretrain_learning_rate": 0.01}) != first
+    write_small(tmp_path, "B", seed=3)
+    assert pretrain("ANT", "A+B", overrides=keys) != first
+
+
+def test_transfer_is_one_command(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    for adaptation in ("relearn", "finetune"):
+        keys = {**settings(tmp_path), "pretrain_epochs": 1, "source": "A", "adaptation": adaptation}
+        result = run("ANT", "Small", overrides=keys)
+        assert result.label == f"ANT ({adaptation})"
+        assert result.source == "A"
+        saved = json.loads((Path(result.folder) / "result.json").read_text())
+        assert saved["protocol"] == {
+            "split": "leave one out by time (valid_and_test)",
+            "candidates": "all 25 items",
+            "history_masked": False,
+        }
+
+
+def test_source_equal_to_target(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    with pytest.raises(XferError, match="Small is both source and target"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "source": "A+Small", "adaptation": "relearn"})
+
+
+def test_adaptation_without_a_source_and_a_source_without_adaptation(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="needs --source=DOMAINS or --pretrained=FOLDER"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "adaptation": "relearn"})
+    with pytest.raises(XferError, match="need --adaptation"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "source": "A"})
+
+
+def test_a_model_that_cannot_be_adapted(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    artifacts.save_weights(tmp_path / "pretrained", {"w": torch.ones(1)})
+    keys = {**settings(tmp_path, "SASRec"), "adaptation": "relearn", "pretrained": str(tmp_path / "pretrained")}
+    with pytest.raises(XferError, match="SASRec cannot be adapted"):
+        run("SASRec", "Small", overrides=keys)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_history_masking_holds_for_every_model(tmp_path: Path, masked: bool) -> None:
+    """One key for models with and without sequences, RecBole's and ours."""
+    write_small(tmp_path, users=60, items=25)
+    for model in ("ANT", "SASRec", "BPR", "Pop"):
+        experiment = build(config(tmp_path, model, mask_history=masked, epochs=1))
+        fit(experiment)
+        ranked: list[torch.Tensor] = []
+        collect = experiment.trainer.eval_collector.eval_batch_collect
+
+        def spy(scores: torch.Tensor, *rest: Any, ranked: list = ranked, collect: Any = collect) -> None:
+            ranked.append(torch.isinf(scores[:, 1:]).sum(dim=1))
+            collect(scores, *rest)
+
+        experiment.trainer.eval_collector.eval_batch_collect = spy
+        experiment.trainer.evaluate(experiment.test_data, load_best_model=False)
+        left_out = torch.cat(ranked)
+        assert (left_out > 0).any() == masked, model
+
+
+def test_recboles_models_run_through_the_same_verb_and_resume(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    first = train_and_evaluate(config(tmp_path, "SASRec", run_dir=str(tmp_path / "a"), epochs=3), None)
+    broken = build(config(tmp_path, "SASRec", run_dir=str(tmp_path / "b"), epochs=3))
+    broken.trainer.epochs = 2  # as if killed in the third epoch, when its state had been saved
+    fit(broken)
+    broken.trainer._save_state(2)
+    second = train_and_evaluate(config(tmp_path, "SASRec", run_dir=str(tmp_path / "b"), epochs=3), None)
+    assert first.test == second.test
+    assert first.valid == second.valid

@@ -1,0 +1,104 @@
+"""The command line as a user meets it: outcome, exit status, one sentence for a mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_xfer.cli import main
+from tests.data import settings, write_small
+
+
+def keys(root: Path, model: str = "ANT") -> list[str]:
+    return [f"--{key}={value}" for key, value in settings(root, model).items()]
+
+
+def test_run_prints_what_was_measured(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    assert main(["--model=ANT", "--dataset=Small", *keys(in_tmp_path)]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "ANT (scratch) on Small",
+        "ndcg@10",
+        "leave one out",
+        "all 25 items",
+        "earlier items kept",
+        "seed 2020",
+    ):
+        assert words in output
+
+
+def test_pretrain_then_adapt(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    write_small(in_tmp_path, "A", seed=1)
+    assert main(["pretrain", "--model=ANT", "--source=A", "--pretrain_epochs=1", *keys(in_tmp_path)]) == 0
+    folder = capsys.readouterr().out.strip()
+    assert main(["adapt", "--model=ANT", "--dataset=Small", f"--pretrained={folder}", *keys(in_tmp_path)]) == 0
+    assert "ANT (relearn) on Small" in capsys.readouterr().out
+
+
+def test_compare_prints_a_table_and_a_verdict(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    write_small(in_tmp_path, "A", seed=1)
+    plan = in_tmp_path / "plan.yaml"
+    plan.write_text(
+        "dataset: Small\nsource: A\nseeds: [1, 2]\nepochs: 1\ntopk: [5, 10]\nMAX_ITEM_LIST_LENGTH: 10\n"
+        f"data_path: {in_tmp_path}\nrows:\n- model: Pop\n- {{model: ANT, adaptation: scratch, hidden_size: 16}}\n"
+        "- {model: ANT, adaptation: relearn, hidden_size: 16, pretrain_epochs: 1}\n"
+    )
+    assert main(["compare", str(plan), "--result=table.json"]) == 0
+    output = capsys.readouterr().out
+    assert "±" in output
+    assert "Transfer from A" in " ".join(output.split())
+    table = json.loads((in_tmp_path / "table.json").read_text())
+    assert len(table["runs"]) == 6
+    assert set(table["summary"]) == {"Pop", "ANT (scratch)", "ANT (relearn)"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=ANT", "--dataset=Nowhere"], "Nowhere is not there"),
+        (["--model=ANT", "--dataset=Small", "--learning_rat=1"], "Did you mean 'learning_rate'"),
+        (["--model=Nothing", "--dataset=Small"], "does not exist"),
+        (["--model=ANT", "--dataset=Small", "epochs=3"], "Write keys as --key=value"),
+        (["--model=ANT", "--dataset=Small", "--epochs"], "has no value"),
+        (["--model=ANT", "--dataset=Bare"], "carries no text and no image and no price"),
+        (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "Choose among text, image, price"),
+        (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "holds no pre-trained model"),
+        (["compare", "nowhere.yaml"], "nowhere.yaml is missing"),
+        (["prepare", "toy", "--nothing=1"], "is no option"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(
+    in_tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    write_small(in_tmp_path)
+    (in_tmp_path / "Bare").mkdir()
+    inter = (in_tmp_path / "Small" / "Small.inter").read_text()
+    (in_tmp_path / "Bare" / "Bare.inter").write_text(inter)
+    runs = arguments[0].startswith("--") or arguments[0] == "adapt"
+    assert main([*arguments, *([f"--data_path={in_tmp_path}", "--topk=[5]"] if runs else [])]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in error
+
+
+def test_a_price_with_a_currency_sign_is_located(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = write_small(in_tmp_path)
+    for price in ("$12.99", "12,99"):
+        (folder / "Small.item").write_text(f"item_id:token\tprice:float\ni1\t3.5\ni2\t{price}\n")
+        assert main(["--model=ANT", "--dataset=Small", f"--data_path={in_tmp_path}", "--topk=[5]"]) == 2
+        assert f"line 3: '{price}' in column 'price' is not a number" in capsys.readouterr().err
+
+
+def test_the_script_of_a_clone_runs_without_installation(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "run_recbole_xfer.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--model=ANT", "--dataset=Nowhere"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "error: " in done.stderr and "Traceback" not in done.stderr

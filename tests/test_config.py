@@ -1,0 +1,97 @@
+"""Keys are checked, values are parsed and never evaluated, and RecBole's own entry points see our defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from recbole_xfer.config import XferConfig, parse_value
+from recbole_xfer.errors import XferError
+from tests.data import config, write_small
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("0.5", 0.5),
+        ("3", 3),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("['text', 'image']", ["text", "image"]),
+        ("{'LS': 'valid_and_test'}", {"LS": "valid_and_test"}),
+        ("{'RS':[0.8,0.1,0.1]}", {"RS": [0.8, 0.1, 0.1]}),
+        ("[5,inf)", "[5,inf)"),
+        ("Books+Toys", "Books+Toys"),
+        ("__import__('os').system('touch owned')", "__import__('os').system('touch owned')"),
+        ("!!python/object/apply:os.system ['touch owned']", "!!python/object/apply:os.system ['touch owned']"),
+    ],
+)
+def test_values_are_parsed(text: str, value: object, in_tmp_path: Path) -> None:
+    assert parse_value(text) == value
+    assert not (in_tmp_path / "owned").exists()
+
+
+def test_an_expression_stays_text_in_a_configuration(tmp_path: Path) -> None:
+    evil = "__import__('os').system('touch owned')"
+    assert config(tmp_path, wandb_project=evil)["wandb_project"] == evil
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("learning_rat", "learning_rate"), ("fusion_wieght", "fusion_weight"), ("pretrain_epoch", "pretrain_epochs")],
+)
+def test_a_misspelt_key_names_the_nearest(tmp_path: Path, key: str, near: str) -> None:
+    with pytest.raises(XferError, match=f"The key '{key}' is not known. Did you mean '{near}'"):
+        config(tmp_path, **{key: 1})
+    file = tmp_path / "my.yaml"
+    file.write_text(f"{key}: 1\n")
+    with pytest.raises(XferError, match=near):
+        XferConfig("ANT", "Small", [file])
+
+
+def test_an_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(XferError, match="'SASRek' does not exist. Did you mean 'sasrec'"):
+        XferConfig("SASRek", "Small")
+    with pytest.raises(XferError, match="No dataset was named"):
+        XferConfig("SASRec")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is missing"), ("- a list\n", "must hold lines"), ("a: [1", "is not yaml")]
+)
+def test_wrong_config_files(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "my.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(XferError, match=message):
+        XferConfig("ANT", "Small", [file])
+
+
+def test_priority_of_values(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("fusion_weight: 0.7\ntemperature: 0.1\n")
+    made = XferConfig("ANT", "Small", [file], {"temperature": "0.2"})
+    assert made["fusion_weight"] == 0.7
+    assert made["temperature"] == 0.2
+    assert made["price_size"] == 64
+
+
+def test_a_value_that_recbole_refuses(tmp_path: Path) -> None:
+    with pytest.raises(XferError, match="topk"):
+        config(tmp_path, topk=[0])
+    with pytest.raises(XferError, match="no metric named"):
+        config(tmp_path, metrics=["Recal"], valid_metric="Recall@10")
+
+
+def test_recboles_own_entry_point_sees_the_defaults(in_tmp_path: Path) -> None:
+    from recbole.config import Config
+    from recbole.quick_start import run_recbole
+
+    write_small(in_tmp_path)
+    assert Config("ANT", "Small")["projection_heads"] == 8
+    plain = Config("SASRec", "Small", config_dict={"train_neg_sample_args": None})
+    assert "projection_heads" not in plain and plain["topk"] == [10]  # RecBole's own models keep RecBole's defaults
+    keys = {"data_path": str(in_tmp_path), "epochs": 2, "hidden_size": 16, "topk": [10], "show_progress": False}
+    result = run_recbole("ANT", "Small", config_dict=keys)
+    assert 0 <= result["test_result"]["ndcg@10"] <= 1
