@@ -60,11 +60,11 @@ class Comparison:
         """The test metrics as a table for the console; the best of each column is bold."""
         first = self.results[0]
         table = Table(title=f"Test results on {first.dataset}", caption=self.caption(), caption_justify="left")
-        table.add_column("model")
+        table.add_column("model", no_wrap=True)
         for metric in first.test:
-            table.add_column(metric, justify="right")
+            table.add_column(metric, justify="right", no_wrap=True)
         table.add_column("epoch", justify="right")
-        table.add_column("seconds", justify="right")
+        table.add_column("seconds", justify="right", no_wrap=True)
         summary = self.summary()
         best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in first.test}
         several = any(len(results) > 1 for results in self.by_label().values())
