@@ -71,12 +71,13 @@ class AtomicFilesMixin(Dataset):
         frames = [self._load_domain(domain) for domain in self.domains]
         for name in ("inter", "user", "item"):
             parts = [frame[name] for frame in frames if frame[name] is not None]
-            joined = pd.concat(parts, ignore_index=True) if parts else None
+            joined = pd.concat(parts, ignore_index=True) if len(parts) > 1 else next(iter(parts), None)
             if joined is not None and name == "user":
                 joined = joined.drop_duplicates(self.uid_field, ignore_index=True)
             setattr(self, f"{name}_feat", joined)
         if self.time_field in self.inter_feat:
             self._check_times()
+        if self.time_field in self.inter_feat and not self.inter_feat[self.time_field].is_monotonic_increasing:
             self.inter_feat = self.inter_feat.sort_values(self.time_field, kind="stable", ignore_index=True)
 
     def _load_domain(self, domain: str) -> dict[str, pd.DataFrame | None]:
@@ -140,6 +141,12 @@ class AtomicFilesMixin(Dataset):
                 f"{self.dataset_name}: the interaction of user {row[self.uid_field]} with item {row[self.iid_field]} "
                 f"has no {self.time_field}. Fill in the time, or remove the row."
             )
+
+    def _filter_by_inter_num(self) -> None:
+        """RecBole's k-core filter, left out where its intervals are the defaults that let everything through."""
+        keys = ("user_inter_num_interval", "item_inter_num_interval")
+        if any(self.config[key] not in (None, "[0,inf)") for key in keys):
+            super()._filter_by_inter_num()
 
     def _data_filtering(self) -> None:
         try:
