@@ -27,6 +27,5 @@ def demo(data_path: Path = Path("dataset"), **overrides: Any) -> Comparison:
         for folder in prepare_completejourney(data_path, missing):
             logger.info(f"  {describe(folder)}")
     for domain in domains:
-        if not (data_path / domain / f"{domain}.text.parquet").is_file():
-            encode_texts(data_path / domain, domain, encoder=PACKAGED)
+        encode_texts(data_path / domain, domain, encoder=PACKAGED)  # at once where it is up to date
     return compare(plan, {"data_path": str(data_path), **overrides})
