@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog)
         verb.set_defaults(verb=function, takes_keys=takes_keys)
         if takes_keys:
-            verb.add_argument("--config_files", default="", metavar="FILES", help="yaml files, separated by spaces")
+            verb.add_argument(
+                "--config_files", action="append", default=[], metavar="FILES", help="yaml files, separated by spaces"
+            )
         return verb
 
     run = add("run", _run, "train a model, after pre-training where --source is given, and evaluate it")
@@ -115,6 +117,10 @@ def _keys(rest: list[str]) -> dict[str, str]:
     return keys
 
 
+def _files(options: argparse.Namespace) -> list[str]:
+    return " ".join(options.config_files).split()
+
+
 def _overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, Any]:
     named = ("model", "dataset", "source", "adaptation", "pretrained")
     given = {name: getattr(options, name, None) for name in named}
@@ -124,7 +130,7 @@ def _overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, A
 def _run(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import run
 
-    _print_result(run(config_files=options.config_files.split(), overrides=_overrides(options, keys)))
+    _print_result(run(config_files=_files(options), overrides=_overrides(options, keys)))
 
 
 def _print_result(result: Any) -> None:
@@ -142,7 +148,7 @@ def _print_result(result: Any) -> None:
 def _pretrain(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import pretrain
 
-    print(pretrain(config_files=options.config_files.split(), overrides=_overrides(options, keys)))
+    print(pretrain(config_files=_files(options), overrides=_overrides(options, keys)))
 
 
 def _compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
@@ -172,7 +178,7 @@ def _tune(options: argparse.Namespace, keys: dict[str, str]) -> None:
     search = tune(
         options.space,
         options.trials,
-        config_files=options.config_files.split(),
+        config_files=_files(options),
         overrides=_overrides(options, keys),
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,

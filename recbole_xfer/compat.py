@@ -47,6 +47,7 @@ def apply() -> None:
     give_back_dok_update()
     define_torchvision_ops()
     make_checkpoints_plain()
+    after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.quick_start.quick_start", report_as_dict)
 
 
@@ -156,6 +157,21 @@ def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_fi
         torch.save(state, temporary)
     if verbose:
         self.logger.info(f"Saving current: {path}")
+
+
+def count_every_interaction(pop: ModuleType) -> None:
+    """RecBole's Pop counts an item once a batch, for ``count[items] += 1`` takes an item that is there twice once.
+
+    Can go when it counts with ``index_add_``.
+    """
+
+    def calculate_loss(self: Any, interaction: Any) -> torch.Tensor:
+        items = interaction[self.ITEM_ID]
+        self.item_cnt.index_add_(0, items, torch.ones_like(items)[:, None])
+        self.max_cnt = self.item_cnt.max(dim=0)[0]
+        return torch.nn.Parameter(torch.zeros(1, device=items.device))
+
+    pop.Pop.calculate_loss = calculate_loss
 
 
 def report_as_dict(quick_start: ModuleType) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
@@ -119,26 +120,35 @@ def pretrain(
 
     experiment = build(config, stage="pretrain")
     folder = experiment.folder
-    if artifacts.load_result(folder):
-        logger.info(f"Pre-training on {source}: taken from {folder}, which an equal run left.")
-        return folder
-    with logging_to(folder):
-        logger.info(f"Pre-training {config['model']} on {source} ({describe(experiment)})")
-        started = time.time()
-        score, result = fit(experiment)
-        artifacts.save_result(
-            folder,
-            {
-                "model": config["model"],
-                "source": source,
-                "valid": result,
-                "best_epoch": experiment.trainer.best_epoch,
-                "seconds": round(time.time() - started, 1),
-                "seed": config["seed"],
-            },
-        )
-        logger.info(f"Pre-trained in {time.time() - started:.0f} s, {config['valid_metric']} {score:.4f}: {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # of several runs at a time one pre-trains, and the others take what it leaves
+        if artifacts.load_result(folder):
+            logger.info(f"Pre-training on {source}: taken from {folder}, which an equal run left.")
+            return folder
+        with logging_to(folder):
+            train_source_model(experiment)
     return folder
+
+
+def train_source_model(experiment: Experiment) -> None:
+    """The source's stage: trains, and leaves the artifact."""
+    config, folder = experiment.config, experiment.folder
+    logger.info(f"Pre-training {config['model']} on {config['dataset']} ({describe(experiment)})")
+    started = time.time()
+    score, result = fit(experiment)
+    seconds = round(time.time() - started, 1)
+    artifacts.save_result(
+        folder,
+        {
+            "model": config["model"],
+            "source": config["dataset"],
+            "valid": result,
+            "best_epoch": experiment.trainer.best_epoch,
+            "seconds": seconds,
+            "seed": config["seed"],
+        },
+    )
+    logger.info(f"Pre-trained in {seconds:.0f} s, {config['valid_metric']} {score:.4f}: {folder}")
 
 
 def train_and_evaluate(config: XferConfig, pretrained: Path | None, on_epoch: Any = None) -> Result:
@@ -226,9 +236,8 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
         overrides: keys that differ now, such as ``data_path`` or ``device``.
     """
     folder = Path(folder)
-    artifacts.load_config(folder)
     config = XferConfig(
-        config_files=[folder / artifacts.CONFIG], overrides={**(overrides or {}), "run_dir": str(folder)}
+        config_files=[artifacts.config_file(folder)], overrides={**(overrides or {}), "run_dir": str(folder)}
     )
     experiment = build(config)
     experiment.trainer._load_weights(artifacts.load_weights(folder))

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,6 @@ from typing import Any
 import ray
 import torch
 import yaml
-from filelock import FileLock
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler
 from rich.table import Table
@@ -334,8 +333,7 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
     """Trains one configuration without a look at the test split."""
     overrides = {**search.overrides, **keys, "show_progress": False, "gpu_id": tuple(ray.get_gpu_ids())}
     config = XferConfig(config_files=search.config_files, overrides=overrides)
-    with pretraining_lock(search, config, keys):
-        pretrained = starting_point(config, search.config_files, overrides)
+    pretrained = starting_point(config, search.config_files, overrides)
     config["checkpoint_dir"] = str(search.folder)
     experiment = build(config, pretrained)
     started = time.time()
@@ -357,14 +355,6 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
     with logging_to(experiment.folder):
         fit(experiment, on_epoch=lambda epoch, _: report(epoch))
         report(max(experiment.trainer.train_loss_dict), finished=True)
-
-
-def pretraining_lock(search: Search, settings: XferConfig, keys: Mapping[str, Any]) -> Any:
-    """Lets one trial at a time pre-train the same model, so that the others take what it leaves."""
-    if settings["pretrained"] or not settings["source"]:
-        return nullcontext()
-    own = {key: value for key, value in keys.items() if changes_pretraining(settings, key)}
-    return FileLock(search.folder / f"pretrain-{artifacts.run_digest(own)}.lock")
 
 
 class Collector(ray_tune.Callback):

@@ -163,6 +163,22 @@ def test_chunked_loss_and_gradient_equal_the_whole(tmp_path: Path) -> None:
     assert max(np.abs(gradients[0][name] - gradients[1][name]).max() for name in gradients[0]) < TOLERANCE
 
 
+def test_chunks_are_computed_again_with_the_same_dropout(tmp_path: Path) -> None:
+    """The gradient in one direction against finite differences, each evaluation from the same seed."""
+    model = ant(tmp_path, catalogue_chunk=4, projection_dropout=0.5).train()
+    weight = model.item_representation.projections["text"].weight
+    batch, direction = batch_of(model), torch.randn_like(weight)
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(3)
+        return model.calculate_loss(batch)
+
+    loss().backward()
+    with torch.no_grad():
+        ends = [float(loss()) for step in (1e-5, -2e-5) if weight.add_(direction, alpha=step) is weight]
+    assert abs((ends[0] - ends[1]) / 2e-5 - float((weight.grad * direction).sum())) < 1e-6
+
+
 def test_in_batch_and_alignment_losses_equal_equations_13_to_15(tmp_path: Path) -> None:
     model = ant(tmp_path, negatives="in_batch", alignment_weight=0.1)
     items, z = reference_items(model)

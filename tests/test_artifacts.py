@@ -3,18 +3,23 @@
 import errno
 import json
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from recbole_xfer import quick_start
 from recbole_xfer.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import build, fit, pretrain, run, train_and_evaluate
+from recbole_xfer.quick_start import build, fit, load, pretrain, run, train_and_evaluate
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, write_small
+
+LOAD_COL = {"inter": ["user_id", "item_id", "timestamp"]}
 
 
 def left_over(folder: Path) -> list[str]:
@@ -123,6 +128,22 @@ def test_an_equal_pretraining_is_reused_and_a_changed_one_is_not(
     assert pretrain("ANT", "A+B", overrides=keys) != first
 
 
+def test_of_two_equal_pretrainings_at_a_time_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path, "A", seed=1)
+    trained = []
+
+    def slowly(experiment: quick_start.Experiment) -> Any:
+        trained.append(experiment.folder)
+        time.sleep(0.5)
+        return fit(experiment)
+
+    monkeypatch.setattr(quick_start, "fit", slowly)
+    keys = {**settings(tmp_path), "pretrain_epochs": 1}
+    with ThreadPoolExecutor() as pool:
+        folders = list(pool.map(lambda _: pretrain("ANT", "A", overrides=keys), range(2)))
+    assert trained == folders[:1] == folders[1:]
+
+
 def test_transfer_is_one_command(tmp_path: Path) -> None:
     write_small(tmp_path)
     write_small(tmp_path, "A", seed=1)
@@ -192,3 +213,17 @@ def test_recboles_models_run_through_the_same_verb_and_resume(tmp_path: Path) ->
     second = train_and_evaluate(config(tmp_path, "SASRec", run_dir=str(tmp_path / "b"), epochs=3), None)
     assert first.test == second.test
     assert first.valid == second.valid
+
+
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN", "EASE", "SASRec", "FDSA"])
+def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp_path: Path, model: str) -> None:
+    write_small(tmp_path)
+    keys: dict[str, Any] = {"run_dir": str(tmp_path / model)}
+    if model == "FDSA":
+        keys |= {"load_col": {**LOAD_COL, "item": ["item_id", "text"]}, "selected_features": ["text"]}
+    result = train_and_evaluate(config(tmp_path, model, **keys), None)
+    loaded = load(tmp_path / model)
+    for name in loaded.model.other_parameter():
+        setattr(loaded.model, name, None)  # the data could have given it again; here the artifact must
+    loaded.trainer._load_weights(artifacts.load_weights(tmp_path / model))
+    assert loaded.trainer.evaluate(loaded.test_data, load_best_model=False) == result.test

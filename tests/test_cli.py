@@ -57,6 +57,15 @@ def test_compare_prints_a_table_and_a_verdict(in_tmp_path: Path, capsys: pytest.
     assert set(table["summary"]) == {"Pop", "ANT (scratch)", "ANT (relearn)"}
 
 
+def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    (in_tmp_path / "a.yaml").write_text(f"dataset: Small\nmodel: Pop\ntopk: [7]\ndata_path: {in_tmp_path}\n")
+    (in_tmp_path / "b.yaml").write_text("topk: [3]\nvalid_metric: NDCG@3\n")
+    for arguments in (["--config_files=a.yaml b.yaml"], ["--config_files=a.yaml", "--config_files=b.yaml"]):
+        assert main(arguments) == 0
+        assert "recall@3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -36,6 +36,15 @@ def test_numpy_has_the_names_that_recbole_uses() -> None:
             assert np.dtype(getattr(np, name)).kind == np.dtype(meaning).kind
 
 
+def test_pop_counts_an_item_as_often_as_a_batch_has_it() -> None:
+    from recbole.model.general_recommender import Pop
+
+    model = SimpleNamespace(ITEM_ID="item", item_cnt=torch.zeros(3, 1, dtype=torch.long))
+    Pop.calculate_loss(model, {"item": torch.tensor([2, 1, 2])})
+    assert model.item_cnt[:, 0].tolist() == [0, 1, 2]
+    assert model.max_cnt.tolist() == [2]
+
+
 def test_applying_again_changes_nothing() -> None:
     import recbole.quick_start.quick_start as quick_start
 

@@ -6,6 +6,7 @@
 ``result.json``       the metrics and what they were measured on; written last, so that it marks a finished run
 ``state.pt``          everything needed to go on exactly; only while the run is not finished
 ``<name>.log``        the log
+``lock``              held by the process that pre-trains
 ==================== =========================================================================================
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 import yaml
 from safetensors import SafetensorError
@@ -60,6 +62,40 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
         raise XferError(f"{path} is damaged or incomplete ({error}). Train it again, or copy it again.") from error
 
 
+def as_tensors(name: str, value: Any) -> dict[str, Tensor]:
+    """What a RecBole model keeps besides its parameters (a similarity matrix, counts) as named tensors.
+
+    The names tell :func:`from_tensors` what it was. What is neither a tensor, an array nor a sparse matrix is left
+    out: RecBole's models compute it again.
+    """
+    if isinstance(value, Tensor):
+        return {f"{name}.tensor": value}
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return {f"{name}.array": torch.from_numpy(np.ascontiguousarray(value))}
+    if scipy.sparse.issparse(value):
+        matrix = value.tocsr()
+        parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
+        return {f"{name}.sparse.{part}": torch.as_tensor(content) for part, content in parts.items()}
+    return {}
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The values that :func:`as_tensors` took apart, by name."""
+    values: dict[str, Any] = {}
+    for key, tensor in tensors.items():
+        name, kind, *_ = key.split(".")
+        if kind == "tensor":
+            values[name] = tensor
+        elif kind == "array":
+            values[name] = tensor.cpu().numpy()
+        elif name not in values:
+            data, indices, indptr, shape = (
+                tensors[f"{name}.sparse.{part}"].cpu().numpy() for part in ("data", "indices", "indptr", "shape")
+            )
+            values[name] = scipy.sparse.csr_matrix((data, indices, indptr), shape=tuple(shape))
+    return values
+
+
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Writes ``state.pt``: tensors and plain values only, so that ``torch.load(weights_only=True)`` takes it."""
     with replacing(folder / STATE) as temporary:
@@ -87,22 +123,16 @@ def save_config(folder: Path, config: Mapping[str, Any]) -> None:
         temporary.write_text(yaml.safe_dump(plain(config), sort_keys=True, allow_unicode=True), encoding="utf-8")
 
 
-def load_config(folder: Path) -> dict[str, Any]:
-    """Reads ``config.yaml`` of a run.
+def config_file(folder: Path) -> Path:
+    """The ``config.yaml`` of a run.
 
     Raises:
-        XferError: if it is missing or damaged.
+        XferError: if it is missing.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise XferError(f"{folder} is no run of this package ({CONFIG} is missing).")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise XferError(f"{path} is damaged: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, dict):
-        raise XferError(f"{path} is damaged: it holds no keys.")
-    return content
+    return path
 
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.trainer import artifacts
+
+OTHER = "other_parameter."
+"""Begins the names of what RecBole calls so: the state of a model beside its parameters."""
 
 
 class RunFolder(Trainer):
@@ -99,16 +102,17 @@ class RunFolder(Trainer):
         artifacts.save_weights(self.run_dir, self._weights())
 
     def _weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers, with the tensors that a RecBole model keeps besides them (Pop's counts)."""
-        others = {f"other_parameter.{key}": value for key, value in self.model.other_parameter().items()}
-        return self.model.state_dict() | {key: value for key, value in others.items() if isinstance(value, Tensor)}
+        """Parameters and buffers, with what a RecBole model keeps besides them (Pop's counts)."""
+        weights = self.model.state_dict()
+        for name, value in self.model.other_parameter().items():
+            weights |= artifacts.as_tensors(OTHER + name, value)
+        return weights
 
-    def _load_weights(self, weights: dict[str, Tensor]) -> None:
-        others = {key: weights.pop(key) for key in list(weights) if key.startswith("other_parameter.")}
-        self.model.load_state_dict({key: value.to(self.device) for key, value in weights.items()})
-        self.model.load_other_parameter(
-            {key.removeprefix("other_parameter."): value.to(self.device) for key, value in others.items()}
-        )
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        on_device = {key: value.to(self.device) for key, value in weights.items()}
+        others = {key.removeprefix(OTHER): on_device.pop(key) for key in weights if key.startswith(OTHER)}
+        self.model.load_state_dict(on_device)
+        self.model.load_other_parameter(artifacts.from_tensors(others))
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
