@@ -3,8 +3,9 @@
     python -m benchmarks.ant_step                 # the step: seconds, peak memory
     python -m benchmarks.ant_step --precision bf16
     python -m benchmarks.ant_step --equal         # loss and gradient against encoding every occurrence anew
+    python -m benchmarks.ant_step --yardstick     # both precisions and the authors' way in one run, and the ratios
 
-The yardstick is ``python -m benchmarks.authors_way``; run both on a quiet machine.
+The yardstick (benchmarks/authors_way.py) needs 15 GB. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,10 +126,29 @@ def equality(rows: int = 64) -> dict[str, float]:
     }
 
 
+def against_the_yardstick(steps: int) -> dict[str, object]:
+    """The authors' way and ours, each in a process of its own, one behind the other; how many times faster ours is."""
+
+    def output_of(*arguments: str) -> dict[str, Any]:
+        done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    theirs = output_of("benchmarks.authors_way")
+    ours = {p: output_of("benchmarks.ant_step", f"--steps={steps}", f"--precision={p}") for p in ("float32", "bf16")}
+    ratios = {p: round(theirs["seconds_per_step"] / result["seconds_per_step"], 1) for p, result in ours.items()}
+    return {"authors_way": theirs, **ours, "times_faster": ratios}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--equal", action="store_true", help="compare loss and gradient instead")
+    parser.add_argument("--yardstick", action="store_true", help="also run the authors' way")
     options = parser.parse_args()
-    print(json.dumps(equality() if options.equal else measure(options.precision, options.steps), indent=2))
+    if options.equal:
+        print(json.dumps(equality(), indent=2))
+    elif options.yardstick:
+        print(json.dumps(against_the_yardstick(options.steps), indent=2))
+    else:
+        print(json.dumps(measure(options.precision, options.steps), indent=2))

@@ -26,12 +26,11 @@ from recbole_xfer.data.vectors import VectorTable
 from recbole_xfer.model.ant import ANT
 
 WIDTH = 384
-CHUNK = 4096
 
 
 def step(items: int, targets: int = 512, length: int = 16) -> dict[str, float]:
     """Seconds and peak memory of one forward and backward pass over a catalogue of so many items."""
-    config = XferConfig("ANT", "Benchmark", overrides={"negatives": "full", "catalogue_chunk": CHUNK})
+    config = XferConfig("ANT", "Benchmark", overrides={"negatives": "full"})
     rng = np.random.default_rng(0)
     values = rng.standard_normal((items + 1, WIDTH), dtype=np.float32)
     features = ItemFeatures(VectorTable(values, np.ones(items + 1, dtype=bool)), None, None)

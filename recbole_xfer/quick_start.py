@@ -56,6 +56,7 @@ def run(
     config_files: Iterable[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
     on_epoch: Any = None,
+    reuse: bool = False,
 ) -> Result:
     """Trains a model on a dataset, after pre-training on ``source`` where that is given, and evaluates it.
 
@@ -65,12 +66,13 @@ def run(
         config_files: yaml files of keys.
         overrides: keys that win over all files.
         on_epoch: called with (epoch, validation score) after each evaluation; an exception from it ends the run.
+        reuse: take the model that an equal run left, unless ``resume`` is False, and only evaluate it.
 
     Raises:
         XferError: for mistakes in the configuration or the data.
     """
     config = XferConfig(model, dataset, config_files, overrides)
-    return train_and_evaluate(config, starting_point(config, config_files, overrides), on_epoch)
+    return train_and_evaluate(config, starting_point(config, config_files, overrides), on_epoch, reuse)
 
 
 def starting_point(
@@ -151,12 +153,19 @@ def train_source_model(experiment: Experiment) -> None:
     logger.info(f"Pre-trained in {seconds:.0f} s, {config['valid_metric']} {score:.4f}: {folder}")
 
 
-def train_and_evaluate(config: XferConfig, pretrained: Path | None, on_epoch: Any = None) -> Result:
+def train_and_evaluate(
+    config: XferConfig, pretrained: Path | None, on_epoch: Any = None, reuse: bool = False
+) -> Result:
     """The target's stage: adapts or trains, evaluates, and leaves the artifact."""
     experiment = build(config, pretrained=pretrained, stage="run")
     folder = experiment.folder
     if experiment.test_data is None:
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
+    earlier = artifacts.load_result(folder) if reuse and config["resume"] else None
+    if earlier:
+        logger.info(f"{label(config)} on {config['dataset']}: taken from {folder}, which an equal run left.")
+        experiment.trainer.best_epoch = earlier["best_epoch"]
+        return measure(experiment, earlier["valid"], earlier["seconds"])
     with logging_to(folder):
         logger.info(f"Training {label(config)} on {config['dataset']} ({describe(experiment)})")
         started = time.time()
@@ -310,6 +319,8 @@ def describe(experiment: Experiment) -> str:
 def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Comparison:
     """Runs every row of a comparison on one target, with equal data, split and candidates, for each seed.
 
+    An interrupted comparison goes on where it stopped; what it trained before is only evaluated again.
+
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
             rows; ``source`` is used by the rows that are adapted.
@@ -324,7 +335,7 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
             if row.get("adaptation") in ("relearn", "finetune"):
                 keys["source"] = keys.get("source", source)
             logger.info(f"[{number}/{len(rows)}] seed {seed}")
-            results.append(run(overrides=keys))
+            results.append(run(overrides=keys, reuse=True))
     return Comparison(results)
 
 

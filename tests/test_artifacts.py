@@ -3,6 +3,7 @@
 import errno
 import json
 import pickle
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,6 +182,13 @@ def test_a_model_that_cannot_be_adapted(tmp_path: Path) -> None:
     keys = {**settings(tmp_path, "SASRec"), "adaptation": "relearn", "pretrained": str(tmp_path / "pretrained")}
     with pytest.raises(XferError, match="SASRec cannot be adapted"):
         run("SASRec", "Small", overrides=keys)
+
+
+def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(XferError, match="pip install wandb"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "log_wandb": True})
 
 
 @pytest.mark.parametrize("masked", [False, True])

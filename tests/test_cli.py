@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_xfer import quick_start
 from recbole_xfer.cli import main
 from tests.data import settings, write_small
 
@@ -39,7 +40,9 @@ def test_pretrain_then_adapt(in_tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert "ANT (relearn) on Small" in capsys.readouterr().out
 
 
-def test_compare_prints_a_table_and_a_verdict(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_compare_prints_a_table_and_a_verdict_and_trains_nothing_twice(
+    in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_small(in_tmp_path)
     write_small(in_tmp_path, "A", seed=1)
     plan = in_tmp_path / "plan.yaml"
@@ -55,6 +58,10 @@ def test_compare_prints_a_table_and_a_verdict(in_tmp_path: Path, capsys: pytest.
     table = json.loads((in_tmp_path / "table.json").read_text())
     assert len(table["runs"]) == 6
     assert set(table["summary"]) == {"Pop", "ANT (scratch)", "ANT (relearn)"}
+
+    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    assert main(["compare", str(plan), "--result=again.json"]) == 0
+    assert json.loads((in_tmp_path / "again.json").read_text()) == table
 
 
 def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

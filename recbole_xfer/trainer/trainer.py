@@ -36,7 +36,10 @@ class RunFolder(Trainer):
     """
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
-        super().__init__(config, model)
+        try:
+            super().__init__(config, model)
+        except ImportError as error:  # RecBole's W&B logger
+            raise XferError("log_wandb=True needs the package wandb. Run `pip install wandb`.") from error
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.run_dir = Path(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
         self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
