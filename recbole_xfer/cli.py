@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except XferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:  # what a model of RecBole needs and RecBole does not install
+        print(
+            f"error: The package '{error.name}' is missing. Install it with `pip install {error.name}`.",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130
@@ -140,6 +146,8 @@ def _print_result(result: Any) -> None:
     for metric in result.test:
         table.add_column(metric, justify="right")
     for split, metrics in (("validation", result.valid), ("test", result.test)):
+        if not metrics:  # no validation in RecBole's pre-training of S3Rec
+            continue
         table.add_row(split, *(f"{value:.4f}" for value in metrics.values()))
     Console().print(table)
     print(f"{result.folder}/result.json")

@@ -103,14 +103,22 @@ class XferConfig(Config):
         super()._load_internal_config_dict(model, model_class, dataset)
         self.internal_config_dict.update(registry.defaults(model, dataset))
         kind = self.internal_config_dict["MODEL_TYPE"]
-        if kind in (ModelType.GENERAL, ModelType.TRADITIONAL):
+        given = self.external_config_dict
+        if kind != ModelType.SEQUENTIAL and "threshold" not in given:
             # so that models without sequences are ranked on the rows of those with
             split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
             self.internal_config_dict["eval_args"] = split
-        loss = self.external_config_dict.get("loss_type", self.internal_config_dict.get("loss_type"))
+        if kind == ModelType.CONTEXT and "threshold" not in given:
+            # no rating tells what was liked: what was not taken stands against what was
+            self.internal_config_dict["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
+        loss = given.get("loss_type", self.internal_config_dict.get("loss_type"))
         if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
             # RecBole's default of one negative is refused by its cross-entropy and counted as popular by its Pop
             self.internal_config_dict["train_neg_sample_args"] = None
+        features = item_features({**self.internal_config_dict, **given})
+        if features:
+            columns = self.internal_config_dict["load_col"]
+            self.internal_config_dict["load_col"] = {**columns, "item": ["item_id", *features]}
 
     def _load_config_files(self, file_list: Iterable[Path] | None) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -123,6 +131,12 @@ class XferConfig(Config):
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # cli.py reads the command line
+
+
+def item_features(config: Mapping[str, Any]) -> list[str]:
+    """The item columns that a model of RecBole (FDSA, SASRecF, S3Rec, ...) names in its configuration."""
+    features = config.get("selected_features") or config.get("item_attribute") or []
+    return [features] if isinstance(features, str) else list(features)
 
 
 def settings(config: Config) -> dict[str, Any]:

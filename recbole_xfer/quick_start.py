@@ -16,6 +16,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
 from torch.nn import functional as F
 
+from recbole_xfer import __version__
 from recbole_xfer.config import XferConfig, nearest, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
@@ -219,7 +220,8 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
 def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: str) -> str:
     """Such as ``ANT-CJ-Nutrition-relearn-1a2b3c4d``; equal for equal configurations on equal data."""
     data = dataset.digest() if isinstance(dataset, AtomicFilesMixin) else None
-    digest = artifacts.run_digest({**config.final_config_dict, "from": str(pretrained), "data": data})
+    origin = {"from": str(pretrained), "data": data, "version": __version__}
+    digest = artifacts.run_digest({**config.final_config_dict, **origin})
     kind = "pretrained" if stage == "pretrain" else config["adaptation"]
     return "-".join(filter(None, [config["model"], config["dataset"], kind, digest]))
 

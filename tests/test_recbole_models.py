@@ -1,4 +1,4 @@
-"""RecBole's own models under compat, by RecBole's own entry points."""
+"""RecBole's own models under compat, by RecBole's own entry points, and by ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
 
+from recbole_xfer.errors import XferError
+from recbole_xfer.quick_start import run
 from tests.conftest import ROOT
+from tests.data import settings, write_small
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -131,3 +134,46 @@ def test_an_interrupted_training_goes_on(sasrec: Callable[[int], Any], tiny: Pat
         assert torch.equal(ours, theirs)
     resumed.fit(train_data, valid_data)
     assert sorted(resumed.train_loss_dict) == [1, 2]
+
+
+OURS = {"MAX_ITEM_LIST_LENGTH": 10, "epochs": 1, "show_progress": False, "topk": [5], "valid_metric": "NDCG@5"}
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        ("FDSA", {}),  # reads the item column 'class', which load_col does not name
+        ("SASRecF", {"selected_features": ["class"]}),
+        ("GCMC", {}),  # two of its parameters share memory
+        ("FM", {}),  # has no label to learn from but what was taken
+        ("RaCT", {}),  # a stage of its own saves another file
+    ],
+)
+def test_a_model_runs_by_our_verb_without_more_keys(model: str, keys: dict[str, Any], tiny: Path) -> None:
+    result = run(model, "tiny", overrides=OURS | keys)
+    assert result.rows == 40
+    assert 0 <= result.test["ndcg@5"] <= 1
+
+
+def test_a_model_that_looks_rows_of_the_dataset_up(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    assert run("FEARec", "Small", overrides=settings(tmp_path, "FEARec") | OURS).valid
+
+
+def test_s3rec_goes_through_both_stages_by_our_verb(tiny: Path) -> None:
+    run("S3Rec", "tiny", overrides=OURS | {"train_stage": "pretrain", "pretrain_epochs": 1, "save_step": 1})
+    stage = {"train_stage": "finetune", "pre_model_path": "saved/S3Rec-tiny-1.pth"}
+    assert run("S3Rec", "tiny", overrides=OURS | stage).valid
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "message"),
+    [
+        ("FDSA", {"selected_features": ["colour"]}, r"reads the item column 'colour'.*selected_features='\[text\]'"),
+        ("S3Rec", {"train_stage": "pretrain", "item_attribute": "colour"}, "reads the item column 'colour'"),
+        ("KGAT", {}, r"KGAT cannot read tiny: \[tiny.kg\] not found"),
+    ],
+)
+def test_what_a_model_lacks_is_said(model: str, keys: dict[str, Any], message: str, tiny: Path) -> None:
+    with pytest.raises(XferError, match=message):
+        run(model, "tiny", overrides=OURS | keys)

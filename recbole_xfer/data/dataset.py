@@ -18,6 +18,7 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_xfer.config import item_features
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.features import ItemFeatures, load_item_features
 from recbole_xfer.data.sequences import Sequences, Windows, gather, prefixes, ranges, windows
@@ -75,6 +76,7 @@ class AtomicFilesMixin(Dataset):
             if joined is not None and name == "user":
                 joined = joined.drop_duplicates(self.uid_field, ignore_index=True)
             setattr(self, f"{name}_feat", joined)
+        self._check_item_features()
         if self.time_field in self.inter_feat:
             self._check_times()
         if self.time_field in self.inter_feat and not self.inter_feat[self.time_field].is_monotonic_increasing:
@@ -132,6 +134,18 @@ class AtomicFilesMixin(Dataset):
                 frame[name] = pd.Series(cells, dtype=object)
                 self.field2seqlen[name] = max(map(len, cells))
         return frame
+
+    def _check_item_features(self) -> None:
+        there = [] if self.item_feat is None else list(self.item_feat.columns)
+        for name in item_features(self.config.final_config_dict):
+            if name not in there:
+                example = (
+                    "--selected_features='[text]'" if self.config["selected_features"] else "--item_attribute=text"
+                )
+                raise XferError(
+                    f"{self.config['model']} reads the item column '{name}', which {self.dataset_name} does not have. "
+                    f"Name a column of its .item file, such as {example}, or add one."
+                )
 
     def _check_times(self) -> None:
         missing = self.inter_feat[self.time_field].isna()

@@ -14,6 +14,8 @@ from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, Tran
 from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
+READ_ROWS = {"FEARec"}
+"""Models that look rows of the dataset up themselves, and need RecBole's, where all are there."""
 SCORES_IN_BATCH = 2**25
 """Scores that evaluation holds at a time: users of a batch times items."""
 
@@ -27,9 +29,13 @@ def make_dataset(config: Any) -> Any:
     }
     named = getattr(recbole_datasets, f"{config['model']}Dataset", None)
     own = by_type.get(config["MODEL_TYPE"]) if named is None else named
-    if own is None or not issubclass(own, AtomicFilesMixin) or config["benchmark_filename"]:
+    rows_needed = config["model"] in READ_ROWS or config["benchmark_filename"]
+    if own is not None and issubclass(own, AtomicFilesMixin) and not rows_needed:
+        return own(config)
+    try:
         return create_dataset(config)
-    return own(config)
+    except ValueError as error:  # how RecBole says that a file is missing
+        raise XferError(f"{config['model']} cannot read {config['dataset']}: {error}") from error
 
 
 def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:

@@ -39,10 +39,13 @@ UNIMPORTANT = {
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Writes ``model.safetensors``."""
+    """Writes ``model.safetensors``; parameters that share memory are written each."""
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
+    }
     with replacing(folder / WEIGHTS) as temporary:
         try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+            save_file(copies, temporary)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise XferError(f"{folder / WEIGHTS} was not written: {error}. Free some space and run again.") from error
 

@@ -23,6 +23,7 @@ from recbole_xfer.config import settings
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
+from recbole_xfer.log import logger
 from recbole_xfer.trainer import artifacts
 
 OTHER = "other_parameter."
@@ -103,6 +104,13 @@ class RunFolder(Trainer):
         """Keeps the parameters of the epoch: RecBole calls this whenever validation improved."""
         self.best_epoch = epoch
         artifacts.save_weights(self.run_dir, self._weights())
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """RecBole's S3Rec and RaCT call this in the stages (``train_stage``) before the last."""
+        super().save_pretrained_model(epoch, saved_model_file)
+        self._save_checkpoint(epoch)
+        stages = "--train_stage=finetune (RaCT: critic_pretrain first)"
+        logger.info(f"Go on with {stages} --pre_model_path={saved_model_file}")
 
     def _weights(self) -> dict[str, Tensor]:
         """Parameters and buffers, with what a RecBole model keeps besides them (Pop's counts)."""
