@@ -62,6 +62,8 @@ def test_compare_prints_a_table_and_a_verdict_and_trains_nothing_twice(
     monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
     assert main(["compare", str(plan), "--result=again.json"]) == 0
     assert json.loads((in_tmp_path / "again.json").read_text()) == table
+    assert main(["compare", str(plan), "--result=one.json", "--seeds=[2]"]) == 0
+    assert json.loads((in_tmp_path / "one.json").read_text())["runs"] == table["runs"][1::2]
 
 
 def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
