@@ -1,0 +1,44 @@
+"""What the tests of ``recbole-xfer prepare`` share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recbole_xfer.data.atomic_files import read_atomic_file
+from recbole_xfer.data.prepare import SOURCES
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = Path(os.environ.get("RECBOLE_XFER_DATA", ROOT.parent / "shared" / "data"))
+LOG = {"user": "user", "item": "item", "time": "time"}
+
+
+def real(name: str) -> Path:
+    """A folder of the real data, or a skipped test."""
+    if not (REAL / name).is_dir():
+        pytest.skip(f"the real data {name} is not in {REAL}")
+    return REAL / name
+
+
+def prepare(source: str, output: Path, *options: object) -> list[Path]:
+    """What ``recbole-xfer prepare`` does."""
+    parser = argparse.ArgumentParser()
+    SOURCES[source].add_arguments(parser)
+    return SOURCES[source].run(parser.parse_args(["--output", str(output), *map(str, options)]))
+
+
+def inter(folder: Path) -> pd.DataFrame:
+    return read_atomic_file(folder / f"{folder.name}.inter")
+
+
+def item(folder: Path) -> pd.DataFrame:
+    return read_atomic_file(folder / f"{folder.name}.item")
+
+
+def interactions(**columns: object) -> pd.DataFrame:
+    table = {"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [2.0, 1.0]}
+    return pd.DataFrame(table | columns)
