@@ -75,22 +75,21 @@ class Comparison:
         return table
 
     def verdict(self) -> str:
-        """A sentence: did transfer help over training from scratch, and by a paired t-test over users, surely?"""
+        """A sentence: did each way of transfer help over training from scratch, and by a t-test over users, surely?"""
         rows = self.by_label()
         scratch = next((results for results in rows.values() if results[0].adaptation == "scratch"), None)
         adapted = [results for results in rows.values() if results[0].adaptation not in (None, "scratch")]
         if scratch is None or not adapted:
             return ""
-        best = max(adapted, key=lambda results: np.mean([result.valid_score for result in results]))
-        change, p = paired_change(best, scratch)
-        sure = f"p = {p:.2g} in a paired t-test over {len(_mean_by_row(scratch)):,} test targets"
-        metric = f"NDCG@{scratch[0].cutoff}"
-        source, name = best[0].source, best[0].label
-        if p >= SIGNIFICANCE:
-            kind = f"made no sure difference ({change:+.1%} {metric}, {sure})"
-        else:
-            kind = f"{'helped' if change > 0 else 'hurt'} ({change:+.1%} {metric}, {sure})"
-        return f"Transfer from {source} {kind}: {name}, the better adaptation on validation, against scratch."
+        findings = []
+        for results in adapted:
+            change, p = paired_change(results, scratch)
+            word = "made no sure difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
+            findings.append(f"{results[0].label} {word} ({change:+.1%}, p = {p:.2g})")
+        return (
+            f"Transfer from {adapted[0][0].source}, NDCG@{scratch[0].cutoff} against {scratch[0].label}: "
+            f"{', '.join(findings)}; paired t-test over {len(_mean_by_row(scratch)):,} test targets."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""

@@ -1,0 +1,67 @@
+"""The table of a comparison and its sentence on transfer, from results with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.comparison import Comparison, paired_change
+from recbole_xfer.evaluation.result import Protocol, Result
+
+PROTOCOL = Protocol("leave one out", "all 9 items", history_masked=False)
+
+
+def result(label: str, by_row: np.ndarray, seed: int = 1, protocol: Protocol = PROTOCOL) -> Result:
+    adaptation = label.partition("(")[2].rstrip(")") or None
+    return Result(
+        label=label, model="ANT", dataset="D", source="A+B" if adaptation != "scratch" else None,
+        adaptation=adaptation, protocol=protocol, seed=seed, valid={}, test={"ndcg@10": float(by_row.mean())},
+        rows=len(by_row), best_epoch=3, seconds=1.0, folder="saved/x", valid_score=0.0, cutoff=10, by_row=by_row,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def scratch() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.2, 0.8, 200)
+
+
+def test_the_sentence_says_helped_hurt_or_no_sure_difference(scratch: np.ndarray) -> None:
+    noise = np.random.default_rng(1).normal(scale=0.1, size=200)
+    rows = {
+        "ANT (scratch)": scratch,
+        "ANT (relearn)": scratch * 1.2,
+        "ANT (finetune)": scratch * 0.8,
+        "ANT (other)": scratch + noise - noise.mean() + 1e-4,
+    }
+    verdict = Comparison([result(label, values) for label, values in rows.items()]).verdict()
+    assert "Transfer from A+B, NDCG@10 against ANT (scratch)" in verdict
+    assert "ANT (relearn) helped (+20.0%" in verdict
+    assert "ANT (finetune) hurt (-20.0%" in verdict
+    assert "ANT (other) made no sure difference (+0.0%" in verdict
+    assert "200 test targets" in verdict
+
+
+def test_nothing_is_said_of_transfer_where_there_was_none(scratch: np.ndarray) -> None:
+    assert Comparison([result("Pop", scratch), result("ANT (scratch)", scratch)]).verdict() == ""
+
+
+def test_the_paired_test_is_over_rows_averaged_over_seeds(scratch: np.ndarray) -> None:
+    swing = np.where(np.arange(200) % 2, 0.1, -0.1)
+    ours = [result("a", scratch + 0.01 + swing, seed=1), result("a", scratch + 0.01 - swing, seed=2)]
+    change, p = paired_change(ours, [result("b", scratch)])
+    assert change == pytest.approx(0.01 / scratch.mean())
+    assert p < 1e-6
+
+
+def test_mean_and_spread_of_seeds(scratch: np.ndarray) -> None:
+    comparison = Comparison([result("a", scratch, seed=1), result("a", scratch + 0.02, seed=2)])
+    assert comparison.summary()["a"]["ndcg@10"]["mean"] == pytest.approx(scratch.mean() + 0.01)
+    assert comparison.summary()["a"]["ndcg@10"]["spread"] == pytest.approx(0.02 / np.sqrt(2))
+    assert "seeds 1, 2" in comparison.caption()
+
+
+def test_results_of_different_protocols_are_not_compared(scratch: np.ndarray) -> None:
+    masked = Protocol("leave one out", "all 9 items", history_masked=True)
+    with pytest.raises(XferError, match="cannot be compared"):
+        Comparison([result("a", scratch), result("b", scratch, protocol=masked)])
