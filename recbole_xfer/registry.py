@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-MODELS = {"ANT": "recbole_xfer.model.ant"}
+MODELS = {"ANT": "recbole_xfer.model.ant", "RETR": "recbole_xfer.model.retr"}
 """Model names and the modules that define them."""
 
 STAGE_PREFIX = "pretrain_"

@@ -14,6 +14,7 @@ from recbole_xfer.model.ant import ANT
 from recbole_xfer.quick_start import build
 from tests.data import config, write_small
 from tests.reference import ant as reference
+from tests.reference.sasrec import recbole_names, sasrec
 
 TOLERANCE = 1e-6
 
@@ -68,22 +69,8 @@ def reference_items(model: ANT) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def reference_users(model: ANT, items: np.ndarray, histories: list[np.ndarray]) -> list[np.ndarray]:
     """States [L, d] of each history by the reference, with our parameters under RecBole's names."""
-    names = {"position_embedding.weight": numpy(model.position_embedding.weight)}
-    encoder = model.user_model
-    names |= {f"LayerNorm.{part}": numpy(getattr(encoder.norm, part)) for part in ("weight", "bias")}
-    for number in range(2):
-        attention, forward = encoder.layers[2 * number], encoder.layers[2 * number + 1]
-        prefix = f"trm_encoder.layer.{number}"
-        for part in ("weight", "bias"):
-            thirds = np.split(numpy(getattr(attention.query_key_value, part)), 3)
-            for name, third in zip(("query", "key", "value"), thirds, strict=True):
-                names[f"{prefix}.multi_head_attention.{name}.{part}"] = third
-            names[f"{prefix}.multi_head_attention.dense.{part}"] = numpy(getattr(attention.out, part))
-            names[f"{prefix}.multi_head_attention.LayerNorm.{part}"] = numpy(getattr(attention.norm, part))
-            names[f"{prefix}.feed_forward.dense_1.{part}"] = numpy(getattr(forward.first, part))
-            names[f"{prefix}.feed_forward.dense_2.{part}"] = numpy(getattr(forward.second, part))
-            names[f"{prefix}.feed_forward.LayerNorm.{part}"] = numpy(getattr(forward.norm, part))
-    return [reference.sasrec(reference.sequence_matrix(items, list(history)), names, 2) for history in histories]
+    names = recbole_names(model.user_model, model.position_embedding)
+    return [sasrec(reference.sequence_matrix(items, list(history)), names, 2) for history in histories]
 
 
 def batch_of(model: ANT, count: int = 12) -> Interaction:

@@ -8,6 +8,7 @@ import torch
 from recbole.model.layers import TransformerEncoder
 
 from tests.reference import ant
+from tests.reference.sasrec import sasrec
 
 TAU = 0.07
 
@@ -104,7 +105,7 @@ def test_item_representation_adds_the_weighted_synergy() -> None:
 
 
 def random_sasrec(generator: np.random.Generator, d: int, inner: int) -> tuple[ant.Parameters, TransformerEncoder]:
-    """Random parameters for `ant.sasrec` (2 layers, 2 heads, 10 positions) and RecBole's encoder that has them."""
+    """Random parameters for `sasrec` (2 layers, 2 heads, 10 positions) and RecBole's encoder that has them."""
     encoder = TransformerEncoder(n_layers=2, n_heads=2, hidden_size=d, inner_size=inner).double().eval()
     state = {name: generator.normal(size=value.shape) for name, value in encoder.state_dict().items()}
     encoder.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
@@ -125,14 +126,14 @@ def test_sasrec_is_recboles_encoder(generator: np.random.Generator) -> None:
     causal = torch.full((5, 5), -10_000.0, dtype=torch.float64).triu(diagonal=1)
     with torch.no_grad():
         expected = encoder(x[None], causal)[-1][0].numpy()
-    np.testing.assert_allclose(ant.sasrec(M, parameters, n_heads=2), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(sasrec(M, parameters, n_heads=2), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_sasrec_does_not_see_later_items(generator: np.random.Generator) -> None:
     parameters, _ = random_sasrec(generator, d=8, inner=12)
     M = generator.normal(size=(5, 8))
     changed = np.concatenate([M[:3], generator.normal(size=(2, 8))])
-    before, after = ant.sasrec(M, parameters, n_heads=2), ant.sasrec(changed, parameters, n_heads=2)
+    before, after = sasrec(M, parameters, n_heads=2), sasrec(changed, parameters, n_heads=2)
     np.testing.assert_array_equal(before[:3], after[:3])
     assert not np.allclose(before[3:], after[3:])
 

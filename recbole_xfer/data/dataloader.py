@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import torch
 from recbole.data.interaction import Interaction
+from torch import Tensor
 
-from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 
 POOL = 32
 """Batches' worth of shuffled windows that are sorted by length together."""
@@ -21,13 +24,17 @@ class WindowDataLoader:
         batch_size: training targets in a batch; a batch holds at least one window.
         seed: with the epoch it decides the order.
         shuffle: False keeps the windows' order.
+        sampler: RecBole's, to draw an item against each target; no negatives where None.
     """
 
-    def __init__(self, dataset: TransferDataset, batch_size: int, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self, dataset: TransferDataset, batch_size: int, seed: int, shuffle: bool = True, sampler: Any = None
+    ) -> None:
         self.dataset = self._dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.sampler = sampler
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -39,7 +46,21 @@ class WindowDataLoader:
 
     def __iter__(self) -> Iterator[Interaction]:
         for which in self._batches():
-            yield self.dataset.training_batch(which)
+            batch = self.dataset.training_batch(which)
+            if self.sampler is not None:
+                batch.update(Interaction({NEGATIVES: self._negatives(batch)}))
+            yield batch
+
+    def _negatives(self, batch: Interaction) -> Tensor:
+        """A fresh item against each target, [B, L]."""
+        targets = batch[TARGETS]
+        window, position = targets.nonzero(as_tuple=True)
+        users = batch[self.dataset.uid_field][window]
+        negatives = torch.zeros_like(targets)
+        negatives[window, position] = self.sampler.sample_by_user_ids(
+            users.numpy(), targets[window, position].numpy(), 1
+        )
+        return negatives
 
     def _batches(self) -> list[np.ndarray]:
         """Which windows make up each batch."""

@@ -28,6 +28,8 @@ from recbole_xfer.errors import XferError
 DOMAIN_SEPARATOR = "+"
 TARGETS = "target_list"
 """Field of a training batch: the item behind each position, 0 where there is no target, [B, L]."""
+NEGATIVES = "negative_list"
+"""Field of a training batch, for losses by pairs: an item drawn against each target, [B, L]."""
 
 
 class AtomicFilesMixin(Dataset):

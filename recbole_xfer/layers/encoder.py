@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """RecBole's names of activations as functions."""
+    return getattr(F, {"swish": "silu"}.get(name, name))
+
+
 class SelfAttention(nn.Module):
     """Causal multi-head self-attention, a residual and layer normalisation behind it.
 
@@ -28,12 +33,14 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, d] to [B, L, d]"""
+    def forward(self, x: Tensor, route: Tensor | None = None) -> Tensor:
+        """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7)."""
         batch, length, width = x.shape
         q, k, v = (
             self.query_key_value(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         )  # [B, h, L, d/h]
+        if route is not None:
+            q = q * route[:, None, :, None]
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
@@ -43,11 +50,11 @@ class SelfAttention(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers at each position, a residual and layer normalisation behind them."""
 
-    def __init__(self, width: int, inner: int, activation: str, dropout: float, eps: float) -> None:
+    def __init__(self, width: int, inner: int, act: str, dropout: float, eps: float) -> None:
         super().__init__()
         self.first = nn.Linear(width, inner)
         self.second = nn.Linear(inner, width)
-        self.activation = getattr(F, {"swish": "silu"}.get(activation, activation))
+        self.activation = activation(act)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 

@@ -79,7 +79,13 @@ class RunFolder(Trainer):
         dataset = train_data._dataset
         if self.config["train_rows"] != "windows" or not isinstance(dataset, TransferDataset):
             return train_data
-        return WindowDataLoader(dataset, self.config["train_batch_size"], self.config["seed"], self.config["shuffle"])
+        return WindowDataLoader(
+            dataset,
+            self.config["train_batch_size"],
+            self.config["seed"],
+            self.config["shuffle"],
+            sampler=getattr(train_data, "_sampler", None),
+        )
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         if epoch_idx > self.start_epoch:

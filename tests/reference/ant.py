@@ -15,15 +15,12 @@ Eq. 13 and 14 are sums in the paper and means here, as a mini-batch needs; lambd
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
-Parameters = Mapping[str, Array]
-
-LAYER_NORM_EPS = 1e-12
+from tests.reference.sasrec import Array, Parameters, softmax
 
 
 def scale_prices(prices: ArrayLike) -> Array:
@@ -53,12 +50,6 @@ def whitening(v: Array, b: Array, W: Array) -> Array:
 def linear(v: Array, W: Array, b: Array) -> Array:
     """Eq. 5: linear projection of v [D] by each head, with W [n_h, D, d] and b [n_h, d]; returns [n_h, d]."""
     return np.stack([v @ W[k] + b[k] for k in range(len(W))])
-
-
-def softmax(x: Array) -> Array:
-    """Softmax over a vector [n]."""
-    exponentials = np.exp(x - x.max())
-    return exponentials / exponentials.sum()
 
 
 def softplus(x: Array) -> Array:
@@ -129,71 +120,6 @@ def ant_e(items: Array, embeddings: Array) -> Array:
 def sequence_matrix(items: Array, sequence: Sequence[int]) -> Array:
     """Eq. 11: M [L, d], the representations of a sequence's items; items [n, d]."""
     return np.stack([items[i] for i in sequence])
-
-
-def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
-    """Layer normalisation of each row of x [L, d]; weight and bias [d]."""
-    mean = x.mean(axis=1, keepdims=True)
-    variance = ((x - mean) ** 2).mean(axis=1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + LAYER_NORM_EPS) * weight + bias
-
-
-def gelu(x: Array) -> Array:
-    """GELU, x times the standard normal distribution function, element by element."""
-    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
-
-
-def self_attention(x: Array, parameters: Parameters, name: str, n_heads: int) -> Array:
-    """Causal multi-head self-attention of x [L, d], with residual and normalisation; returns [L, d].
-
-    `name` is the prefix of the layer's parameters in `parameters`, see `sasrec`.
-    """
-
-    def dense(inputs: Array, part: str) -> Array:
-        return inputs @ parameters[f"{name}.{part}.weight"].T + parameters[f"{name}.{part}.bias"]
-
-    length, d = x.shape
-    width = d // n_heads
-    query, key, value = dense(x, "query"), dense(x, "key"), dense(x, "value")
-    context = np.zeros((length, d))
-    for head in range(n_heads):
-        part = slice(head * width, (head + 1) * width)
-        for t in range(length):
-            scores = np.array([query[t, part] @ key[s, part] / math.sqrt(width) for s in range(t + 1)])
-            for s, weight in enumerate(softmax(scores)):
-                context[t, part] += weight * value[s, part]
-    return layer_norm(
-        dense(context, "dense") + x, parameters[f"{name}.LayerNorm.weight"], parameters[f"{name}.LayerNorm.bias"]
-    )
-
-
-def feed_forward(x: Array, parameters: Parameters, name: str) -> Array:
-    """The feed-forward part of a layer, with residual and normalisation: [L, d] to [L, d]; `name` as above."""
-    inner = gelu(x @ parameters[f"{name}.dense_1.weight"].T + parameters[f"{name}.dense_1.bias"])
-    outer = inner @ parameters[f"{name}.dense_2.weight"].T + parameters[f"{name}.dense_2.bias"]
-    return layer_norm(outer + x, parameters[f"{name}.LayerNorm.weight"], parameters[f"{name}.LayerNorm.bias"])
-
-
-def sasrec(M: Array, params: Parameters, n_heads: int) -> Array:
-    """Eq. 12: user representations [L, d] at every position of one unpadded sequence M [L, d], without dropout.
-
-    The names in `params` are those of RecBole's SASRec (its state_dict); inner is the feed-forward width:
-      position_embedding.weight [at least L, d], LayerNorm.weight and .bias [d], and for layer l = 0, 1, ...
-      trm_encoder.layer.l.multi_head_attention.{query,key,value,dense}.weight [d, d] and .bias [d],
-      trm_encoder.layer.l.multi_head_attention.LayerNorm.{weight,bias} [d],
-      trm_encoder.layer.l.feed_forward.dense_1.weight [inner, d] and .bias [inner],
-      trm_encoder.layer.l.feed_forward.dense_2.weight [d, inner] and .bias [d],
-      trm_encoder.layer.l.feed_forward.LayerNorm.{weight,bias} [d].
-    A weight is [output, input], as in torch. The first item of the sequence has position 0.
-    """
-    x = M + params["position_embedding.weight"][: len(M)]
-    x = layer_norm(x, params["LayerNorm.weight"], params["LayerNorm.bias"])
-    layer = 0
-    while f"trm_encoder.layer.{layer}.feed_forward.dense_1.weight" in params:
-        x = self_attention(x, params, f"trm_encoder.layer.{layer}.multi_head_attention", n_heads)
-        x = feed_forward(x, params, f"trm_encoder.layer.{layer}.feed_forward")
-        layer += 1
-    return x
 
 
 def cosine(x: Array, y: Array) -> float:

@@ -1,0 +1,124 @@
+"""Pathway attention of RETR (section 3.1.1): only pivotal behaviours ask, all behaviours answer.
+
+Symbols in comments: B windows, L positions, d width; z are behaviour tokens, [B, L, d], and a route R is 1 where a
+behaviour is on the pathway and 0 elsewhere, [B, L].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.layers.encoder import CausalEncoder, activation
+from recbole_xfer.layers.losses import precise
+
+DROP, KEEP = 0, 1
+"""The two outcomes j of Eq. 3 to 5."""
+
+
+class PathwayRouter(nn.Module):
+    """Decides which behaviours stay on the pathway (Eq. 2 to 6).
+
+    Deviation: ``pathway_context: prefix`` pools over the behaviours up to each position, where the paper pools over
+    the whole window and so tells a position what comes after it (``window``).
+
+    Args:
+        config: reads ``hidden_size``, ``hidden_act``, ``pathway_context``, ``pathway_route``,
+            ``pathway_hierarchical`` and ``pathway_temperature``.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.context = _choice(config, "pathway_context", "prefix", "window")
+        self.learned = _choice(config, "pathway_route", "learned", "random") == "learned"
+        self.hierarchical = config["pathway_hierarchical"]
+        self.temperature = config["pathway_temperature"]
+        width, act = config["hidden_size"], config["hidden_act"]
+        self.summary = MLP(width, width, act)
+        self.keep = MLP(width, 2, act)
+        self.weight = MLP(width, 1, act)
+
+    def forward(self, z: Tensor, route: Tensor, real: Tensor) -> Tensor:
+        """The route of a block.
+
+        Args:
+            z: tokens, [B, L, d].
+            route: of the block before, [B, L]; ``real`` before the first.
+            real: 1 at behaviours and 0 at padding, [B, L].
+
+        Returns:
+            Zeros and ones [B, L], whose gradient is that of the relaxed sample (straight-through).
+        """
+        decision = self.decide(z, route) if self.learned else torch.randint_like(route, 2)
+        return decision * (route if self.hierarchical else real)  # Eq. 6
+
+    def decide(self, z: Tensor, route: Tensor) -> Tensor:
+        """The preliminary route [B, L] (Eq. 2 to 5): a sample in training, the likelier outcome in evaluation."""
+        embedded = z + z * self.summary(self.pooled(z, route))  # Z_emb of Eq. 2, [B, L, d]
+        log_pi = precise(self.keep(embedded)).log_softmax(dim=-1)  # [B, L, 2]
+        if not self.training:
+            return log_pi.argmax(dim=-1).to(z.dtype)
+        noise = -torch.empty_like(log_pi).exponential_().log()  # standard Gumbel
+        hard = (log_pi + noise).argmax(dim=-1)  # Eq. 3
+        if self.temperature:
+            exponent = (log_pi + noise) / self.temperature  # Eq. 4
+        else:
+            exponent = precise(F.relu(self.weight(embedded))) * log_pi + noise  # Eq. 5
+        relaxed = exponent.softmax(dim=-1)[..., KEEP]
+        return (hard + relaxed - relaxed.detach()).to(z.dtype)
+
+    def pooled(self, z: Tensor, route: Tensor) -> Tensor:
+        """Mean of the kept tokens: up to each position [B, L, d], or of the whole window [B, 1, d]; 0 without any."""
+        kept, count = precise(z * route[..., None]), precise(route)
+        if self.context == "window":
+            kept, count = kept.sum(dim=1, keepdim=True), count.sum(dim=1, keepdim=True)
+        else:
+            kept, count = kept.cumsum(dim=1), count.cumsum(dim=1)
+        return (kept / count.clamp(min=1)[..., None]).to(z.dtype)
+
+
+class MLP(nn.Module):
+    """Two linear layers at each position, with half the width between them."""
+
+    def __init__(self, width: int, size: int, act: str) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width // 2)
+        self.second = nn.Linear(width // 2, size)
+        self.activation = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] to [..., size]"""
+        return self.second(self.activation(self.first(x)))
+
+
+class PathwayEncoder(CausalEncoder):
+    """The causal encoder with a router before each attention (Eq. 1 and 7)."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.routers = nn.ModuleList(PathwayRouter(config) for _ in range(config["n_layers"]))
+
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """Embedded windows to hidden states, [B, L, d]; ``real`` as for :meth:`PathwayRouter.forward`."""
+        return self.trace(x, real)[0]
+
+    def trace(self, x: Tensor, real: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states [B, L, d], and the route [B, L] of each block."""
+        z = self.dropout(self.norm(x))
+        real = z.new_ones(z.shape[:2]) if real is None else real.to(z.dtype)
+        routes = [real]  # R^0
+        layers = list(self.layers)
+        for router, attention, feed_forward in zip(self.routers, layers[::2], layers[1::2], strict=True):
+            routes.append(router(z, routes[-1], real))
+            z = feed_forward(attention(z, routes[-1]))
+        return z, routes[1:]
+
+
+def _choice(config: Any, key: str, *allowed: str) -> str:
+    if config[key] not in allowed:
+        raise XferError(f"{key}={config[key]} must be {' or '.join(allowed)}.")
+    return config[key]

@@ -1,0 +1,75 @@
+"""RETR: recommender transformers with behaviour pathways (Yao et al.).
+
+Symbols in comments: B windows, L positions, T targets, d width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
+from recbole_xfer.layers.encoder import CausalEncoder, last_states
+from recbole_xfer.layers.losses import precise
+from recbole_xfer.layers.pathway import PathwayEncoder
+
+
+class RETR(SequentialRecommender):
+    """A causal transformer whose attention is routed through a user's pivotal behaviours (Eq. 1 to 8).
+
+    With ``pathway: False`` it is SASRec, and with RecBole's SASRec weights it gives RecBole's scores.
+
+    Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size.
+    """
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        self.loss_type = config["loss_type"]
+        width = config["hidden_size"]
+        self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # E_I
+        self.position_embedding = nn.Embedding(self.max_seq_length, width)  # P_s
+        self.encoder = PathwayEncoder(config) if config["pathway"] else CausalEncoder(config)
+        self.initializer_range = config["initializer_range"]
+        self.apply(self._init_weights)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As RecBole's SASRec."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def embed(self, items: Tensor) -> Tensor:
+        """X_s = E_s + P_s: items [B, L] to [B, L, d]."""
+        return self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]]
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """Eq. 8, or cross-entropy over all items, at every position with a target."""
+        items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
+        real = targets > 0
+        users = self.encoder(self.embed(items))[real]  # [T, d]
+        if self.loss_type == "CE":
+            logits = users @ self.item_embedding.weight[1:].T  # [T, items]
+            return F.cross_entropy(precise(logits), targets[real] - 1)
+        ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
+        return -F.logsigmoid(precise((users * ahead).sum(dim=-1))).mean()
+
+    @torch.no_grad()
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Histories [B, L] of given lengths [B] to users Z^L_t [B, d]."""
+        return precise(last_states(item_seq, item_seq_len, lambda items: self.encoder(self.embed(items))))
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """e_k Z^L_t for every item k, [B, n_items]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return users @ self.item_embedding.weight.T
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """e_k Z^L_t for one item each, [B]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)
