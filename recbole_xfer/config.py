@@ -142,8 +142,12 @@ def item_features(config: Mapping[str, Any]) -> list[str]:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """All values of a configuration, as an equal one can be made of them again."""
-    values = {key: value for key, value in config.final_config_dict.items() if key not in DERIVED}
+    """All values of a configuration, as an equal one can be made of them again.
+
+    Without what RecBole derives from them, or adds while it works (the field names of its transforms).
+    """
+    known = known_keys(config["model"], config["dataset"]) - DERIVED
+    values = {key: value for key, value in config.final_config_dict.items() if key in known}
     values["data_path"] = str(Path(values["data_path"]).parent)
     if values["train_neg_sample_args"]["distribution"] == "none":
         values["train_neg_sample_args"] = None

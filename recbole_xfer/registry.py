@@ -15,10 +15,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import recbole
 import yaml
 
-MODELS = {"ANT": "recbole_xfer.model.ant", "RETR": "recbole_xfer.model.retr"}
+MODELS = {
+    "ANT": "recbole_xfer.model.ant",
+    "RETR": "recbole_xfer.model.retr",
+    "PathwayBERT4Rec": "recbole_xfer.model.pathway",
+    "PathwayLightSANs": "recbole_xfer.model.pathway",
+    "PathwayS3Rec": "recbole_xfer.model.pathway",
+}
 """Model names and the modules that define them."""
+
+PATHWAY = "Pathway"
+"""Begins the names of RecBole's models with a pathway; they keep RecBole's defaults and trainers."""
 
 STAGE_PREFIX = "pretrain_"
 """Keys with it replace those without it while a model is pre-trained."""
@@ -31,16 +41,16 @@ def register() -> None:
     """Adds the models, their datasets and trainers, and the defaults to RecBole."""
     import recbole.data.dataset as datasets
     import recbole.trainer as trainers
-    from recbole.utils import argument_list
+    from recbole.utils import ModelType, argument_list
 
     from recbole_xfer.data.dataset import TransferDataset
-    from recbole_xfer.trainer.trainer import TransferTrainer
+    from recbole_xfer.trainer.trainer import trainer_class
 
     for name, module_name in MODELS.items():
         module = importlib.import_module(module_name)
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
         setattr(datasets, f"{name}Dataset", TransferDataset)
-        setattr(trainers, f"{name}Trainer", TransferTrainer)
+        setattr(trainers, f"{name}Trainer", trainer_class(ModelType.SEQUENTIAL, name.removeprefix(PATHWAY)))
     argument_list.dataset_arguments.extend(
         key for key in DATASET_ARGUMENTS if key not in argument_list.dataset_arguments
     )
@@ -82,6 +92,8 @@ def defaults(model: str, dataset: str) -> dict[str, Any]:
 
 
 def _default_files(model: str, dataset: str) -> Iterator[Path]:
+    if model.startswith(PATHWAY):
+        yield Path(recbole.__file__).parent / f"properties/model/{model.removeprefix(PATHWAY)}.yaml"
     families = dict.fromkeys(name.split("-")[0] for name in dataset.split("+"))
     candidates = ["overall", f"model/{model}", *(f"dataset/{family}" for family in families)]
     for candidate in candidates:

@@ -223,7 +223,7 @@ def test_recboles_models_run_through_the_same_verb_and_resume(tmp_path: Path) ->
     assert first.valid == second.valid
 
 
-@pytest.mark.parametrize("model", ["Pop", "ItemKNN", "EASE", "SASRec", "FDSA"])
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN", "EASE", "SASRec", "BERT4Rec", "FDSA"])
 def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp_path: Path, model: str) -> None:
     write_small(tmp_path)
     keys: dict[str, Any] = {"run_dir": str(tmp_path / model)}

@@ -221,10 +221,6 @@ class KeepingEvaluator(Evaluator):
         return super().evaluate(dataobject)
 
 
-class TransferTrainer(RunFolder):
-    """The trainer of this package's models."""
-
-
 @cache
 def trainer_class(model_type: ModelType, model: str) -> type[RunFolder]:
     """RecBole's trainer for a model, with the run folder added where it is not one of ours already."""

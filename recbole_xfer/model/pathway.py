@@ -1,0 +1,88 @@
+"""RETR's pathway attention in RecBole's own transformers (section 3.1, "Model-agnostic pathway mechanism").
+
+Each model is RecBole's with a router before the query projection of every attention layer, and nothing else changed:
+with the same seed, what both have starts equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.model.sequential_recommender import BERT4Rec, LightSANs, S3Rec
+from torch import Tensor, nn
+
+from recbole_xfer.layers.pathway import PathwayRouter
+
+
+class Pathway:
+    """The route of the pass that is under way; the routers of all blocks share it."""
+
+    real: Tensor
+    routes: list[Tensor]
+
+    def start(self, items: Tensor) -> None:
+        """Begins a pass over windows [B, L]; 0 is padding."""
+        self.real = (items > 0).float()
+        self.routes = [self.real]  # R^0
+
+
+class RoutedQuery(nn.Module):
+    """A query projection behind a router (Eq. 7): the query of a behaviour off the pathway is zero."""
+
+    def __init__(self, query: nn.Linear, router: PathwayRouter, pathway: Pathway) -> None:
+        super().__init__()
+        self.query, self.router, self.pathway = query, router, pathway
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The block's tokens [B, L, d] to queries [B, L, d]."""
+        route = self.router(z, self.pathway.routes[-1], self.pathway.real)
+        self.pathway.routes.append(route)
+        asks = torch.where(self.pathway.real > 0, route, 1.0)  # padding as RecBole has it, for LightSANs attends there
+        return self.query(z) * asks[..., None]
+
+
+class PathwayMixin(nn.Module):
+    """Over a sequential model of RecBole's with a ``trm_encoder``."""
+
+    trm_encoder: Any
+    pathway: Pathway
+    _init_weights: Callable[[nn.Module], None]
+
+    def __init__(self, config: Any, dataset: SequentialDataset) -> None:
+        self._config = config
+        super().__init__(config, dataset)
+        self._add_routers()
+
+    def _add_routers(self) -> None:
+        if hasattr(self, "pathway"):
+            return
+        self.pathway = Pathway()
+        for layer in self.trm_encoder.layer:
+            router, attention = PathwayRouter(self._config), layer.multi_head_attention
+            router.apply(self._init_weights)
+            attention.query = RoutedQuery(attention.query, router, self.pathway)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """S3Rec loads its pre-trained parameters while it is built, those of the routers among them."""
+        self._add_routers()
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def forward(self, item_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """RecBole's forward, with a fresh route."""
+        self.pathway.start(item_seq)
+        return super().forward(item_seq, *args, **kwargs)
+
+
+class PathwayBERT4Rec(PathwayMixin, BERT4Rec):
+    """BERT4Rec is bidirectional, so its router pools over the whole window as in the paper."""
+
+
+class PathwayLightSANs(PathwayMixin, LightSANs):
+    """LightSANs is bidirectional, and attends to padding, as RecBole has it."""
+
+
+class PathwayS3Rec(PathwayMixin, S3Rec):
+    """S3Rec's fine-tuning is causal, so its router pools over each position's past."""
