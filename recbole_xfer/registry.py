@@ -21,6 +21,8 @@ import yaml
 MODELS = {
     "ANT": "recbole_xfer.model.ant",
     "RETR": "recbole_xfer.model.retr",
+    "UniSRec": "recbole_xfer.model.unisrec",
+    "XRETR": "recbole_xfer.model.unisrec",
     "PathwayBERT4Rec": "recbole_xfer.model.pathway",
     "PathwayLightSANs": "recbole_xfer.model.pathway",
     "PathwayS3Rec": "recbole_xfer.model.pathway",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from io import StringIO
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, paired_change
@@ -59,6 +63,20 @@ def test_mean_and_spread_of_seeds(scratch: np.ndarray) -> None:
     assert comparison.summary()["a"]["ndcg@10"]["mean"] == pytest.approx(scratch.mean() + 0.01)
     assert comparison.summary()["a"]["ndcg@10"]["spread"] == pytest.approx(0.02 / np.sqrt(2))
     assert "seeds 1, 2" in comparison.caption()
+
+
+def test_a_table_of_several_seeds_is_whole_in_80_columns(scratch: np.ndarray) -> None:
+    metrics = dict.fromkeys(("recall@10", "recall@50", "ndcg@10", "ndcg@50"), 0.1234)
+    results = [
+        replace(result(label, scratch, seed), test=metrics)
+        for label in ("ANT (finetune)", "PathwayBERT4Rec")
+        for seed in (1, 2)
+    ]
+    console = Console(width=80, file=StringIO())
+    console.print(Comparison(results).table())
+    lines = console.file.getvalue().splitlines()
+    assert sum(line.count("0.1234 ±.0000") for line in lines) == 8
+    assert not any("…" in line for line in lines)
 
 
 def test_results_of_different_protocols_are_not_compared(scratch: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from scipy import stats
 
@@ -59,19 +60,27 @@ class Comparison:
     def table(self) -> Table:
         """The test metrics as a table for the console; the best of each column is bold."""
         first = self.results[0]
-        table = Table(title=f"Test results on {first.dataset}", caption=self.caption(), caption_justify="left")
+        several = any(len(results) > 1 for results in self.by_label().values())
+        table = Table(
+            title=f"Test results on {first.dataset}",
+            caption=self.caption(),
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,  # mean and spread of four metrics fit into 80 columns
+            pad_edge=False,
+            collapse_padding=True,
+        )
         table.add_column("model", no_wrap=True)
         for metric in first.test:
             table.add_column(metric, justify="right", no_wrap=True)
-        table.add_column("epoch", justify="right")
-        table.add_column("seconds", justify="right", no_wrap=True)
+        if not several:
+            table.add_column("epoch", justify="right")
+            table.add_column("seconds", justify="right", no_wrap=True)
         summary = self.summary()
         best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in first.test}
-        several = any(len(results) > 1 for results in self.by_label().values())
         for label, results in self.by_label().items():
             cells = [_cell(summary[label][metric], best[metric], several) for metric in first.test]
-            epoch = "/".join(str(result.best_epoch) for result in results)
-            table.add_row(label, *cells, epoch, f"{np.mean([result.seconds for result in results]):.0f}")
+            rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
+            table.add_row(label, *cells, *rest)
         return table
 
     def verdict(self) -> str:
@@ -115,5 +124,5 @@ def _mean_by_row(results: Sequence[Result]) -> np.ndarray:
 
 
 def _cell(value: dict[str, float], best: float, several: bool) -> str:
-    text = f"{value['mean']:.4f}" + (f" ± {value['spread']:.4f}" if several else "")
+    text = f"{value['mean']:.4f}" + (f" ±{value['spread']:.4f}".replace("±0", "±") if several else "")
     return f"[bold]{text}[/bold]" if value["mean"] == best else text

@@ -1,0 +1,92 @@
+"""UniSRec: universal sequence representations from item texts (Hou et al., KDD 2022), and X-RETR, which is UniSRec with
+RETR's encoder (section 4.2 of RETR).
+
+Symbols in comments: N items, B windows, L positions, d width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.errors import XferError
+from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.losses import cosine_cross_entropy
+from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.layers.projection import ExpertProjection
+from recbole_xfer.model.base import FeatureRecommender, Step
+
+BACKBONE = ("encoder.", "position_embedding.")
+
+
+class UniSRec(FeatureRecommender):
+    """Pre-trained on the texts of several domains with two contrastive tasks; on the target its adaptor is tuned.
+
+    ``--adaptation=finetune`` keeps everything and trains the adaptor alone: the paper's inductive setting. With
+    ``--item_embedding=True`` an embedding of each item is added and trained: the transductive setting.
+
+    Deviation: sequences are augmented by dropping items, not also words. Deviation: the sequence-item task is trained
+    at all positions, and what stands in a user's own window is no negative.
+    """
+
+    kept: ClassVar = {"finetune": ("adaptor.", *BACKBONE)}
+    frozen: ClassVar = {"finetune": BACKBONE}
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        if "text" not in self.features.modalities:
+            raise XferError(f"{config['dataset']} carries no text vectors. Make them with `recbole-xfer encode`.")
+        self.contrast_weight = float(config["contrast_weight"])
+        self.item_drop = config["item_drop"]
+        self.adaptor = ExpertProjection(
+            self.features.sizes()["text"],
+            self.width,
+            config["projection_heads"],
+            whiten=True,
+            dropout=config["projection_dropout"],
+        )
+        self.encoder = PathwayEncoder(config) if config["pathway"] else CausalEncoder(config)
+
+    def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Texts through parametric whitening and the mixture of experts, [N, d]; an item without text has none."""
+        item = self.adaptor(self.features.rows("text", ids)) * self.features.present("text", ids)[:, None]
+        return item if self.item_embedding is None else item + self.item_embedding(ids), {}
+
+    def encode_states(self, embedded: Tensor) -> Tensor:
+        """[B, L, d] to [B, L, d]"""
+        return self.encoder(embedded)
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
+        """The sequence-item task, and lambda times the sequence-sequence task where it is asked for."""
+        step = self.encode_step(interaction)
+        loss = self.next_item_loss(step)
+        return (loss, self.contrast_weight * self._sequence_loss(step)) if self.contrast_weight else loss
+
+    def _sequence_loss(self, step: Step) -> Tensor:
+        """Finds each window's own augmented form among those of the batch."""
+        whole, augmented = (
+            self._last_states(items, step) for items in (step.items, drop_items(step.items, self.item_drop))
+        )
+        return cosine_cross_entropy(whole, augmented, torch.arange(len(whole), device=whole.device), self.temperature)
+
+    def _last_states(self, items: Tensor, step: Step) -> Tensor:
+        """State at the last item of each window, [B, d]."""
+        states = self.encode_users(self.embed(items, step.row, step.table))
+        return states[torch.arange(len(items), device=items.device), (items > 0).sum(dim=1) - 1]
+
+
+class XRETR(UniSRec):
+    """UniSRec with RETR's encoder; on the target, item embeddings are added and the backbone is frozen."""
+
+
+def drop_items(items: Tensor, ratio: float) -> Tensor:
+    """Windows [B, L] without a random share of their items, moved to the left; each keeps its last item."""
+    length = (items > 0).sum(dim=1, keepdim=True)
+    position = torch.arange(items.shape[1], device=items.device)
+    keep = (torch.rand(items.shape, device=items.device) >= ratio) | (position == length - 1)
+    kept = items * keep
+    return kept.gather(1, (kept == 0).long().argsort(dim=1, stable=True))
