@@ -1,0 +1,149 @@
+"""UniSRec and X-RETR: their adaptor and both contrastive tasks against the equations, and what adaptation trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole.data.interaction import Interaction
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.model import unisrec
+from recbole_xfer.model.unisrec import UniSRec, drop_items
+from recbole_xfer.quick_start import Experiment, build, run
+from tests.contract import CausalContract
+from tests.data import config, settings, write_small
+from tests.reference import ant, sasrec
+from tests.reference import unisrec as reference
+
+TOLERANCE = 1e-6
+
+
+class TestContract(CausalContract):
+    model = "UniSRec"
+
+    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
+        return experiment.model.encode_users(experiment.model.catalogue()[items])
+
+
+class TestContractOfXRETR(TestContract):
+    model = "XRETR"
+    keys = {"negatives": "in_batch", "contrast_weight": 0.1}
+
+
+def small(root: Path, model: str = "UniSRec", **keys: Any) -> tuple[UniSRec, Interaction]:
+    """A model in float64 with random parameters, and a batch."""
+    if not (root / "Small").exists():
+        write_small(root)
+    experiment = build(config(root, model, **keys))
+    torch.manual_seed(1)
+    for parameter in experiment.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return experiment.model.double().eval(), experiment.train_data._dataset.training_batch(np.arange(12))
+
+
+def numpy(tensor: torch.Tensor) -> sasrec.Array:
+    return tensor.detach().double().numpy()
+
+
+def reference_items(model: UniSRec) -> sasrec.Array:
+    layer = model.adaptor
+    parameters = {
+        "b": numpy(layer.shift),
+        "W": numpy(layer.weight).reshape(layer.weight.shape[0], layer.heads, -1).transpose(1, 0, 2),
+        "B": numpy(layer.route_mean),
+        "U": numpy(layer.route_deviation),
+    }
+    rows = [np.zeros(model.width)]
+    for item in range(1, model.n_items):
+        present = bool(model.features.text_present[item])
+        rows.append(ant.text_or_image_vector(numpy(model.features.text[item]) if present else None, parameters))
+    return np.stack(rows)
+
+
+def reference_states(model: UniSRec, items: sasrec.Array, batch: Interaction) -> list[sasrec.Array]:
+    names = sasrec.recbole_names(model.encoder, model.position_embedding)
+    histories = [row[row > 0].tolist() for row in batch["item_id_list"]]
+    return [sasrec.sasrec(ant.sequence_matrix(items, history), names, 2) for history in histories]
+
+
+def test_items_are_whitened_and_mixed(tmp_path: Path) -> None:
+    model, _ = small(tmp_path)
+    assert np.abs(numpy(model.catalogue()) - reference_items(model)).max() < TOLERANCE
+    with_ids, _ = small(tmp_path, item_embedding=True)
+    expected = reference_items(with_ids)[1:] + numpy(with_ids.item_embedding.weight[1:])
+    assert np.abs(numpy(with_ids.catalogue()[1:]) - expected).max() < TOLERANCE
+
+
+def test_both_tasks_equal_their_equations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = small(tmp_path, negatives="in_batch", contrast_weight=0.3)
+    monkeypatch.setattr(unisrec, "drop_items", lambda items, ratio: without_first(items))
+    items = reference_items(model)
+    states = reference_states(model, items, batch)
+    targets = batch["target_list"]
+    users = np.concatenate([s[row[: len(s)].numpy() > 0] for s, row in zip(states, targets, strict=True)])
+    window = [number for number, row in enumerate(targets) for target in row if target > 0]
+    windows = [
+        sorted({*row[row > 0].tolist(), *target[target > 0].tolist()})
+        for row, target in zip(batch["item_id_list"], targets, strict=True)
+    ]
+    next_item = ant.in_batch_loss(users, items, targets[targets > 0].tolist(), window, windows, 0.07)
+    shorter = Interaction({"item_id_list": without_first(batch["item_id_list"])})
+    ends = [np.stack([s[-1] for s in part]) for part in (states, reference_states(model, items, shorter))]
+    contrast = reference.sequence_sequence_loss(*ends, 0.07)
+    loss, weighted = model.calculate_loss(batch)
+    assert abs(float(loss.detach()) - next_item) < TOLERANCE
+    assert abs(float(weighted.detach()) - 0.3 * contrast) < TOLERANCE
+
+
+def without_first(items: torch.Tensor) -> torch.Tensor:
+    """Windows without their first item, where they have another."""
+    several = items[:, 1:2] > 0
+    return torch.where(several, torch.nn.functional.pad(items[:, 1:], (0, 1)), items)
+
+
+def test_dropping_keeps_order_the_last_item_and_about_the_share() -> None:
+    items = torch.arange(1, 41).repeat(300, 1)
+    items[::2, 25:] = 0
+    dropped = drop_items(items, 0.2)
+    for before, after in zip(items, dropped, strict=True):
+        left = after[after > 0]
+        assert (after[: len(left)] > 0).all()
+        assert (left.diff() > 0).all()
+        assert left[-1] == before.max()
+    assert 0.78 < (dropped > 0).sum() / (items > 0).sum() < 0.83
+
+
+def test_finetuning_trains_the_adaptor_and_item_embeddings_alone(tmp_path: Path) -> None:
+    model, batch = small(tmp_path)
+    pretrained = {name: value.clone() for name, value in model.state_dict().items()}
+    for keys in ({}, {"item_embedding": True}):
+        target, _ = small(tmp_path, **keys)
+        target.adapt(pretrained, "finetune")
+        for name, value in pretrained.items():
+            assert torch.equal(target.state_dict()[name], value), name
+        target.calculate_loss(batch).backward()
+        trained = {name.split(".")[0] for name, value in target.named_parameters() if value.grad is not None}
+        assert trained == {"adaptor"} | ({"item_embedding"} if keys else set())
+
+
+def test_xretr_has_retrs_encoder_and_takes_it_to_the_target(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    keys = {**settings(tmp_path, "XRETR"), "pretrain_epochs": 1, "source": "A", "adaptation": "finetune"}
+    assert run("XRETR", "Small", overrides=keys).label == "XRETR (finetune)"
+    model, _ = small(tmp_path, "XRETR")
+    assert isinstance(model.encoder, PathwayEncoder)
+    assert model.item_embedding is not None
+    assert not isinstance(small(tmp_path)[0].encoder, PathwayEncoder)
+
+
+def test_a_target_without_texts(tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    (folder / "Small.text.parquet").unlink()
+    with pytest.raises(XferError, match="text"):
+        build(config(tmp_path, "UniSRec"))
