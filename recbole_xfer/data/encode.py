@@ -97,25 +97,32 @@ def encode_texts(
         logger.info(f"{path} is up to date.")
         return path
 
-    codes, texts = pd.factorize(items["text"])
+    reader = _TextEncoder(encoder, pooling, device, max_length, batch_size)
+    unfinished = folder / f".{name}.encoding"  # of this run, and of earlier ones with other texts or settings
+    vectors, count = _vectors(reader, items["text"], np.float16 if half else np.float32, unfinished / digest, name)
+    source = f"{count} different texts of {name}.item, {pooling} of up to {max_length} tokens"
+    write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata={"digest": digest})
+    shutil.rmtree(unfinished, ignore_errors=True)
+    logger.info(f"{path}: vectors of {len(items):,} items with {count:,} different texts.")
+    return path
+
+
+def _vectors(
+    reader: _TextEncoder, column: pd.Series, kind: type[np.floating], cache: Path, name: str
+) -> tuple[np.ndarray, int]:
+    """The vector of each text [N, D], and how many are different; each of those is encoded once, the longest first."""
+    codes, texts = pd.factorize(column)
     longest_first = np.argsort(-texts.str.len(), kind="stable")
     place = np.empty_like(longest_first)
     place[longest_first] = np.arange(len(texts))
     place = place[codes]  # of each item's text among those encoded, [N]
-
-    reader = _TextEncoder(encoder, pooling, device, max_length, batch_size)
-    vectors = allocate((len(items), reader.dimension), np.dtype(np.float16 if half else np.float32))
-    unfinished = folder / f".{name}.encoding"  # of this run, and of earlier ones with other texts or settings
+    vectors = allocate((len(column), reader.dimension), np.dtype(kind))
     start = 0
-    for chunk in _encoded(reader, texts[longest_first].tolist(), unfinished / digest, f"{name}: texts"):
+    for chunk in _encoded(reader, texts[longest_first].tolist(), cache, f"{name}: texts"):
         rows = np.flatnonzero((start <= place) & (place < start + len(chunk)))
         vectors[rows] = chunk[place[rows] - start]
         start += len(chunk)
-    source = f"{len(texts)} different texts of {name}.item, {pooling} of up to {max_length} tokens"
-    write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata={"digest": digest})
-    shutil.rmtree(unfinished, ignore_errors=True)
-    logger.info(f"{path}: vectors of {len(items):,} items with {len(texts):,} different texts.")
-    return path
+    return vectors, len(texts)
 
 
 def _read_texts(path: Path) -> pd.DataFrame:
