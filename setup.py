@@ -21,10 +21,10 @@ setup(
         "kmeans-pytorch>=0.3",  # RecBole imports it without saying so
         "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 dropped and setuptools brings
         "filelock>=3.12",
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 no longer does
         "pillow>=10",
-        "plotly>=5",
         "pyarrow>=15",
         "pyyaml>=6",
         "ray[tune]>=2.7",

@@ -1,4 +1,4 @@
-"""The command line: ``recbole-xfer run|pretrain|adapt|compare|tune|prepare|encode|demo``.
+"""The command line: ``recbole-xfer run|pretrain|adapt|compare|tune|explain|prepare|encode|demo``.
 
 Every key of the configuration is an option, ``--key=value``. Values are read as yaml and never evaluated.
 """
@@ -95,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--output", type=Path, default=Path("best.yaml"), metavar="FILE", help="the best configuration")
     tune.add_argument("--cpus_per_trial", type=float, default=1, metavar="N", help="CPU cores of a trial (default 1)")
     tune.add_argument("--gpus_per_trial", type=float, metavar="N", help="GPUs of a trial, such as 0.5 (default 1)")
+
+    explain = add("explain", _explain, "draw why a run of RETR ranks as it does for a user", takes_keys=False)
+    explain.add_argument("--run", dest="folder", required=True, metavar="FOLDER", help="what a run of RETR left")
+    explain.add_argument("--user", required=True, help="the user's token")
+    explain.add_argument("--beside", metavar="FOLDER", help="another run on the same data, such as one without pathway")
+    explain.add_argument(
+        "--output", type=Path, default=Path("explanation.html"), metavar="FILE", help="a page; a PNG goes beside it"
+    )
 
     prepare = add("prepare", _prepare, "turn raw data into RecBole's atomic files", takes_keys=False)
     sources = prepare.add_subparsers(metavar="SOURCE", required=True)
@@ -196,6 +204,13 @@ def _tune(options: argparse.Namespace, keys: dict[str, str]) -> None:
         temporary.write_text(search.best_yaml(), encoding="utf-8")
     print(f"The best configuration is in {options.output}; all trials are in {search.folder}/search.json")
     _print_result(search.result)
+
+
+def _explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.analysis.explain import explain, write
+
+    for path in write(explain(options.folder, options.user, options.beside), options.output):
+        print(path)
 
 
 def _prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:

@@ -74,10 +74,10 @@ def test_states_and_routes_equal_equations_1_to_7(tmp_path: Path, keys: dict, th
     kept = []
     for length in (1, 2, 9):
         items = torch.randint(1, model.n_items, (length,))
-        states, routes = model.encoder.trace(model.embed(items[None]))
+        trace = model.encoder.trace(model.embed(items[None]))
         expected, expected_routes = reference_states(model, items, **theirs)
-        assert np.abs(numpy(states[0]) - expected).max() < TOLERANCE
-        for ours, other in zip(routes, expected_routes, strict=True):
+        assert np.abs(numpy(trace.states[0]) - expected).max() < TOLERANCE
+        for ours, other in zip(trace.routes, expected_routes, strict=True):
             assert numpy(ours[0]).tolist() == other.tolist()
         kept += [*expected_routes]
     assert 0 < np.concatenate(kept).mean() < 1
@@ -149,7 +149,7 @@ def test_negatives_are_fresh_every_pass_and_never_the_target(tmp_path: Path) -> 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_route_never_comes_back(tmp_path: Path, training: bool) -> None:
     model = experiment(tmp_path, n_layers=4).model.train(training)
-    _, routes = model.encoder.trace(model.embed(torch.randint(1, model.n_items, (20, 9))))
+    routes = model.encoder.trace(model.embed(torch.randint(1, model.n_items, (20, 9)))).routes
     for before, after in pairwise(routes):
         assert (after <= before).all()
     assert 0 < routes[0].mean() < 1
@@ -196,10 +196,10 @@ def test_the_papers_context_sees_the_whole_window(tmp_path: Path) -> None:
 def test_padding_is_never_on_the_pathway(tmp_path: Path) -> None:
     model = experiment(tmp_path, pathway_context="window").model
     items = torch.tensor([[3, 4, 5, 0, 0], [3, 4, 5, 6, 7]])
-    states, routes = model.encoder.trace(model.embed(items), items > 0)
-    assert all((route[0, 3:] == 0).all() for route in routes)
+    trace = model.encoder.trace(model.embed(items), items > 0)
+    assert all((route[0, 3:] == 0).all() for route in trace.routes)
     alone = model.encoder(model.embed(items[:1, :3]), items[:1, :3] > 0)
-    assert torch.allclose(states[:1, :3], alone, atol=1e-10)
+    assert torch.allclose(trace.states[:1, :3], alone, atol=1e-10)
 
 
 def test_without_the_pathway_it_is_recboles_sasrec(tmp_path: Path) -> None:
@@ -265,6 +265,6 @@ def test_values_that_do_not_exist(tmp_path: Path, keys: dict) -> None:
 
 def test_a_random_route_keeps_about_half(tmp_path: Path) -> None:
     model = experiment(tmp_path, pathway_route="random", n_layers=1).model
-    _, (route,) = model.encoder.trace(model.embed(torch.randint(1, model.n_items, (200, 9))))
+    (route,) = model.encoder.trace(model.embed(torch.randint(1, model.n_items, (200, 9)))).routes
     assert 0.45 < float(route.mean()) < 0.55
     assert settings(tmp_path, "RETR")["n_layers"] == 2

@@ -5,6 +5,7 @@ Symbols in comments: B windows, L positions, d width, h heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,16 +36,21 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, route: Tensor | None = None) -> Tensor:
         """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7)."""
-        batch, length, width = x.shape
-        q, k, v = (
-            self.query_key_value(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        )  # [B, h, L, d/h]
-        if route is not None:
-            q = q * route[:, None, :, None]
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        return self.norm(x + self.dropout(self.out(mixed)))
+        mixed = F.scaled_dot_product_attention(*self._project(x, route), dropout_p=dropout, is_causal=True)
+        return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
+
+    def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:
+        """How much each position attends to each, [B, h, L, L]; the rows add up to 1."""
+        q, k, _ = self._project(x, route)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(diagonal=1)
+        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(later, -torch.inf)
+        return scores.softmax(dim=-1)
+
+    def _project(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, [B, h, L, d/h]."""
+        q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q if route is None else q * route[:, None, :, None], k, v
 
 
 class FeedForward(nn.Module):

@@ -6,6 +6,7 @@ behaviour is on the pathway and 0 elsewhere, [B, L].
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -95,6 +96,21 @@ class MLP(nn.Module):
         return self.second(self.activation(self.first(x)))
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What a pass through a :class:`PathwayEncoder` did.
+
+    Attributes:
+        states: Z^L, [B, L, d].
+        routes: R^1 to R^L, [B, L] each.
+        tokens: Z^0 to Z^(L-1), what each block read, [B, L, d] each.
+    """
+
+    states: Tensor
+    routes: list[Tensor]
+    tokens: list[Tensor]
+
+
 class PathwayEncoder(CausalEncoder):
     """The causal encoder with a router before each attention (Eq. 1 and 7)."""
 
@@ -104,18 +120,19 @@ class PathwayEncoder(CausalEncoder):
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """Embedded windows to hidden states, [B, L, d]; ``real`` as for :meth:`PathwayRouter.forward`."""
-        return self.trace(x, real)[0]
+        return self.trace(x, real).states
 
-    def trace(self, x: Tensor, real: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states [B, L, d], and the route [B, L] of each block."""
+    def trace(self, x: Tensor, real: Tensor | None = None) -> Trace:
+        """The pass of :meth:`forward` with all that it did."""
         z = self.dropout(self.norm(x))
         real = z.new_ones(z.shape[:2]) if real is None else real.to(z.dtype)
-        routes = [real]  # R^0
+        routes, tokens = [real], []  # R^0
         layers = list(self.layers)
         for router, attention, feed_forward in zip(self.routers, layers[::2], layers[1::2], strict=True):
+            tokens.append(z)
             routes.append(router(z, routes[-1], real))
             z = feed_forward(attention(z, routes[-1]))
-        return z, routes[1:]
+        return Trace(z, routes[1:], tokens)
 
 
 def _choice(config: Any, key: str, *allowed: str) -> str:

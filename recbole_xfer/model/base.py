@@ -106,7 +106,7 @@ class FeatureRecommender(SequentialRecommender):
         table, parts = self.encode_items(ids)
         row = torch.zeros(self.n_items, dtype=torch.long, device=items.device)
         row[ids] = torch.arange(len(ids), device=items.device)
-        users = self.encode_users(self.embed(items, row, table))[targets > 0]
+        users = self.encode_users(self.look_up(items, row, table))[targets > 0]
         return Step(items, targets, ids, table, parts, row, users)
 
     @property
@@ -115,7 +115,7 @@ class FeatureRecommender(SequentialRecommender):
         return self.negatives == "full" and self.n_items <= self.chunk
 
     @staticmethod
-    def embed(items: Tensor, row: Tensor, table: Tensor) -> Tensor:
+    def look_up(items: Tensor, row: Tensor, table: Tensor) -> Tensor:
         """Windows [B, L] looked up in a step's table, zero at padding, [B, L, d]."""
         return F.embedding(row[items], table) * (items > 0)[..., None]
 
@@ -159,11 +159,14 @@ class FeatureRecommender(SequentialRecommender):
             self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
         return self._catalogue
 
+    def embed(self, items: Tensor) -> Tensor:
+        """Windows [B, L] with their positions, [B, L, d], from the catalogue."""
+        return self.catalogue()[items] + self.position_embedding.weight[: items.shape[1]]
+
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
-        catalogue = self.catalogue()
-        states = last_states(item_seq, item_seq_len, lambda items: self.encode_users(catalogue[items]))
+        states = last_states(item_seq, item_seq_len, lambda items: self.encode_states(self.embed(items)))
         return F.normalize(precise(states), dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:

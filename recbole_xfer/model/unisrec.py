@@ -75,7 +75,7 @@ class UniSRec(FeatureRecommender):
 
     def _last_states(self, items: Tensor, step: Step) -> Tensor:
         """State at the last item of each window, [B, d]."""
-        states = self.encode_users(self.embed(items, step.row, step.table))
+        states = self.encode_users(self.look_up(items, step.row, step.table))
         return states[torch.arange(len(items), device=items.device), (items > 0).sum(dim=1) - 1]
 
 

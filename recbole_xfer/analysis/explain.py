@@ -1,0 +1,189 @@
+"""Why a model of ours ranks as it does: a user's history, the route of every block, and what the last item attends to.
+
+As in Figures 4 and 5 of RETR, from the parameters of a finished run.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from recbole_xfer.config import nearest
+from recbole_xfer.data.atomic_files import read_atomic_file, read_header
+from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing
+from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.quick_start import Experiment, load
+
+TITLE_LENGTH = 60
+"""Characters of a title that are shown."""
+
+
+STYLE = "body{font:14px sans-serif;margin:2em} td,th{padding:.3em .8em;text-align:left;vertical-align:top}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One user of a run.
+
+    Attributes:
+        label: of the run, such as ``RETR on Pantry``.
+        titles: of the history's L items, oldest first; the item's token where it has no text.
+        routes: 1 where a block keeps an item on the pathway, [blocks, L]; no rows without a pathway.
+        attention: how much the last item attends to each in the last block, mean over heads, [L].
+        target: title of the item that was held out.
+        ranked: titles of the best items, best first.
+        rank: place of the target among all items, from 1.
+    """
+
+    label: str
+    user: str
+    titles: list[str]
+    routes: np.ndarray
+    attention: np.ndarray
+    target: str
+    ranked: list[str]
+    rank: int
+
+
+def explain(run: str | Path, user: str, beside: str | Path | None = None) -> list[Explanation]:
+    """Explains how a run ranks for a user's test target, and how another run on the same data does.
+
+    Args:
+        run: folder of a finished run of RETR or X-RETR.
+        user: the user's token.
+        beside: folder of another, such as one with ``pathway: False``.
+
+    Raises:
+        XferError: if a run has no such encoder, or the user has no test target.
+    """
+    return [_explain(load(folder, {"show_progress": False}), user) for folder in (run, beside) if folder]
+
+
+@torch.no_grad()
+def _explain(experiment: Experiment, user: str) -> Explanation:
+    model, dataset = experiment.model, experiment.test_data._dataset
+    if not hasattr(model, "encoder") or not hasattr(model, "embed"):
+        raise XferError(f"{experiment.config['model']} cannot be explained; RETR, UniSRec and XRETR can.")
+    row = dataset[_row_of(dataset, user)]
+    items = row[model.ITEM_SEQ][:, : int(row[model.ITEM_SEQ_LEN])]  # [1, L]
+    x = model.embed(items)
+    if isinstance(model.encoder, PathwayEncoder):
+        trace = model.encoder.trace(x)
+        routes = torch.cat(trace.routes)
+        last, route = trace.tokens[-1], trace.routes[-1]
+    else:
+        routes, route = items.new_zeros((0, items.shape[1])), None
+        last = model.encoder.layers[:-2](model.encoder.norm(x))
+    attention = model.encoder.layers[-2].weights(last, route)[0, :, -1].mean(dim=0)
+    scores = model.full_sort_predict(row).view(-1)
+    scores[0] = -torch.inf
+    target = int(row[model.ITEM_ID])
+    titles = _titles(experiment)
+    return Explanation(
+        label=f"{experiment.config['model']} on {experiment.config['dataset']}"
+        + ("" if len(routes) else " (plain attention)"),
+        user=user,
+        titles=[titles[item] for item in items[0].tolist()],
+        routes=routes.numpy(),
+        attention=attention.numpy(),
+        target=titles[target],
+        ranked=[titles[item] for item in scores.topk(min(5, len(scores) - 1)).indices.tolist()],
+        rank=int((scores > scores[target]).sum()) + 1,
+    )
+
+
+def _row_of(dataset: TransferDataset, user: str) -> np.ndarray:
+    """The last test row of a user."""
+    tokens = dataset.field2token_id[dataset.uid_field]
+    if user not in tokens:
+        raise XferError(f"The user '{user}' is not in {dataset.dataset_name}{nearest(user, tokens)}")
+    rows = np.flatnonzero(dataset.inter_feat[dataset.uid_field].numpy() == tokens[user])
+    if not len(rows):
+        raise XferError(f"The user '{user}' has too few interactions for a test target. Name another.")
+    return rows[-1:]
+
+
+def _titles(experiment: Experiment) -> list[str]:
+    """What to call each item id: its text, shortened, or its token."""
+    dataset = experiment.dataset
+    names = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
+    for domain in dataset.domains:
+        path = dataset.root / domain / f"{domain}.item"
+        if not path.is_file() or "text" not in read_header(path):
+            continue
+        texts = read_atomic_file(path, ["item_id", "text"]).dropna()
+        prefix = f"{domain}/" if len(dataset.domains) > 1 else ""
+        known = dataset.field2token_id[dataset.iid_field]
+        for token, text in zip(texts["item_id"], texts["text"], strict=True):
+            if prefix + token in known:
+                names[known[prefix + token]] = _short(text)
+    return names
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def draw(explanations: Sequence[Explanation]) -> Figure:
+    """One row an item, oldest on top; one column a block's route, and one a run's attention."""
+    length = len(explanations[0].titles)
+    columns = [
+        (f"route of\nblock {number}", route, "Greys")
+        for explanation in explanations
+        for number, route in enumerate(explanation.routes, start=1)
+    ]
+    columns += [(f"attention,\n{e.label.partition(' on ')[0]}{_kind(e)}", e.attention, "Blues") for e in explanations]
+    figure = Figure(figsize=(5.5 + 0.9 * len(columns), 1.4 + 0.26 * length), layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axis, (name, values, colours) in zip(axes, columns, strict=True):
+        highest = max(float(values.max()), 1e-9)
+        axis.imshow(values[:, None], cmap=colours, vmin=0, vmax=highest, aspect="auto")
+        axis.set_xticks([0], [name], fontsize=8)
+        axis.xaxis.tick_top()
+        axis.tick_params(length=0)
+        axis.set_yticks(range(length), explanations[0].titles, fontsize=8)
+        axis.set_yticks(np.arange(length + 1) - 0.5, minor=True)
+        axis.grid(which="minor", color="white", linewidth=1.5)
+        for value, place in zip(values, range(length), strict=True):
+            if colours == "Blues":
+                axis.text(0, place, f"{value:.2f}", ha="center", va="center", fontsize=7)
+    figure.suptitle(f"User {explanations[0].user}, oldest item on top; next was: {explanations[0].target}", fontsize=9)
+    return figure
+
+
+def _kind(explanation: Explanation) -> str:
+    return "" if len(explanation.routes) else " (plain)"
+
+
+def write(explanations: Sequence[Explanation], path: Path) -> list[Path]:
+    """Writes an HTML page, and the picture beside it as a PNG; returns both paths."""
+    figure = draw(explanations)
+    picture = io.StringIO()
+    figure.savefig(picture, format="svg")
+    rows = "".join(
+        f"<tr><td>{html.escape(e.label)}</td><td>{e.rank:,}</td><td>{html.escape(' · '.join(e.ranked))}</td></tr>"
+        for e in explanations
+    )
+    title = html.escape(f"User {explanations[0].user}")
+    page = (
+        f"<!doctype html><meta charset=utf-8><title>{title}</title>"
+        f"<style>{STYLE}</style>"
+        f"<h1>{title}</h1><p>Held out: {html.escape(explanations[0].target)}</p>"
+        f"<table><tr><th>model<th>rank of the held-out item<th>ranked best</tr>{rows}</table>"
+        f"{picture.getvalue()[picture.getvalue().index('<svg') :]}"
+    )
+    paths = [path.with_suffix(".html"), path.with_suffix(".png")]
+    with replacing(paths[0]) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    with replacing(paths[1]) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return paths
