@@ -134,28 +134,31 @@ def _short(text: str) -> str:
 
 
 def draw(explanations: Sequence[Explanation]) -> Figure:
-    """One row an item, oldest on top; one column a block's route, and one a run's attention."""
+    """One row an item, oldest on top; one column a block's route, and one a run's attention, all on one scale."""
     length = len(explanations[0].titles)
-    columns = [
-        (f"route of\nblock {number}", route, "Greys")
-        for explanation in explanations
-        for number, route in enumerate(explanation.routes, start=1)
-    ]
-    columns += [(f"attention,\n{e.label.partition(' on ')[0]}{_kind(e)}", e.attention, "Blues") for e in explanations]
-    figure = Figure(figsize=(5.5 + 0.9 * len(columns), 1.4 + 0.26 * length), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axis, (name, values, colours) in zip(axes, columns, strict=True):
-        highest = max(float(values.max()), 1e-9)
-        axis.imshow(values[:, None], cmap=colours, vmin=0, vmax=highest, aspect="auto")
-        axis.set_xticks([0], [name], fontsize=8)
-        axis.xaxis.tick_top()
+    routes = [(number, route) for e in explanations for number, route in enumerate(e.routes, start=1)]
+    widths = [1] * len(routes) + [3] * len(explanations)
+    figure = Figure(figsize=(5 + 0.5 * sum(widths), 1.4 + 0.28 * length), layout="constrained")
+    axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for axis, (number, route) in zip(axes, routes, strict=False):
+        kept = np.flatnonzero(route)
+        axis.scatter(np.zeros(len(kept)), kept, s=60, color="#2a4d7c")
+        axis.set(xlabel=f"route,\nblock {number}", xlim=(-1, 1), xticks=[])
+    highest = max(float(e.attention.max()) for e in explanations)
+    for axis, e in zip(axes[len(routes) :], explanations, strict=True):
+        bars = axis.barh(range(length), e.attention, color="#8fb4dc")
+        axis.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+        axis.set(
+            xlabel=f"attention of the last item,\n{e.label.partition(' on ')[0]}{_kind(e)}", xlim=(0, 1.2 * highest)
+        )
+        axis.set(xticks=[])
+    for axis in axes:
+        axis.xaxis.set_label_position("top")
         axis.tick_params(length=0)
-        axis.set_yticks(range(length), explanations[0].titles, fontsize=8)
-        axis.set_yticks(np.arange(length + 1) - 0.5, minor=True)
-        axis.grid(which="minor", color="white", linewidth=1.5)
-        for value, place in zip(values, range(length), strict=True):
-            if colours == "Blues":
-                axis.text(0, place, f"{value:.2f}", ha="center", va="center", fontsize=7)
+        axis.spines[:].set_visible(False)
+        axis.hlines(np.arange(length - 1) + 0.5, *axis.get_xlim(), color="#e6e6e6", linewidth=0.8)
+    axes[0].set_yticks(range(length), explanations[0].titles, fontsize=8)
+    axes[0].set_ylim(length - 0.5, -0.5)
     figure.suptitle(f"User {explanations[0].user}, oldest item on top; next was: {explanations[0].target}", fontsize=9)
     return figure
 
