@@ -1,4 +1,4 @@
-"""The command line: ``recbole-xfer run|pretrain|adapt|compare|tune|explain|prepare|encode|demo``.
+"""The command line: ``recbole-xfer run|pretrain|adapt|compare|evaluate|tune|explain|prepare|encode|demo``.
 
 Every key of the configuration is an option, ``--key=value``. Values are read as yaml and never evaluated.
 """
@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml"
     )
     compare.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
+    evaluate = add("evaluate", _evaluate, "measure finished runs of one target again, such as with --mask_history=True")
+    evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="what the runs left")
+    evaluate.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
     tune = add("tune", _tune, "search the best configuration on the validation split with Ray Tune")
     tune.add_argument(
         "--space", type=Path, metavar="FILE", help="yaml of key: values, or RecBole's hyper file; see docs"
@@ -171,6 +174,12 @@ def _compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import compare
 
     print_comparison(compare(options.file, keys), options.result)
+
+
+def _evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.quick_start import evaluate
+
+    print_comparison(evaluate(options.folders, keys), options.result)
 
 
 def print_comparison(comparison: Any, result_file: Path | None) -> None:

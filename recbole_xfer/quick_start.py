@@ -165,20 +165,21 @@ def train_and_evaluate(
     earlier = artifacts.load_result(folder) if reuse and config["resume"] else None
     if earlier:
         logger.info(f"{label(config)} on {config['dataset']}: taken from {folder}, which an equal run left.")
-        experiment.trainer.best_epoch = earlier["best_epoch"]
-        return measure(experiment, earlier["valid"], earlier["seconds"])
+        return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
     with logging_to(folder):
         logger.info(f"Training {label(config)} on {config['dataset']} ({describe(experiment)})")
         started = time.time()
         _, valid = fit(experiment, on_epoch)
-        return measure(experiment, valid, time.time() - started)
+        result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
+        artifacts.save_result(folder, result.as_dict())
+    return result
 
 
-def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float) -> Result:
-    """Evaluates the best epoch on the test split and leaves ``result.json``: the run is finished."""
+def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float, best_epoch: int) -> Result:
+    """Evaluates the best epoch, whose validation is given, on the test split."""
     config, trainer = experiment.config, experiment.trainer
     test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
-    result = Result(
+    return Result(
         model=config["model"],
         dataset=config["dataset"],
         source=config["source"],
@@ -189,15 +190,13 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         valid={name: float(value) for name, value in (valid or {}).items()},
         test={name: float(value) for name, value in test.items()},
         rows=len(experiment.test_data._dataset),
-        best_epoch=trainer.best_epoch,
+        best_epoch=best_epoch,
         seconds=round(seconds, 1),
         folder=str(experiment.folder),
         valid_score=float((valid or {}).get(config["valid_metric"].lower(), 0.0)),
         cutoff=cutoff(config["topk"]),
         by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
     )
-    artifacts.save_result(experiment.folder, result.as_dict())
-    return result
 
 
 def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run") -> Experiment:
@@ -254,6 +253,26 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     experiment.trainer._load_weights(artifacts.load_weights(folder))
     experiment.model.eval()
     return experiment
+
+
+def evaluate(folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None) -> Comparison:
+    """Finished runs of one target on its test split once more, under other keys of evaluation; nothing is written.
+
+    Args:
+        folders: what the runs left.
+        overrides: such as ``mask_history``, ``topk``, ``metrics`` or ``eval_args``.
+
+    Raises:
+        XferError: if a folder holds no finished run, or the runs are not of one target and protocol.
+    """
+    results = []
+    for folder in map(Path, folders):
+        earlier = artifacts.load_result(folder)
+        if not earlier or "test" not in earlier:
+            raise XferError(f"{folder} holds no finished run.")
+        experiment = load(folder, overrides)
+        results.append(measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"]))
+    return Comparison(results)
 
 
 def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:

@@ -256,9 +256,10 @@ def measure_best(search: Search) -> Result:
     """The best trial's saved model on the test split."""
     best, config = search.best, search.config
     experiment = load(best.folder, {key: config[key] for key in ("show_progress", "gpu_id")})
-    experiment.trainer.best_epoch = best.best_epoch
     with logging_to(experiment.folder):
-        return measure(experiment, best.valid, best.seconds)
+        result = measure(experiment, best.valid, best.seconds, best.best_epoch)
+    artifacts.save_result(experiment.folder, result.as_dict())
+    return result
 
 
 def run_trials(search: Search, configurations: list[dict[str, Any]]) -> None:

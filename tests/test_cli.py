@@ -9,6 +9,7 @@ import pytest
 
 from recbole_xfer import quick_start
 from recbole_xfer.cli import main
+from recbole_xfer.quick_start import run
 from tests.data import settings, write_small
 
 
@@ -64,6 +65,25 @@ def test_compare_prints_a_table_and_a_verdict_and_trains_nothing_twice(
     assert json.loads((in_tmp_path / "again.json").read_text()) == table
     assert main(["compare", str(plan), "--result=one.json", "--seeds=[2]"]) == 0
     assert json.loads((in_tmp_path / "one.json").read_text())["runs"] == table["runs"][1::2]
+
+
+def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    folders = [
+        run(model, "Small", overrides=settings(in_tmp_path, model) | {"seed": seed}).folder
+        for model in ("SASRec", "Pop")
+        for seed in (1, 2)
+    ]
+    before = {folder: (Path(folder) / "result.json").read_bytes() for folder in folders}
+    assert main(["evaluate", *folders, "--mask_history=True", "--topk=[3]", "--result=table.json"]) == 0
+    table = json.loads((in_tmp_path / "table.json").read_text())
+    assert "earlier items left out" in table["measured"] and "seeds 1, 2" in table["measured"]
+    assert set(table["summary"]["SASRec"]) == {"recall@3", "ndcg@3"}
+    assert {folder: (Path(folder) / "result.json").read_bytes() for folder in folders} == before
+    again = quick_start.evaluate(folders[:1]).results[0]
+    assert json.loads(before[folders[0]]) == again.as_dict()
+    assert main(["evaluate", str(in_tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
 
 
 def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
