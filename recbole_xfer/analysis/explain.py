@@ -35,7 +35,7 @@ class Explanation:
     """One user of a run.
 
     Attributes:
-        label: of the run, such as ``RETR on Pantry``.
+        label: of the run, such as ``RETR`` or ``RETR (plain attention)``.
         titles: of the history's L items, oldest first; the item's token where it has no text.
         routes: 1 where a block keeps an item on the pathway, [blocks, L]; no rows without a pathway.
         attention: how much the last item attends to each in the last block, mean over heads, [L].
@@ -73,7 +73,7 @@ def _explain(experiment: Experiment, user: str) -> Explanation:
     model, dataset = experiment.model, experiment.test_data._dataset
     if not hasattr(model, "encoder") or not hasattr(model, "embed"):
         raise XferError(f"{experiment.config['model']} cannot be explained; RETR, UniSRec and XRETR can.")
-    row = dataset[_row_of(dataset, user)]
+    row = dataset[_row_of(dataset, user)].to(experiment.config["device"])
     items = row[model.ITEM_SEQ][:, : int(row[model.ITEM_SEQ_LEN])]  # [1, L]
     x = model.embed(items)
     if isinstance(model.encoder, PathwayEncoder):
@@ -89,12 +89,11 @@ def _explain(experiment: Experiment, user: str) -> Explanation:
     target = int(row[model.ITEM_ID])
     titles = _titles(experiment)
     return Explanation(
-        label=f"{experiment.config['model']} on {experiment.config['dataset']}"
-        + ("" if len(routes) else " (plain attention)"),
+        label=experiment.config["model"] + ("" if len(routes) else " (plain attention)"),
         user=user,
         titles=[titles[item] for item in items[0].tolist()],
-        routes=routes.numpy(),
-        attention=attention.numpy(),
+        routes=routes.cpu().numpy(),
+        attention=attention.cpu().numpy(),
         target=titles[target],
         ranked=[titles[item] for item in scores.topk(min(5, len(scores) - 1)).indices.tolist()],
         rank=int((scores > scores[target]).sum()) + 1,
@@ -148,10 +147,7 @@ def draw(explanations: Sequence[Explanation]) -> Figure:
     for axis, e in zip(axes[len(routes) :], explanations, strict=True):
         bars = axis.barh(range(length), e.attention, color="#8fb4dc")
         axis.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
-        axis.set(
-            xlabel=f"attention of the last item,\n{e.label.partition(' on ')[0]}{_kind(e)}", xlim=(0, 1.2 * highest)
-        )
-        axis.set(xticks=[])
+        axis.set(xlabel=f"attention of the last item,\n{e.label}", xlim=(0, 1.2 * highest), xticks=[])
     for axis in axes:
         axis.xaxis.set_label_position("top")
         axis.tick_params(length=0)
@@ -161,10 +157,6 @@ def draw(explanations: Sequence[Explanation]) -> Figure:
     axes[0].set_ylim(length - 0.5, -0.5)
     figure.suptitle(f"User {explanations[0].user}, oldest item on top; next was: {explanations[0].target}", fontsize=9)
     return figure
-
-
-def _kind(explanation: Explanation) -> str:
-    return "" if len(explanation.routes) else " (plain)"
 
 
 def write(explanations: Sequence[Explanation], path: Path) -> list[Path]:
