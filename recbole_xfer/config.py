@@ -47,6 +47,11 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def parse_values(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keys with their values, those that are text parsed."""
+    return {key: parse_value(value) if isinstance(value, str) else value for key, value in (given or {}).items()}
+
+
 def read_yaml_file(path: Path) -> dict[str, Any]:
     """A user's yaml file of keys and values.
 
@@ -129,7 +134,7 @@ class XferConfig(Config):
         return values
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
-        return {key: parse_value(v) if isinstance(v, str) else v for key, v in (config_dict or {}).items()}
+        return parse_values(config_dict)
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # cli.py reads the command line

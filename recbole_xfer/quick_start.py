@@ -17,7 +17,7 @@ from recbole.utils import get_model, init_seed
 from torch.nn import functional as F
 
 from recbole_xfer import __version__
-from recbole_xfer.config import XferConfig, nearest, parse_value, read_yaml_file
+from recbole_xfer.config import XferConfig, nearest, parse_values, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
@@ -347,8 +347,7 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
             rows; ``source`` is used by the rows that are adapted.
         overrides: keys for all rows, which win over those of the file.
     """
-    given = {key: parse_value(value) if isinstance(value, str) else value for key, value in (overrides or {}).items()}
-    plan = {**load_plan(Path(file)), **given}
+    plan = {**load_plan(Path(file)), **parse_values(overrides)}
     rows, seeds, source = plan.pop("rows"), plan.pop("seeds", [2020]), plan.pop("source", None)
     results = []
     for number, row in enumerate(rows, start=1):

@@ -41,7 +41,7 @@ def rows_of(dataset: object) -> dict[str, np.ndarray]:
 def test_rows_equal_recboles(tmp_path: Path, keys: dict) -> None:
     """The same users, targets and histories in the same parts, for every split and filter of RecBole's."""
     write_small(tmp_path)
-    compare_rows(tmp_path, keys)
+    assert_rows_equal_recboles(tmp_path, keys)
 
 
 def test_rows_of_a_split_by_time_equal_recboles(tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_rows_of_a_split_by_time_equal_recboles(tmp_path: Path) -> None:
     frame["timestamp:float"] -= 1.4e9  # RecBole sorts by float32, to which these would be equal otherwise
     frame.to_csv(folder / "Small.inter", sep="\t", index=False)
     split = {"split": {"RS": [0.7, 0.1, 0.2]}, "order": "TO", "group_by": None, "mode": "full"}
-    compare_rows(tmp_path, {"eval_args": split})
+    assert_rows_equal_recboles(tmp_path, {"eval_args": split})
 
 
-def compare_rows(tmp_path: Path, keys: dict) -> None:
+def assert_rows_equal_recboles(tmp_path: Path, keys: dict) -> None:
     ours = TransferDataset(config(tmp_path, "SASRec", **keys)).build()
     theirs_config = Config("SASRec", "Small", config_dict={**settings(tmp_path, "SASRec"), **RECBOLE_KEYS, **keys})
     theirs = create_dataset(theirs_config).build()
