@@ -45,6 +45,12 @@ def test_pop_counts_an_item_as_often_as_a_batch_has_it() -> None:
     assert model.max_cnt.tolist() == [2]
 
 
+def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
+    import recbole.model.sequential_recommender  # noqa: F401
+
+    assert not torch.is_anomaly_enabled()
+
+
 def test_applying_again_changes_nothing() -> None:
     import recbole.quick_start.quick_start as quick_start
 

@@ -66,11 +66,12 @@ class ExpertProjection(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         """Vectors [N, D] to transformed embeddings z [N, d]."""
-        projected = (self.dropout(v) @ self.weight).unflatten(1, (self.heads, -1))  # [N, n_h, d]
-        projected = projected + self._shift()
+        projected = self.dropout(v) @ self.weight  # [N, n_h * d]
         if not self.mixture:
-            return projected.squeeze(1)
-        return torch.einsum("nh,nhd->nd", self._route(v).to(projected.dtype), projected)  # Eq. 6
+            return projected + self._shift()
+        route = self._route(v).to(projected.dtype)
+        mixed = torch.einsum("nh,nhd->nd", route, projected.unflatten(1, (self.heads, -1)))  # Eq. 6
+        return mixed + route @ self._shift()  # the shifts of all heads are mixed without a copy for each item
 
     def _shift(self) -> Tensor:
         """What the shift parameters add behind the projection, [n_h, d]; -b_k W_k in Eq. 4."""
