@@ -206,24 +206,7 @@ def test_without_the_pathway_it_is_recboles_sasrec(tmp_path: Path) -> None:
     write_small(tmp_path)
     theirs = build(config(tmp_path, "SASRec"))
     ours = build(config(tmp_path, "RETR", pathway=False, loss_type="CE", n_heads=2))
-    weights = theirs.model.state_dict()
-    encoder = ours.model.encoder
-    with torch.no_grad():
-        ours.model.item_embedding.weight.copy_(weights["item_embedding.weight"])
-        ours.model.position_embedding.weight.copy_(weights["position_embedding.weight"])
-        for layer in range(2):
-            attention, forward = encoder.layers[2 * layer], encoder.layers[2 * layer + 1]
-            names = {
-                attention.out: "multi_head_attention.dense", attention.norm: "multi_head_attention.LayerNorm",
-                forward.first: "feed_forward.dense_1", forward.second: "feed_forward.dense_2",
-                forward.norm: "feed_forward.LayerNorm",
-            }  # fmt: skip
-            prefix = f"trm_encoder.layer.{layer}"
-            for part in ("weight", "bias"):
-                thirds = [weights[f"{prefix}.multi_head_attention.{name}.{part}"] for name in ("query", "key", "value")]
-                getattr(attention.query_key_value, part).copy_(torch.cat(thirds))
-                for module, name in names.items():
-                    getattr(module, part).copy_(weights[f"{prefix}.{name}.{part}"])
+    ours.model.load_sasrec(theirs.model.state_dict())
     rows = theirs.test_data._dataset[np.arange(len(theirs.test_data._dataset))]
     scores = [made.model.eval().full_sort_predict(rows) for made in (theirs, ours)]
     assert torch.allclose(scores[0].view(scores[1].shape), scores[1], atol=1e-5)

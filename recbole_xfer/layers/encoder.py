@@ -6,7 +6,7 @@ Symbols in comments: B windows, L positions, d width, h heads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -92,6 +92,25 @@ class CausalEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embedded windows, positions added, to hidden states: [B, L, d] to [B, L, d]."""
         return self.layers(self.dropout(self.norm(x)))
+
+    @torch.no_grad()
+    def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes the parameters of RecBole's SASRec of the same sizes, under its names."""
+        self._load(self.norm, weights, "LayerNorm")
+        layers: list[Any] = list(self.layers)
+        for number, (attention, feed_forward) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+            attends, feeds = (f"trm_encoder.layer.{number}.{part}" for part in ("multi_head_attention", "feed_forward"))
+            self._load(attention.query_key_value, weights, *(f"{attends}.{part}" for part in ("query", "key", "value")))
+            self._load(attention.out, weights, f"{attends}.dense")
+            self._load(attention.norm, weights, f"{attends}.LayerNorm")
+            self._load(feed_forward.first, weights, f"{feeds}.dense_1")
+            self._load(feed_forward.second, weights, f"{feeds}.dense_2")
+            self._load(feed_forward.norm, weights, f"{feeds}.LayerNorm")
+
+    @staticmethod
+    def _load(layer: Any, weights: Mapping[str, Tensor], *names: str) -> None:
+        for part in ("weight", "bias"):
+            getattr(layer, part).copy_(torch.cat([weights[f"{name}.{part}"] for name in names]))
 
 
 ROWS = 256

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+TILE = {"cpu": 2**20, "cuda": 2**26}
+"""Logits that are held at a time, by kind of device: on a CPU they stay in its cache."""
+FEWEST_ROWS = 64
+"""Targets of a tile where the catalogue is so large that a tile outgrows the cache; fewer would starve the product."""
 
-def cosine_cross_entropy(
-    users: Tensor, items: Tensor, target: Tensor, temperature: float, excluded: Tensor | None = None
-) -> Tensor:
-    """Mean over targets of -log softmax(cos(user, item) / temperature) at the target.
+
+def item_cross_entropy(users: Tensor, items: Tensor, target: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """Mean over targets of -log softmax(user . item) at the target; the logits are never whole in memory.
 
     Args:
         users: [T, d].
@@ -25,10 +28,49 @@ def cosine_cross_entropy(
         target: index of each user's own candidate, [T].
         excluded: candidates that are no negatives for a user, bool [T, C]; never the target itself.
     """
-    logits = F.normalize(users, dim=-1) @ F.normalize(items, dim=-1).T / temperature  # [T, C]
-    if excluded is not None:
-        logits = logits.masked_fill(excluded, -torch.inf)
-    return F.cross_entropy(precise(logits), target)
+    return _ItemCrossEntropy.apply(users, items, target, excluded)
+
+
+def cosine_cross_entropy(
+    users: Tensor, items: Tensor, target: Tensor, temperature: float, excluded: Tensor | None = None
+) -> Tensor:
+    """:func:`item_cross_entropy` of cos(user, item) / temperature."""
+    return item_cross_entropy(F.normalize(users, dim=-1) / temperature, F.normalize(items, dim=-1), target, excluded)
+
+
+class _ItemCrossEntropy(torch.autograd.Function):
+    """Computes the gradient along with the loss, tile by tile, while the logits of a tile lie in the cache.
+
+    Written with PyTorch's own operations the logits would travel to memory and back some six times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, excluded: Tensor | None) -> Tensor:
+        kind = users.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else users.dtype
+        table = items.to(dtype)
+        size = max(FEWEST_ROWS, TILE.get(kind, TILE["cuda"]) // len(items))
+        losses, users_gradient, items_gradient = [], [], precise(torch.zeros_like(items))
+        for rows in torch.arange(len(users), device=users.device).split(size):
+            user, own = users[rows].to(dtype), (torch.arange(len(rows), device=rows.device), target[rows])
+            logits = precise(user @ table.T)
+            if excluded is not None:
+                logits.masked_fill_(excluded[rows], -torch.inf)
+            gradient = logits.softmax(dim=1)
+            # log of the sum of exponents, by the largest term; a target's own probability may be too small a number
+            losses.append(logits.amax(dim=1) - gradient.amax(dim=1).log() - logits[own])
+            gradient[own] -= 1
+            gradient = gradient.to(dtype)
+            users_gradient.append(gradient @ table)
+            items_gradient += gradient.T @ user
+        ctx.save_for_backward(torch.cat(users_gradient).to(users.dtype), items_gradient.to(items.dtype))
+        return torch.cat(losses).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> Any:
+        users_gradient, items_gradient = ctx.saved_tensors
+        share = gradient[0] / len(users_gradient)
+        return users_gradient * share, items_gradient * share, None, None
 
 
 def chunked_cosine_cross_entropy(

@@ -5,6 +5,7 @@ Symbols in comments: B windows, L positions, T targets, d width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.layers.encoder import CausalEncoder, last_states
-from recbole_xfer.layers.losses import precise
+from recbole_xfer.layers.losses import item_cross_entropy, precise
 from recbole_xfer.layers.pathway import PathwayEncoder
 
 
@@ -44,6 +45,13 @@ class RETR(SequentialRecommender):
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
+    @torch.no_grad()
+    def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes the parameters of RecBole's SASRec of the same sizes; routers keep theirs."""
+        self.item_embedding.weight.copy_(weights["item_embedding.weight"])
+        self.position_embedding.weight.copy_(weights["position_embedding.weight"])
+        self.encoder.load_sasrec(weights)
+
     def embed(self, items: Tensor) -> Tensor:
         """X_s = E_s + P_s: items [B, L] to [B, L, d]."""
         return self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]]
@@ -54,8 +62,7 @@ class RETR(SequentialRecommender):
         real = targets > 0
         users = self.encoder(self.embed(items))[real]  # [T, d]
         if self.loss_type == "CE":
-            logits = users @ self.item_embedding.weight[1:].T  # [T, items]
-            return F.cross_entropy(precise(logits), targets[real] - 1)
+            return item_cross_entropy(users, self.item_embedding.weight[1:], targets[real] - 1)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
         return -F.logsigmoid(precise((users * ahead).sum(dim=-1))).mean()
 
