@@ -100,6 +100,14 @@ def test_both_tasks_equal_their_equations(tmp_path: Path, monkeypatch: pytest.Mo
     assert abs(float(weighted.detach()) - 0.3 * contrast) < TOLERANCE
 
 
+def test_a_step_passes_its_windows_once_plain_and_once_augmented(tmp_path: Path) -> None:
+    model, batch = small(tmp_path, contrast_weight=0.3)
+    passes: list[int] = []
+    model.encoder.register_forward_hook(lambda *_: passes.append(1))
+    model.train().calculate_loss(batch)
+    assert len(passes) == 2
+
+
 def without_first(items: torch.Tensor) -> torch.Tensor:
     """Windows without their first item, where they have another."""
     several = items[:, 1:2] > 0

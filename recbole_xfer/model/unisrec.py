@@ -67,10 +67,10 @@ class UniSRec(FeatureRecommender):
         return (loss, self.contrast_weight * self._sequence_loss(step)) if self.contrast_weight else loss
 
     def _sequence_loss(self, step: Step) -> Tensor:
-        """Finds each window's own augmented form among those of the batch."""
-        whole, augmented = (
-            self._last_states(items, step) for items in (step.items, drop_items(step.items, self.item_drop))
-        )
+        """Finds each window's own augmented form among those of the batch; the step has passed the windows already."""
+        ends = (step.targets > 0).sum(dim=1).cumsum(dim=0) - 1  # a window's last item always has a target
+        whole = step.users[ends]
+        augmented = self._last_states(drop_items(step.items, self.item_drop), step)
         return cosine_cross_entropy(whole, augmented, torch.arange(len(whole), device=whole.device), self.temperature)
 
     def _last_states(self, items: Tensor, step: Step) -> Tensor:
