@@ -11,11 +11,14 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_xfer.errors import XferError
+from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.model import unisrec
 from recbole_xfer.model.unisrec import UniSRec, drop_items
-from recbole_xfer.quick_start import Experiment, build, run
-from tests.contract import CausalContract
+from recbole_xfer.quick_start import Experiment, build, load, pretrain, run
+from recbole_xfer.trainer import artifacts
+from tests.contract import CausalContract, ModelContract
 from tests.data import config, settings, write_small
 from tests.reference import ant, sasrec
 from tests.reference import unisrec as reference
@@ -27,12 +30,21 @@ class TestContract(CausalContract):
     model = "UniSRec"
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode_users(experiment.model.catalogue()[items])
+        return experiment.model.encode_users(experiment.model.catalogue()[items], items > 0)
 
 
 class TestContractOfXRETR(TestContract):
     model = "XRETR"
     keys = {"negatives": "in_batch", "contrast_weight": 0.1}
+
+
+class TestContractOfXSASRec(TestContract):
+    model = "XSASRec"
+
+
+class TestContractOfXLightSANs(ModelContract):
+    model = "XLightSANs"
+    keys = {"contrast_weight": 0.1}
 
 
 def small(root: Path, model: str = "UniSRec", **keys: Any) -> tuple[UniSRec, Interaction]:
@@ -139,15 +151,68 @@ def test_finetuning_trains_the_adaptor_and_item_embeddings_alone(tmp_path: Path)
         assert trained == {"adaptor"} | ({"item_embedding"} if keys else set())
 
 
-def test_xretr_has_retrs_encoder_and_takes_it_to_the_target(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "encoder"), [("XSASRec", CausalEncoder), ("XRETR", PathwayEncoder), ("XLightSANs", LightEncoder)]
+)
+def test_x_models_take_their_backbone_to_the_target_and_leave_it(tmp_path: Path, model: str, encoder: type) -> None:
+    """Pre-trained without item embeddings, which the target adds; encoder and positions are as they were."""
     write_small(tmp_path)
     write_small(tmp_path, "A", seed=1)
-    keys = {**settings(tmp_path, "XRETR"), "pretrain_epochs": 1, "source": "A", "adaptation": "finetune"}
-    assert run("XRETR", "Small", overrides=keys).label == "XRETR (finetune)"
-    model, _ = small(tmp_path, "XRETR")
-    assert isinstance(model.encoder, PathwayEncoder)
-    assert model.item_embedding is not None
-    assert not isinstance(small(tmp_path)[0].encoder, PathwayEncoder)
+    keys = {**settings(tmp_path, model), "pretrain_epochs": 1}
+    pretrained = pretrain(model, "A", overrides=keys)
+    result = run(model, "Small", overrides={**keys, "pretrained": str(pretrained), "adaptation": "finetune"})
+    assert result.label == f"{model} (finetune)"
+    before, after = (artifacts.load_weights(Path(folder)) for folder in (pretrained, result.folder))
+    assert after.keys() - before.keys() == {"item_embedding.weight"}
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) == name.startswith(("encoder.", "position_embedding.")), name
+    assert type(load(result.folder).model.encoder) is encoder
+
+
+def test_lightsans_rows_end_in_one_target_and_hold_nothing_behind_it(tmp_path: Path) -> None:
+    """They are RecBole's rows of the training part, so that its look ahead never reaches a target."""
+    write_small(tmp_path)
+    experiment = build(config(tmp_path, "XLightSANs"))
+    train = experiment.train_data._dataset
+    pairs = []
+    for batch in experiment.trainer._windowed(experiment.train_data):
+        items, targets = batch["item_id_list"], batch["target_list"]
+        assert torch.equal((targets > 0).sum(dim=1), torch.ones(len(items), dtype=torch.long))
+        ends = (items > 0).sum(dim=1) - 1
+        assert (targets[torch.arange(len(items)), ends] > 0).all()
+        pairs += zip(batch["user_id"].tolist(), histories(items), targets.sum(dim=1).tolist(), strict=True)
+    rows = train[np.arange(len(train))]
+    expected = zip(rows["user_id"].tolist(), histories(rows["item_id_list"]), rows["item_id"].tolist(), strict=True)
+    assert sorted(pairs) == sorted(expected)
+
+
+def histories(items: torch.Tensor) -> list[list[int]]:
+    return [row[row > 0].tolist() for row in items]
+
+
+def test_lightsans_is_not_trained_where_it_would_see_its_targets(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="train_rows=prefixes"):
+        build(config(tmp_path, "XLightSANs", train_rows="windows"))
+
+
+def test_lightsans_encoder_is_recboles(tmp_path: Path) -> None:
+    """On windows without padding, with the same parameters; and padding and other windows change nothing."""
+    model, _ = small(tmp_path, "XLightSANs", MAX_ITEM_LIST_LENGTH=6, item_embedding=False)
+    theirs = build(config(tmp_path, "LightSANs", MAX_ITEM_LIST_LENGTH=6, k_interests=10)).model.double().eval()
+    theirs.trm_encoder.load_state_dict(model.encoder.encoder.state_dict())
+    theirs.LayerNorm.load_state_dict(model.encoder.norm.state_dict())
+    theirs.position_embedding.load_state_dict(model.position_embedding.state_dict())
+    theirs.item_embedding = torch.nn.Embedding.from_pretrained(model.catalogue(), padding_idx=0)
+    items = torch.randint(1, model.n_items, (5, 6))
+    states = model.encode_users(model.catalogue()[items], items > 0)
+    assert torch.allclose(states[:, -1], theirs(items, torch.full((5,), 6)))
+    padded = items.clone()
+    padded[1, 4:], padded[3, 2:] = 0, 0
+    among_others = model.encode_users(model.catalogue()[padded], padded > 0)
+    alone = model.encode_users(model.catalogue()[padded[1:2, :4]], padded[1:2, :4] > 0)
+    assert torch.allclose(among_others[1, :4], alone[0])
+    assert torch.allclose(among_others[[0, 2, 4]], states[[0, 2, 4]])
 
 
 def test_a_target_without_texts(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Symbols in comments: B windows, L positions, T targets, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.data.interaction import Interaction
@@ -27,6 +27,8 @@ class RETR(SequentialRecommender):
 
     Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size.
     """
+
+    reads_windows: ClassVar = True
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)

@@ -1,5 +1,5 @@
-"""UniSRec: universal sequence representations from item texts (Hou et al., KDD 2022), and X-RETR, which is UniSRec with
-RETR's encoder (section 4.2 of RETR).
+"""UniSRec: universal sequence representations from item texts (Hou et al., KDD 2022), and the X- models of RETR's
+section 4.2, which are pre-trained as UniSRec is, each with an encoder of its own.
 
 Symbols in comments: N items, B windows, L positions, d width.
 """
@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import torch
 from recbole.data.interaction import Interaction
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.layers.projection import ExpertProjection
@@ -35,6 +36,7 @@ class UniSRec(FeatureRecommender):
 
     kept: ClassVar = {"finetune": ("adaptor.", *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
+    encoder_class: ClassVar[type[nn.Module]] = CausalEncoder
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -49,7 +51,7 @@ class UniSRec(FeatureRecommender):
             whiten=True,
             dropout=config["projection_dropout"],
         )
-        self.encoder = PathwayEncoder(config) if config["pathway"] else CausalEncoder(config)
+        self.encoder = type(self).encoder_class(config)
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Texts through parametric whitening and the mixture of experts, [N, d]; an item without text has none."""
@@ -75,12 +77,39 @@ class UniSRec(FeatureRecommender):
 
     def _last_states(self, items: Tensor, step: Step) -> Tensor:
         """State at the last item of each window, [B, d]."""
-        states = self.encode_users(self.look_up(items, step.row, step.table))
+        states = self.encode_users(self.look_up(items, step.row, step.table), items > 0)
         return states[torch.arange(len(items), device=items.device), (items > 0).sum(dim=1) - 1]
 
 
-class XRETR(UniSRec):
-    """UniSRec with RETR's encoder; on the target, item embeddings are added and the backbone is frozen."""
+class XSASRec(UniSRec):
+    """X-SASRec: UniSRec's own encoder. On the target, item embeddings are added and the backbone is frozen."""
+
+
+class XRETR(XSASRec):
+    """X-RETR: RETR's encoder."""
+
+    encoder_class: ClassVar[type[nn.Module]] = PathwayEncoder
+
+
+class XLightSANs(XSASRec):
+    """X-LightSANs: LightSANs' encoder, to which positions come apart from the items.
+
+    It is bidirectional, so it is trained on prefixes, at the last position of each.
+
+    Raises:
+        XferError: if it were to be trained at all positions, where it would see what it is to predict.
+    """
+
+    encoder_class: ClassVar[type[nn.Module]] = LightEncoder
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        if config["train_rows"] != "prefixes":
+            raise XferError("XLightSANs looks ahead, so its training rows must end at the target: train_rows=prefixes.")
+
+    def encode_users(self, embedded: Tensor, real: Tensor) -> Tensor:
+        """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
+        return self.encoder(embedded, self.position_embedding.weight[: embedded.shape[1]], real)
 
 
 def drop_items(items: Tensor, ratio: float) -> Tensor:
