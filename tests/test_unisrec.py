@@ -10,6 +10,7 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.light import LightEncoder
@@ -62,7 +63,8 @@ def numpy(tensor: torch.Tensor) -> sasrec.Array:
     return tensor.detach().double().numpy()
 
 
-def reference_items(model: UniSRec) -> sasrec.Array:
+def reference_items(model: UniSRec, vectors: torch.Tensor | None = None) -> sasrec.Array:
+    vectors = model.features.text if vectors is None else vectors
     layer = model.adaptor
     parameters = {
         "b": numpy(layer.shift),
@@ -73,7 +75,7 @@ def reference_items(model: UniSRec) -> sasrec.Array:
     rows = [np.zeros(model.width)]
     for item in range(1, model.n_items):
         present = bool(model.features.text_present[item])
-        rows.append(ant.text_or_image_vector(numpy(model.features.text[item]) if present else None, parameters))
+        rows.append(ant.text_or_image_vector(numpy(vectors[item]) if present else None, parameters))
     return np.stack(rows)
 
 
@@ -118,6 +120,69 @@ def test_a_step_passes_its_windows_once_plain_and_once_augmented(tmp_path: Path)
     model.encoder.register_forward_hook(lambda *_: passes.append(1))
     model.train().calculate_loss(batch)
     assert len(passes) == 2
+
+
+def write_word_drop(root: Path, name: str = "Small", encoder: str = "test text") -> None:
+    """Vectors of texts without some words, for all items but the first five."""
+    rng = np.random.default_rng(5)
+    ids = [f"i{number}" for number in range(5, 25)]
+    vectors = rng.normal(size=(20, 12)).astype(np.float32)
+    write_vectors(root / name / f"{name}.word_drop.parquet", ids, vectors, encoder=encoder, source="random")
+
+
+def test_word_drop_equals_its_equation(tmp_path: Path) -> None:
+    """An item without a shortened text keeps its own."""
+    write_small(tmp_path)
+    write_word_drop(tmp_path)
+    model, batch = small(tmp_path, contrast_weight=0.3, augmentation=["word_drop"])
+    assert 0 < model.features.word_drop_present.sum() < model.n_items - 1
+    vectors = torch.where(model.features.word_drop_present[:, None], model.features.word_drop, model.features.text)
+    tables = (reference_items(model), reference_items(model, vectors))
+    ends = [np.stack([states[-1] for states in reference_states(model, items, batch)]) for items in tables]
+    assert not np.allclose(*ends)
+    _, weighted = model.calculate_loss(batch)
+    assert abs(float(weighted.detach()) - 0.3 * reference.sequence_sequence_loss(*ends, 0.07)) < TOLERANCE
+
+
+def test_each_sequence_loses_items_or_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    write_word_drop(tmp_path)
+    model, batch = small(tmp_path, contrast_weight=0.3)
+    assert model.word_drop_share == 0.1
+    monkeypatch.setattr(unisrec, "drop_items", lambda items, ratio: without_first(items))
+    step, ends = model.encode_step(batch), {}
+    for share in (0.0, 1.0, 0.3):
+        model.word_drop_share = share
+        ends[share] = torch.stack([model._augmented(step) for _ in range(60)])
+    different = (ends[0.0] != ends[1.0]).any(dim=-1)
+    lost_items, lost_words = ((ends[0.3] - ends[share]).abs().amax(dim=-1) < TOLERANCE for share in (0.0, 1.0))
+    assert (lost_items | lost_words).all()
+    assert 0.2 < lost_words[different].double().mean() < 0.4
+    assert (lost_words.any(dim=1) & ~lost_words.all(dim=1)).any()  # drawn by sequence, not by batch
+
+
+def test_word_drop_is_used_where_its_vectors_are(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    assert small(tmp_path, contrast_weight=0.3)[0].word_drop_share == 0
+    with pytest.raises(XferError, match="Make them with `recbole-xfer encode --dataset=Small --drop_words=0.2`"):
+        small(tmp_path, contrast_weight=0.3, augmentation=["item_drop", "word_drop"])
+    small(tmp_path, augmentation=["word_drop"])  # without that task there is nothing to augment
+    with pytest.raises(XferError, match="must be a list of item_drop and word_drop"):
+        small(tmp_path, contrast_weight=0.3, augmentation=["crop"])
+    write_word_drop(tmp_path, encoder="another")
+    with pytest.raises(XferError, match="Make both with one encoder"):
+        small(tmp_path, contrast_weight=0.3)
+
+
+def test_pre_training_with_word_drop_in_every_domain(tmp_path: Path) -> None:
+    for seed, name in enumerate("AB"):
+        write_small(tmp_path, name, seed=seed)
+        write_word_drop(tmp_path, name)
+    keys = {**settings(tmp_path, "UniSRec"), "pretrain_epochs": 1, "pretrain_contrast_weight": 0.1}
+    folders = {pretrain("UniSRec", "A+B", overrides=keys)}
+    (tmp_path / "B" / "B.word_drop.parquet").unlink()
+    folders.add(pretrain("UniSRec", "A+B", overrides=keys))
+    assert len(folders) == 2  # other data, another run
 
 
 def without_first(items: torch.Tensor) -> torch.Tensor:

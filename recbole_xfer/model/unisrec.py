@@ -13,6 +13,8 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.data.features import word_drop_command
+from recbole_xfer.data.vectors import WORD_DROP
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.light import LightEncoder
@@ -21,6 +23,7 @@ from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.layers.projection import ExpertProjection
 from recbole_xfer.model.base import FeatureRecommender, Step
 
+AUGMENTATIONS = ("item_drop", WORD_DROP)
 BACKBONE = ("encoder.", "position_embedding.")
 
 
@@ -30,8 +33,11 @@ class UniSRec(FeatureRecommender):
     ``--adaptation=finetune`` keeps everything and trains the adaptor alone: the paper's inductive setting. With
     ``--item_embedding=True`` an embedding of each item is added and trained: the transductive setting.
 
-    Deviation: sequences are augmented by dropping items, not also words. Deviation: the sequence-item task is trained
-    at all positions, and what stands in a user's own window is no negative.
+    Sequences are augmented by item drop, and by word drop where the vectors of texts without some of their words are
+    there (``recbole-xfer encode --drop_words``); each sequence by one of the two.
+
+    Deviation: the sequence-item task is trained at all positions, and what stands in a user's own window is no
+    negative.
     """
 
     kept: ClassVar = {"finetune": ("adaptor.", *BACKBONE)}
@@ -44,6 +50,7 @@ class UniSRec(FeatureRecommender):
             raise XferError(f"{config['dataset']} carries no text vectors. Make them with `recbole-xfer encode`.")
         self.contrast_weight = float(config["contrast_weight"])
         self.item_drop = config["item_drop"]
+        self.word_drop_share = self._word_drop_share(config, dataset) if self.contrast_weight else 0.0
         self.adaptor = ExpertProjection(
             self.features.sizes()["text"],
             self.width,
@@ -53,10 +60,28 @@ class UniSRec(FeatureRecommender):
         )
         self.encoder = type(self).encoder_class(config)
 
+    def _word_drop_share(self, config: Any, dataset: TransferDataset) -> float:
+        """The share of sequences that word drop augments; its vectors join the features where that is not 0."""
+        asked = config["augmentation"]
+        kinds = asked or AUGMENTATIONS
+        if not set(kinds) <= set(AUGMENTATIONS):
+            raise XferError(f"augmentation={asked} must be a list of {' and '.join(AUGMENTATIONS)}, or of one of them.")
+        if WORD_DROP not in kinds or (dataset.word_drop is None and not asked):
+            return 0.0
+        if dataset.word_drop is None:
+            command = word_drop_command(config["dataset"])
+            raise XferError(f"{config['dataset']} has no vectors for word_drop. Make them with `{command}`.")
+        self.features.add(WORD_DROP, dataset.word_drop)
+        return config["word_drop_share"] if len(kinds) > 1 else 1.0
+
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Texts through parametric whitening and the mixture of experts, [N, d]; an item without text has none."""
-        item = self.adaptor(self.features.rows("text", ids)) * self.features.present("text", ids)[:, None]
-        return item if self.item_embedding is None else item + self.item_embedding(ids), {}
+        return self._encode_texts(self.features.rows("text", ids), ids), {}
+
+    def _encode_texts(self, vectors: Tensor, ids: Tensor) -> Tensor:
+        """Vectors [N, D] of the texts of items [N] to items [N, d]."""
+        item = self.adaptor(vectors) * self.features.present("text", ids)[:, None]
+        return item if self.item_embedding is None else item + self.item_embedding(ids)
 
     def encode_states(self, embedded: Tensor) -> Tensor:
         """[B, L, d] to [B, L, d]"""
@@ -72,13 +97,27 @@ class UniSRec(FeatureRecommender):
         """Finds each window's own augmented form among those of the batch; the step has passed the windows already."""
         ends = (step.targets > 0).sum(dim=1).cumsum(dim=0) - 1  # a window's last item always has a target
         whole = step.users[ends]
-        augmented = self._last_states(drop_items(step.items, self.item_drop), step)
+        augmented = self._augmented(step)
         return cosine_cross_entropy(whole, augmented, torch.arange(len(whole), device=whole.device), self.temperature)
 
-    def _last_states(self, items: Tensor, step: Step) -> Tensor:
-        """State at the last item of each window, [B, d]."""
-        states = self.encode_users(self.look_up(items, step.row, step.table), items > 0)
+    def _augmented(self, step: Step) -> Tensor:
+        """State at the last item of each window, [B, d], when the window lacks items or its items words."""
+        items = drop_items(step.items, self.item_drop)
+        embedded = self.look_up(items, step.row, step.table)
+        if self.word_drop_share:
+            loses_words = torch.rand(len(items), device=items.device) < self.word_drop_share  # [B]
+            items = torch.where(loses_words[:, None], step.items, items)
+            embedded[loses_words] = self._without_words(step.items[loses_words])
+        states = self.encode_users(embedded, items > 0)
         return states[torch.arange(len(items), device=items.device), (items > 0).sum(dim=1) - 1]
+
+    def _without_words(self, items: Tensor) -> Tensor:
+        """Windows [B, L] of items whose texts lack words, [B, L, d]; an item that has no such text keeps its own."""
+        ids, place = items.unique(return_inverse=True)
+        vectors = self.features.rows("text", ids)
+        present = self.features.present(WORD_DROP, ids)[:, None]
+        table = self._encode_texts(torch.where(present, self.features.rows(WORD_DROP, ids), vectors), ids)
+        return table[place] * (items > 0)[..., None]
 
 
 class XSASRec(UniSRec):
