@@ -198,9 +198,7 @@ class AtomicFilesMixin(Dataset):
         return Sequences.from_interactions(users, items, self.item_domain[items] if apart else None)
 
     def _split(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = split(
-            self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1, self.config["seed"]
-        )
+        parts = split(self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
         first, end = parts[0]
         if not (first < end).any():
             raise XferError(f"{self.dataset_name} has no user with two training interactions. Use more data.")
