@@ -80,6 +80,9 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     assert "earlier items left out" in table["measured"] and "seeds 1, 2" in table["measured"]
     assert set(table["summary"]["SASRec"]) == {"recall@3", "ndcg@3"}
     assert {folder: (Path(folder) / "result.json").read_bytes() for folder in folders} == before
+    wider = run("SASRec", "Small", overrides=settings(in_tmp_path, "SASRec") | {"seed": 1, "hidden_size": 32}).folder
+    labels = [result.label for result in quick_start.evaluate([*folders, wider]).results]
+    assert labels == ["SASRec hidden_size=16", "SASRec hidden_size=16", "Pop", "Pop", "SASRec hidden_size=32"]
     again = quick_start.evaluate(folders[:1]).results[0]
     assert json.loads(before[folders[0]]) == again.as_dict()
     assert main(["evaluate", str(in_tmp_path)]) == 2
