@@ -128,6 +128,17 @@ def test_mistakes_are_one_sentence_and_status_2(
     assert "Traceback" not in error
 
 
+def test_a_missing_module_is_named_and_no_package_guessed(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs_faiss(**_: object) -> None:
+        raise ModuleNotFoundError(name="faiss")  # the package that brings it is called faiss-cpu
+
+    monkeypatch.setattr(quick_start, "run", needs_faiss)
+    assert main(["--model=NCL", "--dataset=Small"]) == 2
+    assert "needs the Python module faiss; install the package that brings it" in capsys.readouterr().err
+
+
 def test_a_price_with_a_currency_sign_is_located(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = write_small(in_tmp_path)
     for price in ("$12.99", "12,99"):
