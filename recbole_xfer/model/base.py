@@ -91,8 +91,8 @@ class FeatureRecommender(SequentialRecommender):
         """Items [N] to their vectors [N, d], and to the vectors [N, d] of their parts."""
         raise NotImplementedError
 
-    def encode_states(self, embedded: Tensor) -> Tensor:
-        """Items of windows with their positions, [B, L, d], to states at every position, [B, L, d]."""
+    def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
+        """Items of windows with their positions, [B, L, d], to states at every position, [B, L, d]; see below."""
         raise NotImplementedError
 
     def encode_users(self, embedded: Tensor, real: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class FeatureRecommender(SequentialRecommender):
             embedded: the items' vectors, zero at padding.
             real: where there are items, bool [B, L]; of use to an encoder that also looks ahead.
         """
-        return self.encode_states(embedded + self.position_embedding.weight[: embedded.shape[1]])
+        return self.encode_states(embedded + self.position_embedding.weight[: embedded.shape[1]], real)
 
     # --- training --------------------------------------------------------------------------------------------------
 

@@ -83,9 +83,9 @@ class UniSRec(FeatureRecommender):
         item = self.adaptor(vectors) * self.features.present("text", ids)[:, None]
         return item if self.item_embedding is None else item + self.item_embedding(ids)
 
-    def encode_states(self, embedded: Tensor) -> Tensor:
-        """[B, L, d] to [B, L, d]"""
-        return self.encoder(embedded)
+    def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
+        """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
+        return self.encoder(embedded, real)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """The sequence-item task, and lambda times the sequence-sequence task where it is asked for."""
