@@ -101,7 +101,7 @@ def every_occurrence(model: ANT, items: Tensor, targets: Tensor) -> Tensor:
     catalogue = model.encode_items(torch.arange(1, model.n_items))[0]
     for window, position in zip(windows.tolist(), positions.tolist(), strict=True):
         history = items[window, : position + 1]
-        user = model.encode_users(model.encode_items(history)[0][None])[0, -1]
+        user = model.encode_users(model.encode_items(history)[0][None], history[None] > 0)[0, -1]
         logits = F.normalize(catalogue, dim=-1) @ F.normalize(user, dim=-1) / model.temperature
         loss = loss + F.cross_entropy(logits, targets[window, position] - 1)
     return loss / len(windows)

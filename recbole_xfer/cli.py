@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:  # what a model of RecBole needs and RecBole does not install
-        print(
-            f"error: The package '{error.name}' is missing. Install it with `pip install {error.name}`.",
-            file=sys.stderr,
-        )
+        sentence = f"This needs the Python module {error.name}; install the package that brings it."
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on where this one stopped.", file=sys.stderr)
@@ -58,39 +56,40 @@ def _parser() -> argparse.ArgumentParser:
         prog="recbole-xfer", description="Transfer learning for RecBole.", epilog=KEYS_HELP
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_training(verbs)
+    _add_measuring(verbs)
+    _add_data(verbs)
+    return parser
 
-    def add(name: str, function: Any, text: str, takes_keys: bool = True) -> argparse.ArgumentParser:
-        epilog = KEYS_HELP if takes_keys else None
-        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog)
-        verb.set_defaults(verb=function, takes_keys=takes_keys)
-        if takes_keys:
-            verb.add_argument(
-                "--config_files", action="append", default=[], metavar="FILES", help="yaml files, separated by spaces"
-            )
-        return verb
 
-    run = add("run", _run, "train a model, after pre-training where --source is given, and evaluate it")
+def _add(verbs: Any, name: str, function: Any, text: str, takes_keys: bool = True) -> argparse.ArgumentParser:
+    """One more verb, which calls the function; with ``takes_keys`` its other options are keys."""
+    epilog = KEYS_HELP if takes_keys else None
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog)
+    verb.set_defaults(verb=function, takes_keys=takes_keys)
+    if takes_keys:
+        verb.add_argument(
+            "--config_files", action="append", default=[], metavar="FILES", help="yaml files, separated by spaces"
+        )
+    return verb
+
+
+def _add_training(verbs: Any) -> None:
+    """run, pretrain, adapt, tune"""
+    run = _add(verbs, "run", _run, "train a model, after pre-training where --source is given, and evaluate it")
     run.add_argument("--model", help="a model of RecBole or of this package, such as ANT")
     run.add_argument("--dataset", help="a domain, or several joined by +")
     run.add_argument("--source", help="domains to pre-train on, joined by +")
     run.add_argument("--adaptation", help="relearn, finetune or scratch")
-    pretrain = add("pretrain", _pretrain, "pre-train a model on source domains")
+    pretrain = _add(verbs, "pretrain", _pretrain, "pre-train a model on source domains")
     pretrain.add_argument("--model", help="such as ANT")
     pretrain.add_argument("--source", help="domains to pre-train on, joined by +")
-    adapt = add("adapt", _run, "adapt a pre-trained model to a dataset and evaluate it")
+    adapt = _add(verbs, "adapt", _run, "adapt a pre-trained model to a dataset and evaluate it")
     adapt.add_argument("--model", help="such as ANT")
     adapt.add_argument("--dataset", help="the target")
     adapt.add_argument("--pretrained", required=True, metavar="FOLDER", help="what pretrain left")
     adapt.add_argument("--adaptation", default="relearn", help="relearn (default) or finetune")
-    compare = add("compare", _compare, "run several models on one target and print a table")
-    compare.add_argument(
-        "file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml"
-    )
-    compare.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
-    evaluate = add("evaluate", _evaluate, "measure finished runs of one target again, such as with --mask_history=True")
-    evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="what the runs left")
-    evaluate.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
-    tune = add("tune", _tune, "search the best configuration on the validation split with Ray Tune")
+    tune = _add(verbs, "tune", _tune, "search the best configuration on the validation split with Ray Tune")
     tune.add_argument(
         "--space", type=Path, metavar="FILE", help="yaml of key: values, or RecBole's hyper file; see docs"
     )
@@ -99,7 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--cpus_per_trial", type=float, default=1, metavar="N", help="CPU cores of a trial (default 1)")
     tune.add_argument("--gpus_per_trial", type=float, metavar="N", help="GPUs of a trial, such as 0.5 (default 1)")
 
-    explain = add("explain", _explain, "draw why a run of RETR ranks as it does for a user", takes_keys=False)
+
+def _add_measuring(verbs: Any) -> None:
+    """compare, evaluate, explain"""
+    compare = _add(verbs, "compare", _compare, "run several models on one target and print a table")
+    compare.add_argument(
+        "file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml"
+    )
+    compare.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
+    evaluate = _add(
+        verbs, "evaluate", _evaluate, "measure finished runs of one target again, such as with --mask_history=True"
+    )
+    evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="what the runs left")
+    evaluate.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
+    explain = _add(verbs, "explain", _explain, "draw why a run of RETR ranks as it does for a user", takes_keys=False)
     explain.add_argument("--run", dest="folder", required=True, metavar="FOLDER", help="what a run of RETR left")
     explain.add_argument("--user", required=True, help="the user's token")
     explain.add_argument("--beside", metavar="FOLDER", help="another run on the same data, such as one without pathway")
@@ -107,17 +119,21 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("explanation.html"), metavar="FILE", help="a page; a PNG goes beside it"
     )
 
-    prepare = add("prepare", _prepare, "turn raw data into RecBole's atomic files", takes_keys=False)
+
+def _add_data(verbs: Any) -> None:
+    """prepare, encode, demo"""
+    prepare = _add(verbs, "prepare", _prepare, "turn raw data into RecBole's atomic files", takes_keys=False)
     sources = prepare.add_subparsers(metavar="SOURCE", required=True)
     for source in SOURCES.values():
         subparser = sources.add_parser(source.name, help=source.help, description=source.help)
         source.add_arguments(subparser)
         subparser.set_defaults(source=source)
-    encode.add_arguments(add("encode", _encode, "turn item texts into vectors", takes_keys=False))
-    demo = add("demo", _demo, "the embedded default: supermarket departments, a table of five models", takes_keys=False)
+    encode.add_arguments(_add(verbs, "encode", _encode, "turn item texts into vectors", takes_keys=False))
+    demo = _add(
+        verbs, "demo", _demo, "the embedded default: supermarket departments, a table of five models", takes_keys=False
+    )
     demo.add_argument("--data_path", type=Path, default=Path("dataset"), help="where the departments go")
     demo.add_argument("--result", type=Path, default=Path("result.json"), metavar="FILE", help="the table as json")
-    return parser
 
 
 def _keys(rest: list[str]) -> dict[str, str]:

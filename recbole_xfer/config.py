@@ -52,6 +52,16 @@ def parse_values(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: parse_value(value) if isinstance(value, str) else value for key, value in (given or {}).items()}
 
 
+def text_of(keys: Mapping[str, Any]) -> str:
+    """Such as ``fusion_weight=0.3 learning_rate=0.000512``."""
+    return " ".join(f"{key}={short(value)}" for key, value in keys.items())
+
+
+def short(value: Any) -> str:
+    """A value for reading; numbers with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def read_yaml_file(path: Path) -> dict[str, Any]:
     """A user's yaml file of keys and values.
 

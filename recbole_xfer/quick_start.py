@@ -17,11 +17,11 @@ from recbole.utils import get_model, init_seed
 from torch.nn import functional as F
 
 from recbole_xfer import __version__
-from recbole_xfer.config import XferConfig, nearest, parse_values, read_yaml_file
+from recbole_xfer.config import XferConfig, nearest, parse_values, read_yaml_file, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison
+from recbole_xfer.evaluation.comparison import Comparison, told_apart
 from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.registry import STAGE_PREFIX
@@ -265,14 +265,16 @@ def evaluate(folders: Iterable[str | Path], overrides: Mapping[str, Any] | None 
     Raises:
         XferError: if a folder holds no finished run, or the runs are not of one target and protocol.
     """
-    results = []
+    results, keys = [], []
     for folder in map(Path, folders):
         earlier = artifacts.load_result(folder)
         if not earlier or "test" not in earlier:
             raise XferError(f"{folder} holds no finished run.")
         experiment = load(folder, overrides)
         results.append(measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"]))
-    return Comparison(results)
+        values = settings(experiment.config)
+        keys.append({key: value for key, value in values.items() if key not in artifacts.UNIMPORTANT})
+    return Comparison(told_apart(results, keys))
 
 
 def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:
@@ -340,7 +342,8 @@ def describe(experiment: Experiment) -> str:
 def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Comparison:
     """Runs every row of a comparison on one target, with equal data, split and candidates, for each seed.
 
-    An interrupted comparison goes on where it stopped; what it trained before is only evaluated again.
+    An interrupted comparison goes on where it stopped; what it trained before is only evaluated again. Rows of one
+    model are told apart by the keys in which they differ.
 
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
@@ -349,7 +352,7 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
     """
     plan = {**load_plan(Path(file)), **parse_values(overrides)}
     rows, seeds, source = plan.pop("rows"), plan.pop("seeds", [2020]), plan.pop("source", None)
-    results = []
+    results, differing = [], []
     for number, row in enumerate(rows, start=1):
         for seed in seeds:
             keys = {**plan, **row, "seed": seed}
@@ -357,7 +360,8 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
                 keys["source"] = keys.get("source", source)
             logger.info(f"[{number}/{len(rows)}] seed {seed}")
             results.append(run(overrides=keys, reuse=True))
-    return Comparison(results)
+            differing.append(row)
+    return Comparison(told_apart(results, differing))
 
 
 def load_plan(file: Path) -> dict[str, Any]:

@@ -22,7 +22,9 @@ MODELS = {
     "ANT": "recbole_xfer.model.ant",
     "RETR": "recbole_xfer.model.retr",
     "UniSRec": "recbole_xfer.model.unisrec",
+    "XSASRec": "recbole_xfer.model.unisrec",
     "XRETR": "recbole_xfer.model.unisrec",
+    "XLightSANs": "recbole_xfer.model.unisrec",
     "PathwayBERT4Rec": "recbole_xfer.model.pathway",
     "PathwayLightSANs": "recbole_xfer.model.pathway",
     "PathwayS3Rec": "recbole_xfer.model.pathway",
@@ -30,7 +32,13 @@ MODELS = {
 """Model names and the modules that define them."""
 
 PATHWAY = "Pathway"
-"""Begins the names of RecBole's models with a pathway; they keep RecBole's defaults and trainers."""
+"""Begins the names of RecBole's models with a pathway; they keep RecBole's trainers."""
+
+LIKE = "like"
+"""Key of a model's yaml file: the files, ours or RecBole's, whose values it starts from."""
+
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+"""RecBole's own yaml files."""
 
 STAGE_PREFIX = "pretrain_"
 """Keys with it replace those without it while a model is pre-trained."""
@@ -90,18 +98,27 @@ def defaults(model: str, dataset: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for path in _default_files(model, dataset):
         values.update(read_yaml(path))
+    values.pop(LIKE, None)
     return values
 
 
 def _default_files(model: str, dataset: str) -> Iterator[Path]:
-    if model.startswith(PATHWAY):
-        yield Path(recbole.__file__).parent / f"properties/model/{model.removeprefix(PATHWAY)}.yaml"
-    families = dict.fromkeys(name.split("-")[0] for name in dataset.split("+"))
-    candidates = ["overall", f"model/{model}", *(f"dataset/{family}" for family in families)]
-    for candidate in candidates:
-        path = properties() / f"{candidate}.yaml"
+    yield properties() / "overall.yaml"
+    yield from _model_files(properties() / f"model/{model}.yaml")
+    for family in dict.fromkeys(name.split("-")[0] for name in dataset.split("+")):
+        path = properties() / f"dataset/{family}.yaml"
         if path.is_file():
             yield path
+
+
+def _model_files(path: Path) -> Iterator[Path]:
+    """A model's yaml file behind those that its key ``like`` names; none for a model of RecBole's."""
+    if not path.is_file():
+        return
+    for name in read_yaml(path).get(LIKE, []):
+        ours = path.with_name(f"{name}.yaml")
+        yield from _model_files(ours) if ours.is_file() else [RECBOLE_PROPERTIES / f"model/{name}.yaml"]
+    yield path
 
 
 @cache

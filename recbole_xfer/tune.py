@@ -27,7 +27,7 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.table import Table
 
 from recbole_xfer import registry
-from recbole_xfer.config import XferConfig, check_keys, known_keys
+from recbole_xfer.config import XferConfig, check_keys, known_keys, short, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import replacing
@@ -152,7 +152,7 @@ class Search:
         for column in (self.config["valid_metric"], "best epoch", "epochs"):
             table.add_column(column, justify="right")
         for trial in self.ranked()[:rows]:
-            values = map(_short, trial.keys.values())
+            values = map(short, trial.keys.values())
             table.add_row(*values, f"{trial.score:.4f}", str(trial.best_epoch), str(trial.epochs))
         return table
 
@@ -387,12 +387,3 @@ class Collector(ray_tune.Callback):
     def _say(self, keys: Mapping[str, Any], message: str) -> None:
         number = len(self.search.trials) + len(self.search.failures)
         logger.info(f"[{number}/{len(self.search.configurations)}] {text_of(keys)}: {message}")
-
-
-def text_of(keys: Mapping[str, Any]) -> str:
-    """Such as ``fusion_weight=0.3 learning_rate=0.000512``."""
-    return " ".join(f"{key}={_short(value)}" for key, value in keys.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ class TestANT(CausalContract):
     model = "ANT"
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode_users(experiment.model.catalogue()[items])
+        return experiment.model.encode_users(experiment.model.catalogue()[items], items > 0)
 
 
 class TestANTWithItemEmbeddingsAndInBatchNegatives(TestANT):

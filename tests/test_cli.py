@@ -80,6 +80,9 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     assert "earlier items left out" in table["measured"] and "seeds 1, 2" in table["measured"]
     assert set(table["summary"]["SASRec"]) == {"recall@3", "ndcg@3"}
     assert {folder: (Path(folder) / "result.json").read_bytes() for folder in folders} == before
+    wider = run("SASRec", "Small", overrides=settings(in_tmp_path, "SASRec") | {"seed": 1, "hidden_size": 32}).folder
+    labels = [result.label for result in quick_start.evaluate([*folders, wider]).results]
+    assert labels == ["SASRec hidden_size=16", "SASRec hidden_size=16", "Pop", "Pop", "SASRec hidden_size=32"]
     again = quick_start.evaluate(folders[:1]).results[0]
     assert json.loads(before[folders[0]]) == again.as_dict()
     assert main(["evaluate", str(in_tmp_path)]) == 2
@@ -123,6 +126,17 @@ def test_mistakes_are_one_sentence_and_status_2(
     assert message in error
     assert error.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in error
+
+
+def test_a_missing_module_is_named_and_no_package_guessed(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs_faiss(**_: object) -> None:
+        raise ModuleNotFoundError(name="faiss")  # the package that brings it is called faiss-cpu
+
+    monkeypatch.setattr(quick_start, "run", needs_faiss)
+    assert main(["--model=NCL", "--dataset=Small"]) == 2
+    assert "needs the Python module faiss; install the package that brings it" in capsys.readouterr().err
 
 
 def test_a_price_with_a_currency_sign_is_located(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison, paired_change
+from recbole_xfer.evaluation.comparison import Comparison, paired_change, told_apart
 from recbole_xfer.evaluation.result import Protocol, Result
 
 PROTOCOL = Protocol("leave one out", "all 9 items", history_masked=False)
@@ -77,6 +77,14 @@ def test_a_table_of_several_seeds_is_whole_in_80_columns(scratch: np.ndarray) ->
     lines = console.file.getvalue().splitlines()
     assert sum(line.count("0.1234 ±.0000") for line in lines) == 8
     assert not any("…" in line for line in lines)
+
+
+def test_rows_of_one_model_are_told_apart_by_the_keys_that_differ(scratch: np.ndarray) -> None:
+    results = [result(label, scratch, seed) for label in ("RETR", "RETR", "RETR", "Pop") for seed in (1, 2)]
+    rows = [{"window": 5, "tau": 0.123456}, {"window": 5}, {"window": 5, "route": "random"}, {"window": 7}]
+    keys = [{**row, "seed": seed} for row in rows for seed in (1, 2)]
+    summary = Comparison(told_apart(results, keys)).summary()
+    assert list(summary) == ["RETR tau=0.1235", "RETR", "RETR route=random", "Pop"]
 
 
 def test_results_of_different_protocols_are_not_compared(scratch: np.ndarray) -> None:

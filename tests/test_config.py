@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_xfer import registry
 from recbole_xfer.config import XferConfig, parse_value
 from recbole_xfer.errors import XferError
 from tests.data import config, write_small
@@ -48,6 +49,24 @@ def test_a_misspelt_key_names_the_nearest(tmp_path: Path, key: str, near: str) -
     file.write_text(f"{key}: 1\n")
     with pytest.raises(XferError, match=near):
         XferConfig("ANT", "Small", [file])
+
+
+def test_a_models_file_starts_from_those_that_it_names() -> None:
+    unisrec, xretr = (registry.defaults(model, "Small") for model in ("UniSRec", "XRETR"))
+    changed = {key for key in xretr if key not in unisrec or xretr[key] != unisrec[key]}
+    pathway = {"pathway_context", "pathway_route", "pathway_hierarchical", "pathway_temperature"}
+    assert changed == {"item_embedding", "n_heads", "MAX_ITEM_LIST_LENGTH"} | pathway
+    lightsans = registry.defaults("PathwayLightSANs", "Small")
+    assert lightsans["k_interests"] == 5  # of RecBole's file
+    assert lightsans["pathway_context"] == "window" and lightsans["pathway_route"] == "learned"
+
+
+@pytest.mark.parametrize(
+    ("model", "key"), [("UniSRec", "pathway_route"), ("SASRec", "pathway_route"), ("XRETR", "like"), ("RETR", "like")]
+)
+def test_a_key_of_another_model_is_unknown(tmp_path: Path, model: str, key: str) -> None:
+    with pytest.raises(XferError, match=f"The key '{key}' is not known"):
+        config(tmp_path, model, **{key: "random"})
 
 
 def test_an_unknown_model_names_the_nearest() -> None:

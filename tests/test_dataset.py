@@ -86,6 +86,43 @@ def test_windows_hold_the_training_rows_and_nothing_of_validation_or_test(tmp_pa
     assert all(not ((starts <= target) & (target < ends)).any() for target in held_out)
 
 
+ROLLING = {"split": {"HU": [8, 1, 1]}, "order": "TO", "group_by": "user", "mode": "full"}
+
+
+def test_rolling_prediction_ranks_the_last_five_records_of_held_out_users(tmp_path: Path) -> None:
+    """Each from all records before it; training users are trained to their last record (RETR, appendix D)."""
+    folder = write_small(tmp_path, users=60)
+    made = TransferDataset(config(tmp_path, "RETR", eval_args=ROLLING, held_out_targets=5))
+    log = pd.read_csv(folder / "Small.inter", sep="\t").sort_values("timestamp:float")
+    tokens = {field: made.field2token_id[field] for field in ("user_id", "item_id")}
+    log["user"], log["item"] = (log[f"{field}:token"].map(ids) for field, ids in tokens.items())
+    records = log.groupby("user")["item"].apply(list).to_dict()
+    parts = made.build()
+    users = [set(part.inter_feat["user_id"].tolist()) for part in parts]
+    assert users[0] | users[1] | users[2] == {user for user, items in records.items() if len(items) > 1}
+    assert sum(map(len, users)) == len(set.union(*users)) and len(users[1]) <= 6 and len(users[2]) <= 6
+    for part, of_part, ranked in zip(parts, users, (None, 5, 5), strict=True):
+        rows = part[np.arange(len(part))]
+        lists = [row[row > 0].tolist() for row in rows["item_id_list"]]
+        found = sorted(zip(rows["user_id"].tolist(), lists, rows["item_id"].tolist(), strict=True))
+        expected = []
+        for user in of_part:
+            items = records[user]
+            first = 1 if ranked is None else max(len(items) - ranked, 1)
+            expected += [(user, items[max(at - 10, 0) : at], items[at]) for at in range(first, len(items))]
+        assert found == sorted(expected)
+    assert {int(user) for user in parts[0].training_batch(np.arange(len(parts[0].windows)))["user_id"]} == users[0]
+
+
+def test_the_held_out_users_are_those_of_every_seed(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    rows = []
+    for seed in (1, 2):
+        test = TransferDataset(config(tmp_path, "RETR", eval_args=ROLLING, held_out_targets=5, seed=seed)).build()[2]
+        rows.append(test.inter_feat[TransferDataset.ROW].tolist())
+    assert rows[0] == rows[1]
+
+
 def test_models_without_sequences_are_tested_on_the_same_rows(tmp_path: Path) -> None:
     write_small(tmp_path)
     with_sequences = make_dataset(config(tmp_path, "SASRec")).build()

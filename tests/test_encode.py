@@ -17,7 +17,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from recbole_xfer.data import encode
-from recbole_xfer.data.encode import PACKAGED, encode_texts
+from recbole_xfer.data.encode import PACKAGED, encode_texts, without_words
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
@@ -144,6 +144,46 @@ class TestVectors:
         alike = values @ values.T
         np.testing.assert_allclose(np.diag(alike), 1, atol=2e-3)
         assert alike[0, 1] > 0.6 > 0.3 > alike[0, 2]
+
+
+class TestWordDrop:
+    def test_texts_lack_the_share_in_order_and_keep_one_word(self) -> None:
+        text = " ".join(f"w{number}" for number in range(5000))
+        left = [int(word[1:]) for word in without_words(text, 0.2).split()]
+        assert 0.78 < len(left) / 5000 < 0.82 and left == sorted(set(left))
+        assert without_words(text, 0.2) == without_words(text, 0.2)
+        assert without_words("salt", 0.99) == "salt"
+        assert len(without_words("red tea", 0.999).split()) == 1
+
+    def test_second_file_beside_the_first(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(encode, "_has_fast_bfloat16", lambda device: False)
+        folder = domain(tmp_path)
+        plain = encode_texts(folder, "D", encoder=encoder)
+        before = plain.read_bytes()
+        path = encode_texts(folder, "D", encoder=encoder, drop_words=0.5)
+        assert path == folder / "D.word_drop.parquet" and plain.read_bytes() == before
+        assert read_metadata(path)["drop_words"] == "0.5" and "drop_words" not in read_metadata(plain)
+        for row, text in enumerate(TEXTS.values(), start=1):
+            if text:
+                expected = alone(encoder, without_words(text, 0.5), "mean")
+                np.testing.assert_allclose(table(path).values[row], expected, atol=2e-3)
+        assert (table(path).values[2] != table(plain).values[2]).any()
+
+        kept = path.stat().st_mtime_ns
+        assert encode_texts(folder, "D", encoder=encoder, drop_words=0.5).stat().st_mtime_ns == kept
+        assert encode_texts(folder, "D", encoder=encoder, drop_words=0.6).stat().st_mtime_ns > kept
+
+    @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+    def test_share_that_is_none(self, tmp_path: Path, share: float) -> None:
+        with pytest.raises(XferError, match="must lie between 0 and 1"):
+            encode_texts(domain(tmp_path), "D", drop_words=share)
+
+    def test_command_writes_both(self, tmp_path: Path, encoder: str) -> None:
+        domain(tmp_path)
+        parser = argparse.ArgumentParser()
+        encode.add_arguments(parser)
+        args = parser.parse_args(["--dataset=D", f"--data_path={tmp_path}", f"--encoder={encoder}", "--drop_words=0.2"])
+        assert [path.name for path in encode.run(args)] == ["D.text.parquet", "D.word_drop.parquet"]
 
 
 class TestRepeating:

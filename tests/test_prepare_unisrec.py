@@ -25,6 +25,7 @@ class TestUniSRec:
         (folder / "S.user2index").write_text("".join(f"user{index}\t{index}\n" for index in range(3)))
         (folder / "S.text").write_text('item_id:token\ttext:token_seq\nitem1\t"One" inch\nitem3\tNA\n')
         np.arange(15, dtype="<f4").tofile(folder / "S.feat1CLS")
+        np.arange(15, 30, dtype="<f4").tofile(folder / "S.feat2CLS")
         np.arange(10, dtype="<f4").tofile(folder / "S.feat3CLS")
         return folder
 
@@ -56,10 +57,10 @@ class TestUniSRec:
 
     def test_vectors_and_text_go_with_their_items(self, folder: Path, tmp_path: Path) -> None:
         domain = prepare_unisrec(tmp_path, folder, "S")
-        for kind, width in {"text": 3, "image": 2}.items():
+        for kind, first, width in (("text", 0, 3), ("word_drop", 15, 3), ("image", 0, 2)):
             vectors = pd.read_parquet(domain / f"S.{kind}.parquet")
             assert vectors["item_id"].tolist() == [f"item{index}" for index in range(5)]
-            assert np.stack(vectors["vector"]).tolist() == np.arange(5 * width).reshape(5, width).tolist()
+            assert np.stack(vectors["vector"]).tolist() == (first + np.arange(5 * width)).reshape(5, width).tolist()
         assert np.stack(vectors["vector"]).dtype == np.float32
         assert item(domain)["text"][1] == '"One" inch'
         prepare("unisrec", tmp_path, "--input", folder, "--name", "S", "--half")
@@ -81,8 +82,8 @@ class TestUniSRec:
     def test_malformed_files(self, folder: Path, tmp_path: Path, file: str, content: str, sentence: str) -> None:
         (folder / file).write_text(content)
         if file == "S.item2index":
-            (folder / "S.feat1CLS").unlink()
-            (folder / "S.feat3CLS").unlink()
+            for number in (1, 2, 3):
+                (folder / f"S.feat{number}CLS").unlink()
         with pytest.raises(XferError, match=sentence):
             prepare_unisrec(tmp_path, folder, "S")
 

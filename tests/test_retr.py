@@ -200,6 +200,10 @@ def test_padding_is_never_on_the_pathway(tmp_path: Path) -> None:
     assert all((route[0, 3:] == 0).all() for route in trace.routes)
     alone = model.encoder(model.embed(items[:1, :3]), items[:1, :3] > 0)
     assert torch.allclose(trace.states[:1, :3], alone, atol=1e-10)
+    many, lengths = torch.randint(1, model.n_items, (50, 10)), torch.arange(50) % 10 + 1
+    many *= torch.arange(10) < lengths[:, None]
+    one_by_one = [model(items, length) for items, length in zip(many.split(1), lengths.split(1), strict=True)]
+    assert torch.allclose(model(many, lengths), torch.cat(one_by_one), atol=1e-10)
 
 
 def test_without_the_pathway_it_is_recboles_sasrec(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ class TestRETR(CausalContract):
     model = "RETR"
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encoder(experiment.model.embed(items))
+        return experiment.model.encode(items)
 
 
 class TestRETRWithoutPathwayByCrossEntropy(TestRETR):

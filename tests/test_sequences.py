@@ -79,11 +79,13 @@ def test_leave_one_out_tests_the_last_item() -> None:
 
 def test_held_out_users_are_never_trained() -> None:
     data = sequences()
-    train, valid, test = held_out_users(data, [0.6, 0.2, 0.2], 2, seed=1)
+    train, valid, test = held_out_users(data, [6, 2, 2], 2)
     groups = [set(np.flatnonzero(first < end)) for first, end in (train, valid, test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     assert all(groups)
     assert max(np.subtract(*test[::-1])) == 2
+    longer = (data.ends - data.starts > 1).sum()
+    assert abs(len(groups[0]) - 0.6 * longer) <= 3  # users of a single record have no target
 
 
 def test_an_unknown_split_names_the_known_ones() -> None:

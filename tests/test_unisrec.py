@@ -10,12 +10,16 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
+from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.model import unisrec
 from recbole_xfer.model.unisrec import UniSRec, drop_items
-from recbole_xfer.quick_start import Experiment, build, run
-from tests.contract import CausalContract
+from recbole_xfer.quick_start import Experiment, build, load, pretrain, run
+from recbole_xfer.trainer import artifacts
+from tests.contract import CausalContract, ModelContract
 from tests.data import config, settings, write_small
 from tests.reference import ant, sasrec
 from tests.reference import unisrec as reference
@@ -27,12 +31,21 @@ class TestContract(CausalContract):
     model = "UniSRec"
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode_users(experiment.model.catalogue()[items])
+        return experiment.model.encode_users(experiment.model.catalogue()[items], items > 0)
 
 
 class TestContractOfXRETR(TestContract):
     model = "XRETR"
     keys = {"negatives": "in_batch", "contrast_weight": 0.1}
+
+
+class TestContractOfXSASRec(TestContract):
+    model = "XSASRec"
+
+
+class TestContractOfXLightSANs(ModelContract):
+    model = "XLightSANs"
+    keys = {"contrast_weight": 0.1}
 
 
 def small(root: Path, model: str = "UniSRec", **keys: Any) -> tuple[UniSRec, Interaction]:
@@ -50,7 +63,8 @@ def numpy(tensor: torch.Tensor) -> sasrec.Array:
     return tensor.detach().double().numpy()
 
 
-def reference_items(model: UniSRec) -> sasrec.Array:
+def reference_items(model: UniSRec, vectors: torch.Tensor | None = None) -> sasrec.Array:
+    vectors = model.features.text if vectors is None else vectors
     layer = model.adaptor
     parameters = {
         "b": numpy(layer.shift),
@@ -61,7 +75,7 @@ def reference_items(model: UniSRec) -> sasrec.Array:
     rows = [np.zeros(model.width)]
     for item in range(1, model.n_items):
         present = bool(model.features.text_present[item])
-        rows.append(ant.text_or_image_vector(numpy(model.features.text[item]) if present else None, parameters))
+        rows.append(ant.text_or_image_vector(numpy(vectors[item]) if present else None, parameters))
     return np.stack(rows)
 
 
@@ -100,6 +114,77 @@ def test_both_tasks_equal_their_equations(tmp_path: Path, monkeypatch: pytest.Mo
     assert abs(float(weighted.detach()) - 0.3 * contrast) < TOLERANCE
 
 
+def test_a_step_passes_its_windows_once_plain_and_once_augmented(tmp_path: Path) -> None:
+    model, batch = small(tmp_path, contrast_weight=0.3)
+    passes: list[int] = []
+    model.encoder.register_forward_hook(lambda *_: passes.append(1))
+    model.train().calculate_loss(batch)
+    assert len(passes) == 2
+
+
+def write_word_drop(root: Path, name: str = "Small", encoder: str = "test text") -> None:
+    """Vectors of texts without some words, for all items but the first five."""
+    rng = np.random.default_rng(5)
+    ids = [f"i{number}" for number in range(5, 25)]
+    vectors = rng.normal(size=(20, 12)).astype(np.float32)
+    write_vectors(root / name / f"{name}.word_drop.parquet", ids, vectors, encoder=encoder, source="random")
+
+
+def test_word_drop_equals_its_equation(tmp_path: Path) -> None:
+    """An item without a shortened text keeps its own."""
+    write_small(tmp_path)
+    write_word_drop(tmp_path)
+    model, batch = small(tmp_path, contrast_weight=0.3, augmentation=["word_drop"])
+    assert 0 < model.features.word_drop_present.sum() < model.n_items - 1
+    vectors = torch.where(model.features.word_drop_present[:, None], model.features.word_drop, model.features.text)
+    tables = (reference_items(model), reference_items(model, vectors))
+    ends = [np.stack([states[-1] for states in reference_states(model, items, batch)]) for items in tables]
+    assert not np.allclose(*ends)
+    _, weighted = model.calculate_loss(batch)
+    assert abs(float(weighted.detach()) - 0.3 * reference.sequence_sequence_loss(*ends, 0.07)) < TOLERANCE
+
+
+def test_each_sequence_loses_items_or_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    write_word_drop(tmp_path)
+    model, batch = small(tmp_path, contrast_weight=0.3)
+    assert model.word_drop_share == 0.1
+    monkeypatch.setattr(unisrec, "drop_items", lambda items, ratio: without_first(items))
+    step, ends = model.encode_step(batch), {}
+    for share in (0.0, 1.0, 0.3):
+        model.word_drop_share = share
+        ends[share] = torch.stack([model._augmented(step) for _ in range(60)])
+    different = (ends[0.0] != ends[1.0]).any(dim=-1)
+    lost_items, lost_words = ((ends[0.3] - ends[share]).abs().amax(dim=-1) < TOLERANCE for share in (0.0, 1.0))
+    assert (lost_items | lost_words).all()
+    assert 0.2 < lost_words[different].double().mean() < 0.4
+    assert (lost_words.any(dim=1) & ~lost_words.all(dim=1)).any()  # drawn by sequence, not by batch
+
+
+def test_word_drop_is_used_where_its_vectors_are(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    assert small(tmp_path, contrast_weight=0.3)[0].word_drop_share == 0
+    with pytest.raises(XferError, match="Make them with `recbole-xfer encode --dataset=Small --drop_words=0.2`"):
+        small(tmp_path, contrast_weight=0.3, augmentation=["item_drop", "word_drop"])
+    small(tmp_path, augmentation=["word_drop"])  # without that task there is nothing to augment
+    with pytest.raises(XferError, match="must be a list of item_drop and word_drop"):
+        small(tmp_path, contrast_weight=0.3, augmentation=["crop"])
+    write_word_drop(tmp_path, encoder="another")
+    with pytest.raises(XferError, match="Make both with one encoder"):
+        small(tmp_path, contrast_weight=0.3)
+
+
+def test_pre_training_with_word_drop_in_every_domain(tmp_path: Path) -> None:
+    for seed, name in enumerate("AB"):
+        write_small(tmp_path, name, seed=seed)
+        write_word_drop(tmp_path, name)
+    keys = {**settings(tmp_path, "UniSRec"), "pretrain_epochs": 1, "pretrain_contrast_weight": 0.1}
+    folders = {pretrain("UniSRec", "A+B", overrides=keys)}
+    (tmp_path / "B" / "B.word_drop.parquet").unlink()
+    folders.add(pretrain("UniSRec", "A+B", overrides=keys))
+    assert len(folders) == 2  # other data, another run
+
+
 def without_first(items: torch.Tensor) -> torch.Tensor:
     """Windows without their first item, where they have another."""
     several = items[:, 1:2] > 0
@@ -131,15 +216,68 @@ def test_finetuning_trains_the_adaptor_and_item_embeddings_alone(tmp_path: Path)
         assert trained == {"adaptor"} | ({"item_embedding"} if keys else set())
 
 
-def test_xretr_has_retrs_encoder_and_takes_it_to_the_target(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "encoder"), [("XSASRec", CausalEncoder), ("XRETR", PathwayEncoder), ("XLightSANs", LightEncoder)]
+)
+def test_x_models_take_their_backbone_to_the_target_and_leave_it(tmp_path: Path, model: str, encoder: type) -> None:
+    """Pre-trained without item embeddings, which the target adds; encoder and positions are as they were."""
     write_small(tmp_path)
     write_small(tmp_path, "A", seed=1)
-    keys = {**settings(tmp_path, "XRETR"), "pretrain_epochs": 1, "source": "A", "adaptation": "finetune"}
-    assert run("XRETR", "Small", overrides=keys).label == "XRETR (finetune)"
-    model, _ = small(tmp_path, "XRETR")
-    assert isinstance(model.encoder, PathwayEncoder)
-    assert model.item_embedding is not None
-    assert not isinstance(small(tmp_path)[0].encoder, PathwayEncoder)
+    keys = {**settings(tmp_path, model), "pretrain_epochs": 1}
+    pretrained = pretrain(model, "A", overrides=keys)
+    result = run(model, "Small", overrides={**keys, "pretrained": str(pretrained), "adaptation": "finetune"})
+    assert result.label == f"{model} (finetune)"
+    before, after = (artifacts.load_weights(Path(folder)) for folder in (pretrained, result.folder))
+    assert after.keys() - before.keys() == {"item_embedding.weight"}
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) == name.startswith(("encoder.", "position_embedding.")), name
+    assert type(load(result.folder).model.encoder) is encoder
+
+
+def test_lightsans_rows_end_in_one_target_and_hold_nothing_behind_it(tmp_path: Path) -> None:
+    """They are RecBole's rows of the training part, so that its look ahead never reaches a target."""
+    write_small(tmp_path)
+    experiment = build(config(tmp_path, "XLightSANs"))
+    train = experiment.train_data._dataset
+    pairs = []
+    for batch in experiment.trainer._windowed(experiment.train_data):
+        items, targets = batch["item_id_list"], batch["target_list"]
+        assert torch.equal((targets > 0).sum(dim=1), torch.ones(len(items), dtype=torch.long))
+        ends = (items > 0).sum(dim=1) - 1
+        assert (targets[torch.arange(len(items)), ends] > 0).all()
+        pairs += zip(batch["user_id"].tolist(), histories(items), targets.sum(dim=1).tolist(), strict=True)
+    rows = train[np.arange(len(train))]
+    expected = zip(rows["user_id"].tolist(), histories(rows["item_id_list"]), rows["item_id"].tolist(), strict=True)
+    assert sorted(pairs) == sorted(expected)
+
+
+def histories(items: torch.Tensor) -> list[list[int]]:
+    return [row[row > 0].tolist() for row in items]
+
+
+def test_lightsans_is_not_trained_where_it_would_see_its_targets(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="train_rows=prefixes"):
+        build(config(tmp_path, "XLightSANs", train_rows="windows"))
+
+
+def test_lightsans_encoder_is_recboles(tmp_path: Path) -> None:
+    """On windows without padding, with the same parameters; and padding and other windows change nothing."""
+    model, _ = small(tmp_path, "XLightSANs", MAX_ITEM_LIST_LENGTH=6, item_embedding=False)
+    theirs = build(config(tmp_path, "LightSANs", MAX_ITEM_LIST_LENGTH=6, k_interests=10)).model.double().eval()
+    theirs.trm_encoder.load_state_dict(model.encoder.encoder.state_dict())
+    theirs.LayerNorm.load_state_dict(model.encoder.norm.state_dict())
+    theirs.position_embedding.load_state_dict(model.position_embedding.state_dict())
+    theirs.item_embedding = torch.nn.Embedding.from_pretrained(model.catalogue(), padding_idx=0)
+    items = torch.randint(1, model.n_items, (5, 6))
+    states = model.encode_users(model.catalogue()[items], items > 0)
+    assert torch.allclose(states[:, -1], theirs(items, torch.full((5,), 6)))
+    padded = items.clone()
+    padded[1, 4:], padded[3, 2:] = 0, 0
+    among_others = model.encode_users(model.catalogue()[padded], padded > 0)
+    alone = model.encode_users(model.catalogue()[padded[1:2, :4]], padded[1:2, :4] > 0)
+    assert torch.allclose(among_others[1, :4], alone[0])
+    assert torch.allclose(among_others[[0, 2, 4]], states[[0, 2, 4]])
 
 
 def test_a_target_without_texts(tmp_path: Path) -> None:

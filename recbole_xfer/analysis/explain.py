@@ -20,6 +20,7 @@ from recbole_xfer.data.atomic_files import read_atomic_file, read_header
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
+from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.quick_start import Experiment, load
 
@@ -71,8 +72,8 @@ def explain(run: str | Path, user: str, beside: str | Path | None = None) -> lis
 @torch.no_grad()
 def _explain(experiment: Experiment, user: str) -> Explanation:
     model, dataset = experiment.model, experiment.test_data._dataset
-    if not hasattr(model, "encoder") or not hasattr(model, "embed"):
-        raise XferError(f"{experiment.config['model']} cannot be explained; RETR, UniSRec and XRETR can.")
+    if not isinstance(getattr(model, "encoder", None), CausalEncoder):
+        raise XferError(f"{experiment.config['model']} cannot be explained; RETR, UniSRec, XRETR and XSASRec can.")
     row = dataset[_row_of(dataset, user)].to(experiment.config["device"])
     items = row[model.ITEM_SEQ][:, : int(row[model.ITEM_SEQ_LEN])]  # [1, L]
     x = model.embed(items)

@@ -20,9 +20,10 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_xfer.config import item_features
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header, split_sequences
-from recbole_xfer.data.features import ItemFeatures, load_item_features
+from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
 from recbole_xfer.data.sequences import Sequences, Windows, gather, prefixes, ranges, windows
 from recbole_xfer.data.splits import split
+from recbole_xfer.data.vectors import VectorTable
 from recbole_xfer.errors import XferError
 
 DOMAIN_SEPARATOR = "+"
@@ -183,7 +184,8 @@ class AtomicFilesMixin(Dataset):
         features = self.__dict__.get("features")
         if features is not None:
             parts += [features.price] if features.price is not None else []
-            parts += [table.values for table in (features.text, features.image) if table is not None]
+            tables = (features.text, features.image, self.__dict__.get("word_drop"))
+            parts += [table.values for table in tables if table is not None]
         digest = hashlib.blake2b(digest_size=8)
         for part in parts:
             digest.update(np.ascontiguousarray(part).data)
@@ -196,9 +198,7 @@ class AtomicFilesMixin(Dataset):
         return Sequences.from_interactions(users, items, self.item_domain[items] if apart else None)
 
     def _split(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = split(
-            self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1, self.config["seed"]
-        )
+        parts = split(self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
         first, end = parts[0]
         if not (first < end).any():
             raise XferError(f"{self.dataset_name} has no user with two training interactions. Use more data.")
@@ -333,6 +333,12 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return parts
 
     # --- items -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def word_drop(self) -> VectorTable | None:
+        """Vectors of the texts without some of their words, aligned to item ids; None where they are not there."""
+        text = self.features.text
+        return text and load_word_drop(self.root, self.domains, self.item_domain, self.item_tokens, text)
 
     @cached_property
     def features(self) -> ItemFeatures:

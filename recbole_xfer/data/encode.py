@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import importlib.util
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header
-from recbole_xfer.data.vectors import allocate, read_metadata, write_vectors
+from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger
@@ -41,17 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pooling", choices=get_args(Pooling), default="mean", help="mean of all tokens, or the first token")
     add("--batch_size", type=int, default=128, help="texts at once")
     add("--max_length", type=int, default=64, help="tokens of a text that are read")
+    add(
+        "--drop_words",
+        type=float,
+        metavar="SHARE",
+        help="then also encode the texts without such a share of their words",
+    )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     add("--half", action=argparse.BooleanOptionalAction, default=True, help="store float16 instead of float32")
     add("--overwrite", action="store_true", help="encode again even if nothing changed")
 
 
 def run(args: argparse.Namespace) -> list[Path]:
-    """Encodes each domain that the arguments name; returns the files."""
+    """Encodes each domain that the arguments name, with ``--drop_words`` once more without some words; the files."""
     options = {key: getattr(args, key) for key in ("encoder", "pooling", "batch_size", "device", "half", "max_length")}
     return [
-        encode_texts(args.data_path / name, name, overwrite=args.overwrite, **options)
+        encode_texts(args.data_path / name, name, overwrite=args.overwrite, drop_words=share, **options)
         for name in args.dataset.split("+")
+        for share in dict.fromkeys((None, args.drop_words))
     ]
 
 
@@ -66,6 +74,7 @@ def encode_texts(
     half: bool = True,
     max_length: int = 64,
     overwrite: bool = False,
+    drop_words: float | None = None,
 ) -> Path:
     """Writes ``<folder>/<name>.text.parquet``; an item with no text gets no row.
 
@@ -83,16 +92,23 @@ def encode_texts(
         half: store float16 instead of float32.
         max_length: tokens of a text that are read; the rest is cut off.
         overwrite: encode again even if nothing changed.
+        drop_words: leave out this share of each text's words, and write ``<folder>/<name>.word_drop.parquet``: what
+            UniSRec's augmentation by word drop reads. The share is in the schema's metadata.
 
     Raises:
         XferError: if there is no item file, no text in it, or the encoder or the device cannot be used.
     """
     if batch_size < 1 or max_length < 1:
         raise XferError(f"batch_size={batch_size} and max_length={max_length} must be at least 1.")
+    if drop_words is not None and not 0 < drop_words < 1:
+        raise XferError(f"drop_words={drop_words} must lie between 0 and 1, such as 0.2.")
     folder = Path(folder)
     items = _read_texts(folder / f"{name}.item")
-    path = folder / f"{name}.text.parquet"
-    digest = _digest(items, encoder, pooling, str(max_length), str(half))
+    path = folder / f"{name}.{'text' if drop_words is None else WORD_DROP}.parquet"
+    dropped = {} if drop_words is None else {"drop_words": str(drop_words)}
+    if drop_words is not None:
+        items["text"] = [without_words(text, drop_words) for text in items["text"]]
+    digest = _digest(items, encoder, pooling, str(max_length), str(half), *dropped.values())
     if not overwrite and path.is_file() and read_metadata(path).get("digest") == digest:
         logger.info(f"{path} is up to date.")
         return path
@@ -101,10 +117,19 @@ def encode_texts(
     unfinished = folder / f".{name}.encoding"  # of this run, and of earlier ones with other texts or settings
     vectors, count = _vectors(reader, items["text"], np.float16 if half else np.float32, unfinished / digest, name)
     source = f"{count} different texts of {name}.item, {pooling} of up to {max_length} tokens"
-    write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata={"digest": digest})
+    metadata = {"digest": digest, **dropped}
+    write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata=metadata)
     shutil.rmtree(unfinished, ignore_errors=True)
     logger.info(f"{path}: vectors of {len(items):,} items with {count:,} different texts.")
     return path
+
+
+def without_words(text: str, share: float) -> str:
+    """A text without about such a share of its words, drawn by the text itself; one word always stays."""
+    words, rng = text.split(), np.random.default_rng(zlib.crc32(text.encode()))
+    keep = rng.random(len(words)) >= share
+    keep[rng.integers(len(words))] |= not keep.any()
+    return " ".join(np.array(words)[keep])
 
 
 def _vectors(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header
-from recbole_xfer.data.vectors import VectorTable, allocate, find_vectors, read_vectors
+from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors
 from recbole_xfer.errors import XferError
 
 MODALITIES = ("text", "image", "price")
@@ -73,7 +73,7 @@ def load_item_features(
     if unknown:
         raise XferError(f"modalities={sorted(unknown)} is unknown. Choose among {', '.join(MODALITIES)}.")
     wanted = MODALITIES if modalities is None else modalities
-    items = [np.r_[0, np.flatnonzero(item_domain[1:] == index) + 1] for index in range(len(domains))]
+    items = _items_by_domain(item_domain, len(domains))
     found = {
         "text": _joined_vectors(root, domains, items, item_tokens, "text") if "text" in wanted else None,
         "image": _joined_vectors(root, domains, items, item_tokens, "image") if "image" in wanted else None,
@@ -83,6 +83,40 @@ def load_item_features(
     if missing and (modalities is not None or len(missing) == len(MODALITIES)):
         raise XferError(_what_is_missing(root, domains, missing))
     return ItemFeatures(**found)  # type: ignore[arg-type]
+
+
+def load_word_drop(
+    root: Path, domains: Sequence[str], item_domain: np.ndarray, item_tokens: np.ndarray, text: VectorTable
+) -> VectorTable | None:
+    """Vectors of the texts without some of their words, arguments as above; None where a domain has none.
+
+    Args:
+        text: the vectors of the whole texts.
+
+    Raises:
+        XferError: if a file is wrong, or another encoder made them than those of the whole texts.
+    """
+    if not all(find_vectors(root / domain, domain, WORD_DROP) for domain in domains):
+        return None
+    table = _joined_vectors(root, domains, _items_by_domain(item_domain, len(domains)), item_tokens, WORD_DROP)
+    assert table is not None
+    if table.values.shape[1] != text.values.shape[1] or table.encoder != text.encoder:
+        name = "+".join(domains)
+        raise XferError(
+            f"{name}: the vectors of the texts ({text.encoder}) and of the texts without some words ({table.encoder}) "
+            f"differ. Make both with one encoder: `{word_drop_command(name)}`."
+        )
+    return table
+
+
+def word_drop_command(dataset: str) -> str:
+    """The command that makes the vectors of the texts without some of their words."""
+    return f"recbole-xfer encode --dataset={dataset} --drop_words=0.2"
+
+
+def _items_by_domain(item_domain: np.ndarray, domains: int) -> list[np.ndarray]:
+    """Ids of each domain's items, each behind the padding item."""
+    return [np.r_[0, np.flatnonzero(item_domain[1:] == index) + 1] for index in range(domains)]
 
 
 def _joined_vectors(

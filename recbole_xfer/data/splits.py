@@ -18,12 +18,15 @@ from recbole_xfer.errors import XferError
 
 Ranges = tuple[np.ndarray, np.ndarray]
 
+SPLIT_SEED = 0
+"""Draws the users that are held out: the same for every ``seed``, whose results are of the same rows then."""
 
-def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int, seed: int) -> list[Ranges]:
+
+def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int) -> list[Ranges]:
     """Training, validation and test targets by RecBole's ``eval_args``.
 
-    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [0.8, 0.1, 0.1]`` holds users out: the first share
-    of them is trained whole, and of the others the last ``held_out_targets`` items are ranked.
+    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [8, 1, 1]`` holds users out: the first share of them
+    is trained whole, and of the others the last ``held_out_targets`` items are ranked.
 
     Raises:
         XferError: for an order that is not of time, or another split.
@@ -36,7 +39,7 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
     if not more and mode == "RS":
         return by_ratio(sequences, argument, by_user=eval_args["group_by"] == "user")
     if not more and mode == "HU":
-        return held_out_users(sequences, argument, held_out_targets, seed)
+        return held_out_users(sequences, argument, held_out_targets)
     raise XferError(f"eval_args.split={eval_args['split']} must have one key: LS, RS or HU.")
 
 
@@ -77,12 +80,16 @@ def _cuts(total: int, shares: list[float]) -> list[int]:
     return Dataset._calcu_split_ids(None, total, shares)
 
 
-def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int, seed: int) -> list[Ranges]:
-    """Whole users for training, validation and test, drawn by ``seed``."""
+def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int) -> list[Ranges]:
+    """Whole users for training, validation and test; of the latter two the last records are ranked, each by all before.
+
+    This is the rolling prediction of RETR's appendix D. It says of training users that their last record is "for
+    prediction" and ranks it nowhere; it is read as the last of their training targets.
+    """
     starts, ends = sequences.starts, sequences.ends
-    count = int(sequences.users.max(initial=0)) + 1
-    place = np.random.default_rng(seed).permutation(count) / count
-    group = np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[sequences.users], side="right")
+    users, which = np.unique(sequences.users, return_inverse=True)
+    place = np.random.default_rng(SPLIT_SEED).permutation(len(users)) / max(len(users), 1)
+    group = np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[which], side="right")
     ranked_from = np.maximum(ends - targets, starts + 1)
     firsts = [starts + 1, ranked_from, ranked_from]
     return [(np.where(group == part, first, ends), ends) for part, first in enumerate(firsts)]

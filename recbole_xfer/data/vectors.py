@@ -1,11 +1,12 @@
 """Item vectors on disk and in memory: a row is found by its item's id, never by its place.
 
-Three forms are read, for a domain ``Name`` and a modality, ``text`` or ``image``:
+Three forms are read, for a domain ``Name`` and a modality, ``text``, ``image`` or ``word_drop`` (the texts without some
+of their words):
 
 * ``Name.text.parquet``: columns ``item_id`` and ``vector``; what this package writes.
 * ``Name.text.npy`` and ``Name.text.ids``: a matrix, and one item id a line.
-* ``Name.feat1CLS`` (text) or ``Name.feat3CLS`` (image) and ``Name.item2index``: raw float32 rows, and lines
-  ``id <tab> row``, as UniSRec and ANT publish them.
+* ``Name.feat1CLS`` (text), ``Name.feat2CLS`` (word drop) or ``Name.feat3CLS`` (image) and ``Name.item2index``: raw
+  float32 rows, and lines ``id <tab> row``, as UniSRec and ANT publish them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ MEMORY_LIMIT = 2**30
 BLOCK = 2**16
 """Rows that are read, checked and written at once."""
 
-RAW_SUFFIX = {"text": "feat1CLS", "image": "feat3CLS"}
+WORD_DROP = "word_drop"
+"""What the vectors of texts without some of their words are called, in file names and in models."""
+
+RAW_SUFFIX = {"text": "feat1CLS", WORD_DROP: "feat2CLS", "image": "feat3CLS"}
 
 Blocks = Iterator[np.ndarray]
 
@@ -65,7 +69,7 @@ class _VectorFile:
 
 
 def find_vectors(folder: Path, name: str, modality: str) -> Path | None:
-    """The file with a domain's ``text`` or ``image`` vectors, or None; parquet goes before npy, npy before raw."""
+    """The file with a domain's vectors of a modality, or None; parquet goes before npy, npy before raw."""
     for suffix in (f"{modality}.parquet", f"{modality}.npy", RAW_SUFFIX[modality]):
         path = Path(folder) / f"{name}.{suffix}"
         if path.is_file():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from scipy import stats
 
+from recbole_xfer.config import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 
@@ -109,6 +110,25 @@ class Comparison:
             "summary": self.summary(),
             "runs": [result.as_dict() for result in self.results],
         }
+
+
+def told_apart(results: Sequence[Result], keys: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """The results, where those of one label differ in keys, with these keys in the label: ``RETR n_heads=4``.
+
+    Args:
+        results: of several runs.
+        keys: each run's own; the seed tells no rows apart, for a row has several.
+    """
+    named = []
+    for result, own in zip(results, keys, strict=True):
+        alike = [others for other, others in zip(results, keys, strict=True) if other.label == result.label]
+        differing = {
+            key: value
+            for key, value in own.items()
+            if key != "seed" and any(key not in others or others[key] != value for others in alike)
+        }
+        named.append(replace(result, label=f"{result.label} {text_of(differing)}".strip()))
+    return named
 
 
 def paired_change(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[float, float]:

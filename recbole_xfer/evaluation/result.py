@@ -80,7 +80,7 @@ def protocol(config: Any, items: int) -> Protocol:
     split = {
         "LS": f"leave one out by time ({argument})",
         "RS": f"ratio {argument} by time, {'each user' if group == 'user' else 'all users together'}",
-        "HU": f"users held out {argument}",
+        "HU": f"users held out {argument}, last {config['held_out_targets']} of each",
     }[kind]
     mode = config["eval_args"]["mode"]["test"]
     kinds = {"uni": "uniform", "pop": "popular"}

@@ -89,8 +89,11 @@ class CausalEncoder(nn.Module):
             self.layers.append(SelfAttention(width, config["n_heads"], dropout, config["attn_dropout_prob"], eps))
             self.layers.append(FeedForward(width, config["inner_size"], config["hidden_act"], dropout, eps))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embedded windows, positions added, to hidden states: [B, L, d] to [B, L, d]."""
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """Embedded windows, positions added, to hidden states: [B, L, d] to [B, L, d].
+
+        What is ``real`` [B, L] need not be known: padding is on the right, where a causal encoder does not look.
+        """
         return self.layers(self.dropout(self.norm(x)))
 
     @torch.no_grad()

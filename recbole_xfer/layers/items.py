@@ -21,23 +21,28 @@ class FeatureTables(nn.Module):
         super().__init__()
         self.modalities = features.modalities
         self.mapped: dict[str, np.memmap] = {}
-        for name in self.modalities:
-            self.register_buffer(f"{name}_present", torch.from_numpy(features.present(name)), persistent=False)
         for name in ("text", "image"):
             table: VectorTable | None = getattr(features, name)
-            if table is None:
-                continue
-            if isinstance(table.values, np.memmap):
-                self.mapped[name] = table.values
-            else:
-                self.register_buffer(name, torch.from_numpy(table.values).float(), persistent=False)
+            if table is not None:
+                self.add(name, table)
         if features.price is not None:
-            self.register_buffer("price", torch.from_numpy(scale_prices(features.price)).float(), persistent=False)
+            self._add_buffers("price", scale_prices(features.price), features.present("price"))
+
+    def add(self, name: str, table: VectorTable) -> None:
+        """Takes one more table of vectors; :meth:`rows` and :meth:`present` know it by this name."""
+        if isinstance(table.values, np.memmap):
+            self.mapped[name] = table.values
+        self._add_buffers(name, None if name in self.mapped else table.values, table.present)
+
+    def _add_buffers(self, name: str, values: np.ndarray | None, present: np.ndarray) -> None:
+        self.register_buffer(f"{name}_present", torch.from_numpy(present), persistent=False)
+        if values is not None:
+            self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
     def sizes(self) -> dict[str, int]:
         """Width of the text and image vectors that are there."""
-        widths = {name: getattr(self, name).shape[1] for name in ("text", "image") if hasattr(self, name)}
-        return widths | {name: table.shape[1] for name, table in self.mapped.items()}
+        tables = {name: self.mapped.get(name, getattr(self, name, None)) for name in ("text", "image")}
+        return {name: table.shape[1] for name, table in tables.items() if table is not None}
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """Vectors [N, D], or scaled prices [N], of items [N]."""

@@ -90,9 +90,9 @@ class ANT(FeatureRecommender):
             item = item + self.item_embedding(ids)  # Eq. 18
         return item, z
 
-    def encode_states(self, embedded: Tensor) -> Tensor:
+    def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
         """Histories M (Eq. 11) with positions to intents at every position (Eq. 12): [B, L, d] to [B, L, d]."""
-        return self.user_model(embedded)
+        return self.user_model(embedded, real)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """Eq. 13 or 16, and lambda times Eq. 14 where it is asked for (Eq. 15)."""

@@ -50,7 +50,7 @@ class Step:
 
 
 class FeatureRecommender(SequentialRecommender):
-    """Scores items by the cosine of their vectors and the user's state; trained at all positions of windows.
+    """Scores items by the cosine of their vectors and the user's state; trained at the positions of windows.
 
     A subclass defines :meth:`encode_items` and :meth:`encode_states`, and says what an adaptation keeps.
 
@@ -59,6 +59,8 @@ class FeatureRecommender(SequentialRecommender):
     """
 
     input_type = InputType.POINTWISE
+    reads_windows: ClassVar = True
+    """Its batches are windows, also where ``train_rows`` has each end in one target."""
 
     kept: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """For each adaptation, how the names of the parameters begin that are taken from the pre-trained model."""
@@ -89,13 +91,18 @@ class FeatureRecommender(SequentialRecommender):
         """Items [N] to their vectors [N, d], and to the vectors [N, d] of their parts."""
         raise NotImplementedError
 
-    def encode_states(self, embedded: Tensor) -> Tensor:
-        """Items of windows with their positions, [B, L, d], to states at every position, [B, L, d]."""
+    def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
+        """Items of windows with their positions, [B, L, d], to states at every position, [B, L, d]; see below."""
         raise NotImplementedError
 
-    def encode_users(self, embedded: Tensor) -> Tensor:
-        """Items of windows, [B, L, d], to states at every position, [B, L, d]."""
-        return self.encode_states(embedded + self.position_embedding.weight[: embedded.shape[1]])
+    def encode_users(self, embedded: Tensor, real: Tensor) -> Tensor:
+        """Items of windows, [B, L, d], to states at every position, [B, L, d].
+
+        Args:
+            embedded: the items' vectors, zero at padding.
+            real: where there are items, bool [B, L]; of use to an encoder that also looks ahead.
+        """
+        return self.encode_states(embedded + self.position_embedding.weight[: embedded.shape[1]], real)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -106,7 +113,7 @@ class FeatureRecommender(SequentialRecommender):
         table, parts = self.encode_items(ids)
         row = torch.zeros(self.n_items, dtype=torch.long, device=items.device)
         row[ids] = torch.arange(len(ids), device=items.device)
-        users = self.encode_users(self.look_up(items, row, table))[targets > 0]
+        users = self.encode_users(self.look_up(items, row, table), items > 0)[targets > 0]
         return Step(items, targets, ids, table, parts, row, users)
 
     @property
@@ -166,7 +173,8 @@ class FeatureRecommender(SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
-        states = last_states(item_seq, item_seq_len, lambda items: self.encode_states(self.embed(items)))
+        encode = lambda items: self.encode_users(self.catalogue()[items], items > 0)  # noqa: E731
+        states = last_states(item_seq, item_seq_len, encode)
         return F.normalize(precise(states), dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:

@@ -6,7 +6,7 @@ Symbols in comments: B windows, L positions, T targets, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.data.interaction import Interaction
@@ -27,6 +27,8 @@ class RETR(SequentialRecommender):
 
     Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size.
     """
+
+    reads_windows: ClassVar = True
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -56,11 +58,15 @@ class RETR(SequentialRecommender):
         """X_s = E_s + P_s: items [B, L] to [B, L, d]."""
         return self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]]
 
+    def encode(self, items: Tensor) -> Tensor:
+        """Items [B, L] to states Z^L [B, L, d]."""
+        return self.encoder(self.embed(items), items > 0)
+
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Eq. 8, or cross-entropy over all items, at every position with a target."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         real = targets > 0
-        users = self.encoder(self.embed(items))[real]  # [T, d]
+        users = self.encode(items)[real]  # [T, d]
         if self.loss_type == "CE":
             return item_cross_entropy(users, self.item_embedding.weight[1:], targets[real] - 1)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
@@ -69,7 +75,7 @@ class RETR(SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to users Z^L_t [B, d]."""
-        return precise(last_states(item_seq, item_seq_len, lambda items: self.encoder(self.embed(items))))
+        return precise(last_states(item_seq, item_seq_len, self.encode))
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """e_k Z^L_t for every item k, [B, n_items]."""

@@ -69,7 +69,7 @@ class RunFolder(Trainer):
     def fit(
         self, train_data: Any, valid_data: Any = None, *args: Any, show_progress: bool = False, **kwargs: Any
     ) -> Any:
-        """RecBole's fit; a loader of windows takes the place of RecBole's where the dataset trains on windows."""
+        """RecBole's fit; a loader of windows takes the place of RecBole's where the model is trained on windows."""
         self._train_data = self._windowed(train_data)
         artifacts.save_config(self.run_dir, settings(self.config))
         with tqdm(desc=self.run_dir.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
@@ -77,7 +77,8 @@ class RunFolder(Trainer):
 
     def _windowed(self, train_data: Any) -> Any:
         dataset = train_data._dataset
-        if self.config["train_rows"] != "windows" or not isinstance(dataset, TransferDataset):
+        reads_windows = self.config["train_rows"] == "windows" or getattr(self.model, "reads_windows", False)
+        if not reads_windows or not isinstance(dataset, TransferDataset):
             return train_data
         return WindowDataLoader(
             dataset,

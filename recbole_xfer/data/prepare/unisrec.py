@@ -6,8 +6,8 @@ The files of a data set ``Name``, in one folder:
   item``, all of them indices, the items before separated by spaces.
 * ``Name.item2index``, ``Name.user2index``: ``id <tab> index``, without a header.
 * ``Name.text`` (optional): a header, then ``item id <tab> text``.
-* ``Name.feat1CLS`` (text vectors) and ``Name.feat3CLS`` (image vectors), both optional: raw float32 numbers, one
-  row an item, in the order of the item's index.
+* ``Name.feat1CLS`` (text vectors), ``Name.feat2CLS`` (those of texts without some words) and ``Name.feat3CLS`` (image
+  vectors), all optional: raw float32 numbers, one row an item, in the order of the item's index.
 """
 
 from __future__ import annotations
