@@ -23,6 +23,7 @@ from recbole_xfer.config import settings
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation import domains
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import artifacts
 
@@ -33,7 +34,10 @@ OTHER = "other_parameter."
 class RunFolder(Trainer):
     """A trainer of RecBole whose run lives in a folder (see :mod:`recbole_xfer.trainer.artifacts`).
 
-    Reads ``run_dir``, ``precision``, ``learning_rate_decay`` and ``mask_history``.
+    Reads ``run_dir``, ``precision``, ``learning_rate_decay``, ``mask_history`` and ``rank_within_domain``.
+
+    Attributes:
+        scalars: for each epoch what the model's ``epoch_scalars()`` gave, where it has one; also in TensorBoard.
     """
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
@@ -44,7 +48,10 @@ class RunFolder(Trainer):
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.run_dir = Path(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
         self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
+        self.valid_metric = domains.valid_metric(config)
+        domains.check(config)
         self.evaluator = KeepingEvaluator(config)
+        self.scalars: dict[int, dict[str, float]] = {}
         self.best_epoch = -1
         self.enable_amp = self._reduced_precision()
 
@@ -97,7 +104,12 @@ class RunFolder(Trainer):
             group["lr"] = self.learning_rate * decay**epoch_idx
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
-        return super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        loss = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        if hasattr(self.model, "epoch_scalars"):
+            self.scalars[epoch_idx] = self.model.epoch_scalars()
+            for scalar, value in self.scalars[epoch_idx].items():
+                self.tensorboard.add_scalar(scalar, value, epoch_idx)
+        return loss
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -176,10 +188,17 @@ class RunFolder(Trainer):
     ) -> Any:
         """RecBole's evaluate, with the best epoch read from ``model.safetensors``."""
         self._evaluated = eval_data._dataset
+        self.evaluator.ranking = self._domain_ranking()
         if load_best_model:
             self._load_weights(artifacts.load_weights(Path(model_file).parent if model_file else self.run_dir))
         with torch.autocast(self.device.type, enabled=self.enable_amp):
             return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _domain_ranking(self) -> domains.DomainRanking | None:
+        if not self.config["rank_within_domain"]:
+            return None
+        item_domain = torch.from_numpy(self._evaluated.item_domain).long().to(self.device)
+        return domains.DomainRanking(self._evaluated.domains, item_domain)
 
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
         """Ranks a batch; which earlier items are left out is decided by ``mask_history`` alone, for every model."""
@@ -188,8 +207,16 @@ class RunFolder(Trainer):
             seen = None
         elif seen is None and isinstance(self._evaluated, TransferDataset):
             seen = self._evaluated.seen_items(interaction)
-        interaction, scores, *positives = super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i))
-        return interaction, scores.float(), *positives
+        return self._ranked(*super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i)))
+
+    def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
+        return self._ranked(*super()._neg_sample_batch_eval(batched_data))
+
+    def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
+        """What RecBole collects of a batch, within domains where that is asked for."""
+        if self.evaluator.ranking is not None:
+            scores, row = self.evaluator.ranking.restrict(scores, row, item)
+        return interaction, scores.float(), row, item
 
 
 class Ticking:
@@ -208,17 +235,22 @@ class Ticking:
 
 
 class KeepingEvaluator(Evaluator):
-    """RecBole's Evaluator that also keeps each row's hits, for results by user.
+    """RecBole's Evaluator that also keeps each row's hits, for results by user, and has results of each domain.
 
     Attributes:
         topk: for each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1].
+        ranking: of the pass at hand, where targets are ranked within their domains.
     """
 
     topk: Tensor | None = None
+    ranking: domains.DomainRanking | None = None
 
     def evaluate(self, dataobject: Any) -> Any:
         self.topk = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
-        return super().evaluate(dataobject)
+        result = super().evaluate(dataobject)
+        if self.ranking is not None:
+            result.update(self.ranking.results(dataobject, super().evaluate))
+        return result
 
 
 @cache
