@@ -43,11 +43,12 @@ class WithinDomain(AbstractSampler):
     def set_distribution(self, distribution: str) -> None:
         """Items of each domain, and what part of the domain's draws falls to them and those before them."""
         self.distribution = distribution
-        counts = np.ones(self.item_num)
+        counts = np.ones(self.item_num, dtype=np.int64)
         if distribution == "popularity":
-            counts = np.bincount(self._get_candidates_list(), minlength=self.item_num) ** float(self.alpha)
+            counts = np.bincount(self._get_candidates_list(), minlength=self.item_num)
+        shares = counts ** float(self.alpha)
         members = [np.flatnonzero(self._item_domain[1:] == d) + 1 for d in range(len(self._source.domains))]
-        self._members = [(items, np.cumsum(counts[items]) / counts[items].sum()) for items in members]
+        self._members = [(items, np.cumsum(shares[items]) / shares[items].sum()) for items in members]
 
     def sampling(self, sample_num: int) -> np.ndarray:
         """Items of the domain at hand, [sample_num]."""
