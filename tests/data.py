@@ -52,7 +52,7 @@ def write_small(
 def write_joined(root: Path, domains: Sequence[str] = "ABC", users: int = 60, items: int = 12, seed: int = 0) -> None:
     """Domains whose interactions are one random stream; a user takes part in all of them, in some or in one.
 
-    Every domain has the item tokens i0, i1, ... and lists one user who took nothing.
+    Every domain has the item tokens i0, i1, ... and lists its users and one who took nothing.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -64,7 +64,8 @@ def write_joined(root: Path, domains: Sequence[str] = "ABC", users: int = 60, it
     for number, domain in enumerate(domains):
         own_rows = table[table["domain"] == number].drop(columns="domain")
         write_domain(root, domain, own_rows, pd.DataFrame({"item_id": [f"i{item}" for item in range(items)]}))
-        (root / domain / f"{domain}.user").write_text("user_id:token\nnobody\n", encoding="utf-8")
+        listed = [*own_rows["user_id"].unique(), "nobody"]
+        (root / domain / f"{domain}.user").write_text("\n".join(["user_id:token", *listed]), encoding="utf-8")
 
 
 def config(root: Path, model: str = "ANT", dataset: str = "Small", **keys: Any) -> XferConfig:

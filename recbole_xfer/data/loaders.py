@@ -91,7 +91,7 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
 
 def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
     """Raises XferError if a domain has no target in a part that has targets, or nothing to rank a target against."""
-    items = np.bincount(dataset.item_domain[1:], minlength=len(dataset.domains))
+    items = np.bincount(dataset.item_domain[1:], minlength=len(dataset.domains)).tolist()
     for domain, count in zip(dataset.domains, items, strict=True):
         if count < 2:
             raise XferError(

@@ -102,16 +102,20 @@ def valid_metric(config: Any) -> str:
     """The key of the metric that chooses the epoch; RecBole's metrics are in small letters, domains as they are.
 
     Raises:
-        XferError: if it names a domain that is not there, or targets are not ranked within domains.
+        XferError: if it is not measured: by metrics and topk, or since it names a domain that is not there or targets
+            are not ranked within domains.
     """
     metric, _, domain = config["valid_metric"].removesuffix("]").partition(" [")
+    measured = [f"{name}@{k}" for name in config["metrics"] for k in config["topk"]]
+    if metric.lower() not in map(str.lower, [*config["metrics"], *measured]):
+        raise XferError(f"valid_metric={config['valid_metric']} is not among the metrics: {', '.join(measured)}.")
     if not domain:
         return metric.lower()
     there = [*config["dataset"].split("+"), MEAN]
     if not config["rank_within_domain"] or domain not in there:
         raise XferError(
-            f"valid_metric={config['valid_metric']} is measured with rank_within_domain=True alone, and names one of "
-            f"{', '.join(there)}. Set that key, or --valid_metric={metric}."
+            f"valid_metric={config['valid_metric']} needs rank_within_domain=True and one of {', '.join(there)} in "
+            f"brackets. Correct it, or set --valid_metric={metric}."
         )
     return named(metric.lower(), domain)
 
