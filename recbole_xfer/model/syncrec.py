@@ -114,8 +114,8 @@ class SyNCRec(SequentialRecommender):
     Where the joined sequence predicts a domain's items worse than the domain's own sequence does, transfer hurts it:
     its gap (Eq. 10) is negative, and its share of the joined sequence's loss shrinks (Eq. 11 and 12).
 
-    Deviation: losses are -log of what Eq. 8 and 9 give, and sums over a batch are means over its targets, those of
-    Eq. 16 over its sequences, so that they do not depend on the batch size; the gap is a domain's mean and not its sum.
+    Deviation: losses are -log of what Eq. 8 and 9 give; all sums over a batch are divided by its number of targets, so
+    that eta does not depend on the batch size, and the sum of Eq. 10 by the domain's number of targets.
     Deviation: both tasks read the same window, so that a domain's sequence holds what the window holds of it, and the
     gap tells what the other domains add. A user's very first item is no target, as in RecBole.
     Deviation: no gradient passes through the gap, which would join what Eq. 2 and 4 keep apart; a domain without a
@@ -222,7 +222,7 @@ class SyNCRec(SequentialRecommender):
             return losses
         key = domains[row, column] * len(items) + row
         mim = self.mutual_information_loss(at_items, cross[row, column], key, interaction[self.USER_ID])
-        return *losses, (1 - self.eta) * mim
+        return *losses, (1 - self.eta) * mim / len(window)
 
     def pairwise_loss(self, states: Tensor, target: Tensor, negative: Tensor) -> Tensor:
         """Eq. 8 and 9 at each target: states [T, r], targets [T] and what was drawn against them [T] to [T]."""
@@ -249,7 +249,7 @@ class SyNCRec(SequentialRecommender):
         return weight
 
     def mutual_information_loss(self, single: Tensor, cross: Tensor, key: Tensor, users: Tensor) -> Tensor:
-        """Eq. 16 over all sequences of the batch; the other users' sequences of the domain stand against each.
+        """Eq. 16 as a sum over the batch's sequences; the other users' sequences of the domain stand against each.
 
         Args:
             single, cross: both towers' Y at every item, [N, r].
@@ -270,8 +270,7 @@ class SyNCRec(SequentialRecommender):
             others = own[:, None] != own
             negatives = rho.masked_fill(~others, -torch.inf).logsumexp(dim=0)
             losses.append((negatives - rho.diagonal())[others.any(dim=0)])
-        loss = torch.cat(losses)
-        return loss.mean() if len(loss) else cross.sum() * 0
+        return torch.cat(losses).sum()
 
     def epoch_scalars(self) -> dict[str, float]:
         """Gap and weight of each domain, means over the training steps since the last call, and alpha and beta."""

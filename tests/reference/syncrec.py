@@ -111,7 +111,7 @@ def cross_loss(targets: Sequence[Target], weight: Array, bounded: bool) -> float
 
 
 def mutual_information_loss(sequences: Mapping[tuple[int, int], tuple[int, Array, Array]], W_H: Array) -> float:
-    """-L of Eq. 16, as a mean over sequences that another user of the batch has one of the domain beside.
+    """-L of Eq. 16, summed over the sequences that another user of the batch has one of the domain beside.
 
     Args:
         sequences: by (window, domain): the user, and Y of the domain's items by both towers, [n, r] each.
@@ -127,4 +127,4 @@ def mutual_information_loss(sequences: Mapping[tuple[int, int], tuple[int, Array
         if others:
             own = sigmoid(single.mean(axis=0) @ W_H @ V)
             losses.append(-(own - math.log(sum(math.exp(rho) for rho in others))))
-    return sum(losses) / len(losses)
+    return sum(losses)
