@@ -300,7 +300,8 @@ def test_configurations_that_cannot_be_meant(tmp_path: Path, keys: dict, message
 @pytest.mark.parametrize("domains", [2, 20])
 def test_from_two_to_twenty_domains(tmp_path: Path, domains: int) -> None:
     names = [f"D{number}" for number in range(domains)]
-    write_joined(tmp_path, names, users=30 * domains)
-    made = build(config(tmp_path, "SyNCRec", "+".join(names), n_experts=2, cross_experts=1, epochs=1))
+    write_joined(tmp_path, names, users=200)
+    keys = {"n_experts": 2, "cross_experts": 1, "epochs": 1, "train_batch_size": 512}
+    made = build(config(tmp_path, "SyNCRec", "+".join(names), **keys))
     fit(made)
     assert len(made.trainer.scalars[0]) == 2 + 2 * domains

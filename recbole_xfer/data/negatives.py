@@ -78,3 +78,11 @@ class DomainSampler(WithinDomain, Sampler):
                     f"drawn. Set --mask_history=False, or leave the domain out of --dataset."
                 )
         return used
+
+
+def within_domain(sampler: RepeatableSampler) -> RepeatableDomainSampler:
+    """A sampler that RecBole made, drawing within domains from now on."""
+    if isinstance(sampler, RepeatableDomainSampler):
+        return sampler
+    made = RepeatableDomainSampler(sampler.phases, sampler.dataset, sampler.distribution, sampler.alpha)
+    return made.set_phase(sampler.phase)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.evaluator import Evaluator
 from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_local_time, get_trainer
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from recbole_xfer.config import settings
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domains
 from recbole_xfer.log import logger
@@ -86,12 +88,13 @@ class RunFolder(Trainer):
         dataset = train_data._dataset
         if self.config["train_rows"] != "windows" or not isinstance(dataset, TransferDataset):
             return train_data
+        sampler = getattr(train_data, "_sampler", None)
         return WindowDataLoader(
             dataset,
             self.config["train_batch_size"],
             self.config["seed"],
             self.config["shuffle"],
-            sampler=getattr(train_data, "_sampler", None),
+            sampler=within_domain(sampler) if self.config["negatives_within_domain"] else sampler,
         )
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
@@ -188,15 +191,20 @@ class RunFolder(Trainer):
     ) -> Any:
         """RecBole's evaluate, with the best epoch read from ``model.safetensors``."""
         self._evaluated = eval_data._dataset
-        self.evaluator.ranking = self._domain_ranking()
+        self.evaluator.ranking = self._domain_ranking(eval_data)
         if load_best_model:
             self._load_weights(artifacts.load_weights(Path(model_file).parent if model_file else self.run_dir))
         with torch.autocast(self.device.type, enabled=self.enable_amp):
             return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
-    def _domain_ranking(self) -> domains.DomainRanking | None:
+    def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
         if not self.config["rank_within_domain"]:
             return None
+        if isinstance(eval_data, NegSampleEvalDataLoader) and not isinstance(eval_data._sampler, WithinDomain):
+            raise XferError(
+                "RecBole's own functions sample the negatives of evaluation from all domains. Use recbole_xfer's run, "
+                "or rank all items, eval_args.mode full."
+            )
         item_domain = torch.from_numpy(self._evaluated.item_domain).long().to(self.device)
         return domains.DomainRanking(self._evaluated.domains, item_domain)
 
