@@ -218,6 +218,15 @@ def test_metrics_that_are_not_measured(tmp_path: Path, keys: dict, message: str)
         fit(made)
 
 
+def test_what_cannot_be_ranked_within_domains(tmp_path: Path) -> None:
+    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni5"}
+    made = experiment(tmp_path, "RETR", metrics=["AUC"], valid_metric="AUC", eval_args=split)
+    with pytest.raises(XferError, match="needs metrics of rankings"):
+        made.trainer.evaluate(made.test_data, load_best_model=False)
+    with pytest.raises(XferError, match="FEARec reads its data itself"):
+        experiment(tmp_path, "FEARec")
+
+
 def write_by_hand(root: Path, **histories: list[tuple[str, str]]) -> str:
     """Domains by name, each with its (user, item) pairs in order of time; all of B's come behind all of A's."""
     for number, (name, pairs) in enumerate(histories.items()):

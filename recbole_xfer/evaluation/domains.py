@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.evaluator.collector import DataStruct
-from recbole.utils import EvaluatorType
 from torch import Tensor
 
 from recbole_xfer.errors import XferError
@@ -93,34 +92,32 @@ def by_domain(metrics: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
     """Metrics over all targets under None, and those of each domain and their mean under their names."""
     parts: dict[str | None, dict[str, Any]] = {}
     for name, value in metrics.items():
-        metric, _, domain = name.removesuffix("]").partition(" [")
-        parts.setdefault(domain or None, {})[metric] = value
+        metric, domain = _parsed(name)
+        parts.setdefault(domain, {})[metric] = value
     return parts
 
 
-def valid_metric(config: Any) -> str:
-    """The key of the metric that chooses the epoch; RecBole's metrics are in small letters, domains as they are.
+def _parsed(name: str) -> tuple[str, str | None]:
+    """The metric and the domain of a name."""
+    metric, _, domain = name.removesuffix("]").partition(" [")
+    return metric, domain or None
 
-    Raises:
-        XferError: if it is not measured: by metrics and topk, or since it names a domain that is not there or targets
-            are not ranked within domains.
-    """
-    metric, _, domain = config["valid_metric"].removesuffix("]").partition(" [")
+
+def metric_key(name: str) -> str:
+    """``NDCG@10 [Books]`` as results have it: RecBole's metrics are in small letters, domains as they are."""
+    metric, bracket, domain = name.partition(" [")
+    return metric.lower() + bracket + domain
+
+
+def check_valid_metric(config: Any) -> None:
+    """Raises XferError if validation does not measure ``valid_metric``, so that no epoch could be chosen."""
+    metric, domain = _parsed(config["valid_metric"])
     measured = [f"{name}@{k}" for name in config["metrics"] for k in config["topk"]]
     if metric.lower() not in map(str.lower, [*config["metrics"], *measured]):
         raise XferError(f"valid_metric={config['valid_metric']} is not among the metrics: {', '.join(measured)}.")
-    if not domain:
-        return metric.lower()
     there = [*config["dataset"].split("+"), MEAN]
-    if not config["rank_within_domain"] or domain not in there:
+    if domain and (not config["rank_within_domain"] or domain not in there):
         raise XferError(
             f"valid_metric={config['valid_metric']} needs rank_within_domain=True and one of {', '.join(there)} in "
             f"brackets. Correct it, or set --valid_metric={metric}."
         )
-    return named(metric.lower(), domain)
-
-
-def check(config: Any) -> None:
-    """Raises XferError where targets cannot be ranked within domains."""
-    if config["rank_within_domain"] and config["eval_type"] != EvaluatorType.RANKING:
-        raise XferError(f"rank_within_domain=True needs metrics of rankings, not {config['metrics']}.")

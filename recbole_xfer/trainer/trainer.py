@@ -16,7 +16,7 @@ import torch
 from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.evaluator import Evaluator
 from recbole.trainer import Trainer
-from recbole.utils import ModelType, get_local_time, get_trainer
+from recbole.utils import EvaluatorType, ModelType, get_local_time, get_trainer
 from torch import Tensor
 from tqdm import tqdm
 
@@ -50,8 +50,7 @@ class RunFolder(Trainer):
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.run_dir = Path(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
         self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
-        self.valid_metric = domains.valid_metric(config)
-        domains.check(config)
+        self.valid_metric = domains.metric_key(config["valid_metric"])
         self.evaluator = KeepingEvaluator(config)
         self.scalars: dict[int, dict[str, float]] = {}
         self.best_epoch = -1
@@ -79,6 +78,8 @@ class RunFolder(Trainer):
         self, train_data: Any, valid_data: Any = None, *args: Any, show_progress: bool = False, **kwargs: Any
     ) -> Any:
         """RecBole's fit; a loader of windows takes the place of RecBole's where the dataset trains on windows."""
+        if valid_data:
+            domains.check_valid_metric(self.config)
         self._train_data = self._windowed(train_data)
         artifacts.save_config(self.run_dir, settings(self.config))
         with tqdm(desc=self.run_dir.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
@@ -200,6 +201,8 @@ class RunFolder(Trainer):
     def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
         if not self.config["rank_within_domain"]:
             return None
+        if self.config["eval_type"] != EvaluatorType.RANKING:
+            raise XferError(f"rank_within_domain=True needs metrics of rankings, not {self.config['metrics']}.")
         if isinstance(eval_data, NegSampleEvalDataLoader) and not isinstance(eval_data._sampler, WithinDomain):
             raise XferError(
                 "RecBole's own functions sample the negatives of evaluation from all domains. Use recbole_xfer's run, "
