@@ -224,7 +224,7 @@ def test_what_cannot_be_ranked_within_domains(tmp_path: Path) -> None:
     with pytest.raises(XferError, match="needs metrics of rankings"):
         made.trainer.evaluate(made.test_data, load_best_model=False)
     with pytest.raises(XferError, match="FEARec reads its data itself"):
-        experiment(tmp_path, "FEARec")
+        build(config(tmp_path, "FEARec", "A", rank_within_domain=True))
 
 
 def write_by_hand(root: Path, **histories: list[tuple[str, str]]) -> str:
