@@ -18,7 +18,7 @@ class TestSyNCRec(ModelContract):
 class TestSyNCRecWithAGateAtEachPosition(CausalContract):
     model = "SyNCRec"
     keys = {
-        **FEW_EXPERTS, "gate": "position", "bounded_scores": False, "harmonic_factor": 1.0, "loss_correction": False,
+        **FEW_EXPERTS, "gate": "position", "bounded_scores": True, "harmonic_factor": 1.0, "loss_correction": False,
     }  # fmt: skip
     dataset = "A+B+C"
     history = ["A/i1", "B/i1"]

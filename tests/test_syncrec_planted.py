@@ -58,8 +58,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, fl
     """The data, and SyNCRec on all three domains."""
     root = tmp_path_factory.mktemp("planted")
     write_truth(root)
-    keys = {"n_experts": 2, "cross_experts": 1, "bounded_scores": False}
-    return root, *trained(root, "SyNCRec", "Ann+Ben+Noise", **keys)
+    return root, *trained(root, "SyNCRec", "Ann+Ben+Noise", n_experts=2, cross_experts=1)
 
 
 def test_the_gap_of_the_domain_that_disturbs_turns_negative_and_its_weight_falls(joined: Any) -> None:

@@ -120,6 +120,8 @@ class SyNCRec(SequentialRecommender):
     gap tells what the other domains add. A user's very first item is no target, as in RecBole.
     Deviation: no gradient passes through the gap, which would join what Eq. 2 and 4 keep apart; a domain without a
     target in a batch keeps its last gap. Deviation: Y of Eq. 16 and 17 are means over a sequence's positions.
+    Deviation: scores have no sigmoid of their own in Eq. 8 and 9, which validated better (docs/decisions.md);
+    ``bounded_scores: True`` has it. Nothing ties alpha and beta to a purpose but the loss that they weigh.
     """
 
     input_type = InputType.PAIRWISE
