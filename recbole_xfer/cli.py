@@ -168,14 +168,15 @@ def _run(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 def _print_result(result: Any) -> None:
     """Both splits' metrics, what was ranked and how, and where the run is."""
+    from recbole_xfer.evaluation.domains import by_domain
+
     table = Table(title=f"{result.label} on {result.dataset}", caption=result.caption(), caption_justify="left")
     table.add_column("split")
-    for metric in result.test:
+    for metric in by_domain(result.test)[None]:
         table.add_column(metric, justify="right")
     for split, metrics in (("validation", result.valid), ("test", result.test)):
-        if not metrics:  # no validation in RecBole's pre-training of S3Rec
-            continue
-        table.add_row(split, *(f"{value:.4f}" for value in metrics.values()))
+        for domain, row in by_domain(metrics).items():  # no row in RecBole's pre-training of S3Rec
+            table.add_row(f"{split}, {domain}" if domain else split, *(f"{value:.4f}" for value in row.values()))
     Console().print(table)
     print(f"{result.folder}/result.json")
 

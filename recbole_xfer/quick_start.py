@@ -190,10 +190,11 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         valid={name: float(value) for name, value in (valid or {}).items()},
         test={name: float(value) for name, value in test.items()},
         rows=len(experiment.test_data._dataset),
+        rows_by_domain=trainer.evaluator.ranking.counts() if trainer.evaluator.ranking else None,
         best_epoch=best_epoch,
         seconds=round(seconds, 1),
         folder=str(experiment.folder),
-        valid_score=float((valid or {}).get(config["valid_metric"].lower(), 0.0)),
+        valid_score=float((valid or {}).get(trainer.valid_metric, 0.0)),
         cutoff=cutoff(config["topk"]),
         by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
     )

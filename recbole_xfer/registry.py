@@ -21,6 +21,7 @@ import yaml
 MODELS = {
     "ANT": "recbole_xfer.model.ant",
     "RETR": "recbole_xfer.model.retr",
+    "SyNCRec": "recbole_xfer.model.syncrec",
     "UniSRec": "recbole_xfer.model.unisrec",
     "XSASRec": "recbole_xfer.model.unisrec",
     "XRETR": "recbole_xfer.model.unisrec",

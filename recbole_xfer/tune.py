@@ -44,7 +44,7 @@ REDUCTION = 3
 
 NOT_SEARCHED = {
     "model", "dataset", "source", "pretrained", "adaptation", "data_path", "checkpoint_dir", "run_dir", "epochs",
-    "eval_step", "eval_args", "metrics", "topk", "valid_metric", "mask_history",
+    "eval_step", "eval_args", "metrics", "topk", "valid_metric", "mask_history", "rank_within_domain",
 }  # fmt: skip
 """What all trials share."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_xfer.config import XferConfig
 from recbole_xfer.errors import XferError
 from recbole_xfer.quick_start import Experiment, build, fit, load, recommend, train_and_evaluate
-from tests.data import config, write_small
+from tests.data import config, write_joined, write_small
 
 
 class Interrupted(Exception):
@@ -20,18 +22,27 @@ class Interrupted(Exception):
 
 
 class ModelContract:
-    """Inherit, and set ``model`` and, where needed, ``keys``."""
+    """Inherit, and set ``model`` and, where needed, ``keys``; for joined domains also ``dataset`` and ``history``."""
 
     model: str
     keys: dict[str, Any] = {}
+    dataset = "Small"
+    history = ["i1", "i2"]
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        write_small(tmp_path)
+        domains = self.dataset.split("+")
+        if len(domains) > 1:
+            write_joined(tmp_path, domains)
+        else:
+            write_small(tmp_path)
         return tmp_path
 
+    def config(self, root: Path, **keys: Any) -> XferConfig:
+        return config(root, self.model, self.dataset, **{**self.keys, **keys})
+
     def experiment(self, root: Path, **keys: Any) -> Experiment:
-        return build(config(root, self.model, **{**self.keys, **keys}))
+        return build(self.config(root, **keys))
 
     def scores(self, experiment: Experiment, rows: np.ndarray | None = None) -> torch.Tensor:
         data = experiment.test_data._dataset
@@ -55,7 +66,7 @@ class ModelContract:
         assert not torch.equal(results[0], results[2])
 
     def test_saved_and_loaded_scores_are_equal(self, root: Path) -> None:
-        result = train_and_evaluate(config(root, self.model, **self.keys), None)
+        result = train_and_evaluate(self.config(root), None)
         experiment = load(result.folder)
         again = experiment.trainer.evaluate(experiment.test_data, load_best_model=False)
         assert {name: float(value) for name, value in again.items()} == result.test
@@ -111,12 +122,12 @@ class ModelContract:
 
     def test_unknown_items_and_empty_histories_are_explained(self, root: Path) -> None:
         experiment = self.experiment(root)
-        with pytest.raises(XferError, match="'nothing' is not in Small"):
-            recommend(experiment, ["i1", "nothing"])
+        with pytest.raises(XferError, match=f"'nothing' is not in {re.escape(self.dataset)}"):
+            recommend(experiment, [*self.history, "nothing"])
         with pytest.raises(XferError, match="history is empty"):
             recommend(experiment, [])
-        best = recommend(experiment, ["i1", "i2"], k=5)
-        assert len(best) == 5 and not {"i1", "i2"} & {token for token, _ in best}
+        best = recommend(experiment, self.history, k=5)
+        assert len(best) == 5 and not {*self.history} & {token for token, _ in best}
         assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def write_small(
         path = root / name / f"{name}.{modality}.parquet"
         write_vectors(path, [ids[index] for index in kept], vectors, encoder=f"test {modality}", source="random")
     return root / name
+
+
+def write_joined(root: Path, domains: Sequence[str] = "ABC", users: int = 60, items: int = 12, seed: int = 0) -> None:
+    """Domains whose interactions are one random stream; a user takes part in all of them, in some or in one.
+
+    Every domain has the item tokens i0, i1, ... and lists its users and one who took nothing.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        own = rng.permutation(len(domains))[: rng.integers(1, len(domains) + 1)]
+        times = 1.4e9 + rng.uniform(0, 1e6, rng.integers(4, 20))
+        rows += [(f"u{user}", f"i{rng.integers(items)}", time, rng.choice(own)) for time in np.sort(times)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "domain"])
+    for number, domain in enumerate(domains):
+        own_rows = table[table["domain"] == number].drop(columns="domain")
+        write_domain(root, domain, own_rows, pd.DataFrame({"item_id": [f"i{item}" for item in range(items)]}))
+        listed = [*own_rows["user_id"].unique(), "nobody"]
+        (root / domain / f"{domain}.user").write_text("\n".join(["user_id:token", *listed]), encoding="utf-8")
 
 
 def config(root: Path, model: str = "ANT", dataset: str = "Small", **keys: Any) -> XferConfig:

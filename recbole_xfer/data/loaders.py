@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import recbole.data.dataset as recbole_datasets
 from recbole.data import create_dataset, data_preparation
 from recbole.data.utils import get_dataloader
@@ -11,6 +12,7 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import ModelType
 
 from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, TransferDataset
+from recbole_xfer.data.negatives import DomainSampler, RepeatableDomainSampler
 from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
@@ -45,6 +47,11 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     be among them; RecBole by itself decides that by the type of the model.
     """
     if not isinstance(dataset, AtomicFilesMixin):
+        if config["rank_within_domain"]:
+            raise XferError(
+                f"{config['model']} reads its data itself and cannot be ranked within domains. "
+                f"Leave out --rank_within_domain."
+            )
         return data_preparation(config, dataset)
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
@@ -52,6 +59,8 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of {config['dataset']}. "
             f"Set shorter rankings, such as --topk=[5]."
         )
+    if config["rank_within_domain"] or config["negatives_within_domain"]:
+        check_domains(dataset, parts)
     config["eval_batch_size"] = _eval_batch_size(config, dataset.item_num)
     loaders = []
     for phase, part in zip(PHASES, parts, strict=True):
@@ -71,9 +80,32 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
     if arguments["distribution"] == "none" or ranks_all:
         return None
     alpha = arguments.get("alpha", 1.0)
+    within = config["negatives_within_domain" if phase == "train" else "rank_within_domain"]
+    within = within and arguments["sample_num"] != "none"
     if repeatable:
-        return RepeatableSampler(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
-    return Sampler(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
+        kind = RepeatableDomainSampler if within else RepeatableSampler
+        return kind(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
+    kind = DomainSampler if within else Sampler
+    return kind(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
+
+
+def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
+    """Raises XferError if a domain has no target in a part that has targets, or nothing to rank a target against."""
+    items = np.bincount(dataset.item_domain[1:], minlength=len(dataset.domains)).tolist()
+    for domain, count in zip(dataset.domains, items, strict=True):
+        if count < 2:
+            raise XferError(
+                f"The domain {domain} of {dataset.dataset_name} has {count} item{'s' * (count != 1)}, so that a target "
+                f"cannot be ranked within it. Leave it out of --dataset, or use more data of it."
+            )
+    for phase, part in zip(PHASES, parts, strict=True):
+        there = np.bincount(dataset.item_domain[part.inter_feat[dataset.iid_field].numpy()], minlength=len(items))
+        for domain, count in zip(dataset.domains, there, strict=True):
+            if len(part) and not count:
+                raise XferError(
+                    f"No {phase} target of {dataset.dataset_name} lies in the domain {domain}. Leave it out of "
+                    f"--dataset, use more data of it, or set --histories=per_domain to split each domain by itself."
+                )
 
 
 def _eval_batch_size(config: Any, items: int) -> int:

@@ -14,6 +14,7 @@ from scipy import stats
 
 from recbole_xfer.config import text_of
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.domains import by_domain
 from recbole_xfer.evaluation.result import Result
 
 SIGNIFICANCE = 0.05
@@ -54,7 +55,7 @@ class Comparison:
         """What was measured."""
         first = self.results[0]
         seeds = sorted({result.seed for result in self.results})
-        rows = f"{first.rows:,} test targets, {first.protocol}"
+        rows = f"{first.targets()}, {first.protocol}"
         spread = f"; mean and standard deviation of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
         return f"{rows}{spread or f'; seed {seeds[0]}'}"
 
@@ -71,7 +72,10 @@ class Comparison:
             collapse_padding=True,
         )
         table.add_column("model", no_wrap=True)
-        for metric in first.test:
+        domains = by_domain(first.test)
+        if len(domains) > 1:
+            table.add_column("domain", no_wrap=True)
+        for metric in domains[None]:
             table.add_column(metric, justify="right", no_wrap=True)
         if not several:
             table.add_column("epoch", justify="right")
@@ -79,9 +83,11 @@ class Comparison:
         summary = self.summary()
         best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in first.test}
         for label, results in self.by_label().items():
-            cells = [_cell(summary[label][metric], best[metric], several) for metric in first.test]
+            cells = {metric: _cell(summary[label][metric], best[metric], several) for metric in first.test}
             rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
-            table.add_row(label, *cells, *rest)
+            for domain, row in by_domain(cells).items():
+                names = [label] if len(domains) == 1 else ["", domain] if domain else [label, "all"]
+                table.add_row(*names, *row.values(), *([] if domain else rest))
         return table
 
     def verdict(self) -> str:

@@ -38,6 +38,7 @@ class Result:
         valid: metrics of the validation split at the best epoch.
         test: metrics of the test split.
         rows: number of test targets.
+        rows_by_domain: of each domain, where targets are ranked within their domains.
         best_epoch: counted from 0.
         seconds: training with its validation, without pre-training.
         valid_score: the metric that chose the epoch.
@@ -61,10 +62,16 @@ class Result:
     valid_score: float
     cutoff: int
     by_row: np.ndarray | None = field(repr=False, default=None)
+    rows_by_domain: Mapping[str, int] | None = None
 
     def caption(self) -> str:
         """What the test metrics were measured on."""
-        return f"{self.rows:,} test targets; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
+        return f"{self.targets()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
+
+    def targets(self) -> str:
+        """Such as ``900 test targets (Books 600, Toys 300)``."""
+        domains = ", ".join(f"{name} {rows:,}" for name, rows in (self.rows_by_domain or {}).items())
+        return f"{self.rows:,} test targets" + (f" ({domains})" if domains else "")
 
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""
@@ -85,6 +92,8 @@ def protocol(config: Any, items: int) -> Protocol:
     mode = config["eval_args"]["mode"]["test"]
     kinds = {"uni": "uniform", "pop": "popular"}
     candidates = f"all {items:,} items" if mode == "full" else f"{mode[3:]} {kinds.get(mode[:3], mode)} negatives"
+    if config["rank_within_domain"]:
+        candidates += ", those of the target's domain"
     return Protocol(split, candidates, bool(config["mask_history"]))
 
 

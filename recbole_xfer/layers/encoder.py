@@ -34,10 +34,17 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, x: Tensor, route: Tensor | None = None) -> Tensor:
-        """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7)."""
-        dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(*self._project(x, route), dropout_p=dropout, is_causal=True)
+    def forward(self, x: Tensor, route: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7).
+
+        Where ``mask`` (bool, [B, L, L]) is given, it says which positions (columns) each position attends to.
+        """
+        mixed = F.scaled_dot_product_attention(
+            *self._project(x, route),
+            attn_mask=None if mask is None else mask[:, None],
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            is_causal=mask is None,
+        )
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:
@@ -94,7 +101,15 @@ class CausalEncoder(nn.Module):
 
         What is ``real`` [B, L] need not be known: padding is on the right, where a causal encoder does not look.
         """
-        return self.layers(self.dropout(self.norm(x)))
+        return self.within(x, None)
+
+    def within(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """:meth:`forward` where ``mask``, as for :class:`SelfAttention`, says what each position attends to."""
+        x = self.dropout(self.norm(x))
+        layers: list[Any] = list(self.layers)
+        for attention, feed_forward in zip(layers[::2], layers[1::2], strict=True):
+            x = feed_forward(attention(x, mask=mask))
+        return x
 
     @torch.no_grad()
     def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:

@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.evaluator import Evaluator
 from recbole.trainer import Trainer
-from recbole.utils import ModelType, get_local_time, get_trainer
+from recbole.utils import EvaluatorType, ModelType, get_local_time, get_trainer
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_xfer.config import settings
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation import domains
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import artifacts
 
@@ -33,7 +36,10 @@ OTHER = "other_parameter."
 class RunFolder(Trainer):
     """A trainer of RecBole whose run lives in a folder (see :mod:`recbole_xfer.trainer.artifacts`).
 
-    Reads ``run_dir``, ``precision``, ``learning_rate_decay`` and ``mask_history``.
+    Reads ``run_dir``, ``precision``, ``learning_rate_decay``, ``mask_history`` and ``rank_within_domain``.
+
+    Attributes:
+        scalars: for each epoch what the model's ``epoch_scalars()`` gave, where it has one; also in TensorBoard.
     """
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
@@ -44,7 +50,9 @@ class RunFolder(Trainer):
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.run_dir = Path(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
         self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
+        self.valid_metric = domains.metric_key(config["valid_metric"])
         self.evaluator = KeepingEvaluator(config)
+        self.scalars: dict[int, dict[str, float]] = {}
         self.best_epoch = -1
         self.enable_amp = self._reduced_precision()
 
@@ -70,6 +78,8 @@ class RunFolder(Trainer):
         self, train_data: Any, valid_data: Any = None, *args: Any, show_progress: bool = False, **kwargs: Any
     ) -> Any:
         """RecBole's fit; a loader of windows takes the place of RecBole's where the model is trained on windows."""
+        if valid_data:
+            domains.check_valid_metric(self.config)
         self._train_data = self._windowed(train_data)
         artifacts.save_config(self.run_dir, settings(self.config))
         with tqdm(desc=self.run_dir.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
@@ -80,12 +90,13 @@ class RunFolder(Trainer):
         reads_windows = self.config["train_rows"] == "windows" or getattr(self.model, "reads_windows", False)
         if not reads_windows or not isinstance(dataset, TransferDataset):
             return train_data
+        sampler = getattr(train_data, "_sampler", None)
         return WindowDataLoader(
             dataset,
             self.config["train_batch_size"],
             self.config["seed"],
             self.config["shuffle"],
-            sampler=getattr(train_data, "_sampler", None),
+            sampler=within_domain(sampler) if self.config["negatives_within_domain"] else sampler,
         )
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
@@ -98,7 +109,12 @@ class RunFolder(Trainer):
             group["lr"] = self.learning_rate * decay**epoch_idx
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
-        return super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        loss = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        if hasattr(self.model, "epoch_scalars"):
+            self.scalars[epoch_idx] = self.model.epoch_scalars()
+            for scalar, value in self.scalars[epoch_idx].items():
+                self.tensorboard.add_scalar(scalar, value, epoch_idx)
+        return loss
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -177,10 +193,24 @@ class RunFolder(Trainer):
     ) -> Any:
         """RecBole's evaluate, with the best epoch read from ``model.safetensors``."""
         self._evaluated = eval_data._dataset
+        self.evaluator.ranking = self._domain_ranking(eval_data)
         if load_best_model:
             self._load_weights(artifacts.load_weights(Path(model_file).parent if model_file else self.run_dir))
         with torch.autocast(self.device.type, enabled=self.enable_amp):
             return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
+        if not self.config["rank_within_domain"]:
+            return None
+        if self.config["eval_type"] != EvaluatorType.RANKING:
+            raise XferError(f"rank_within_domain=True needs metrics of rankings, not {self.config['metrics']}.")
+        if isinstance(eval_data, NegSampleEvalDataLoader) and not isinstance(eval_data._sampler, WithinDomain):
+            raise XferError(
+                "RecBole's own functions sample the negatives of evaluation from all domains. Use recbole_xfer's run, "
+                "or rank all items, eval_args.mode full."
+            )
+        item_domain = torch.from_numpy(self._evaluated.item_domain).long().to(self.device)
+        return domains.DomainRanking(self._evaluated.domains, item_domain)
 
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
         """Ranks a batch; which earlier items are left out is decided by ``mask_history`` alone, for every model."""
@@ -189,8 +219,16 @@ class RunFolder(Trainer):
             seen = None
         elif seen is None and isinstance(self._evaluated, TransferDataset):
             seen = self._evaluated.seen_items(interaction)
-        interaction, scores, *positives = super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i))
-        return interaction, scores.float(), *positives
+        return self._ranked(*super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i)))
+
+    def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
+        return self._ranked(*super()._neg_sample_batch_eval(batched_data))
+
+    def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
+        """What RecBole collects of a batch, within domains where that is asked for."""
+        if self.evaluator.ranking is not None:
+            scores, row = self.evaluator.ranking.restrict(scores, row, item)
+        return interaction, scores.float(), row, item
 
 
 class Ticking:
@@ -209,17 +247,22 @@ class Ticking:
 
 
 class KeepingEvaluator(Evaluator):
-    """RecBole's Evaluator that also keeps each row's hits, for results by user.
+    """RecBole's Evaluator that also keeps each row's hits, for results by user, and has results of each domain.
 
     Attributes:
         topk: for each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1].
+        ranking: of the pass at hand, where targets are ranked within their domains.
     """
 
     topk: Tensor | None = None
+    ranking: domains.DomainRanking | None = None
 
     def evaluate(self, dataobject: Any) -> Any:
         self.topk = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
-        return super().evaluate(dataobject)
+        result = super().evaluate(dataobject)
+        if self.ranking is not None:
+            result.update(self.ranking.results(dataobject, super().evaluate))
+        return result
 
 
 @cache

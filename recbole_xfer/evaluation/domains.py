@@ -1,0 +1,123 @@
+"""Ranking within domains: the candidates of a target are the items of its domain, and each domain has its results.
+
+A metric is named ``ndcg@10`` over all targets, ``ndcg@10 [Books]`` over those of a domain, and ``ndcg@10 [mean]`` is
+the mean over domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+from recbole_xfer.errors import XferError
+
+MEAN = "mean"
+
+
+class DomainRanking:
+    """Restricts the scores of one evaluation pass, and remembers which domain each ranked row belongs to.
+
+    Args:
+        domains: names.
+        item_domain: index into ``domains`` of each item id, [n_items].
+    """
+
+    def __init__(self, domains: Sequence[str], item_domain: Tensor) -> None:
+        self.domains = domains
+        self.item_domain = item_domain
+        self._rows: list[Tensor] = []
+
+    def restrict(self, scores: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """One row for each row and domain of its targets, the other domains' items at minus infinity.
+
+        Args:
+            scores: of all items, [B, n_items].
+            row: row of each target, ascending, [T].
+            item: the targets, [T].
+
+        Returns:
+            scores [R, n_items] and the row of each target, [T].
+        """
+        row, item = row.to(scores.device), item.to(scores.device)
+        key = row * len(self.domains) + self.item_domain[item]
+        different, new_row = key.unique(return_inverse=True)
+        domain = different % len(self.domains)
+        self._rows.append(domain.cpu())
+        other = self.item_domain != domain[:, None]
+        return scores[different // len(self.domains)].masked_fill(other, -torch.inf), new_row
+
+    @property
+    def rows(self) -> Tensor:
+        """The domain of each ranked row, [N]."""
+        return torch.cat(self._rows)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each domain has."""
+        counts = torch.bincount(self.rows, minlength=len(self.domains)).tolist()
+        return dict(zip(self.domains, counts, strict=True))
+
+    def results(self, data: DataStruct, evaluate: Callable[[DataStruct], Mapping[str, float]]) -> dict[str, float]:
+        """The metrics of each domain by themselves, and their mean.
+
+        Args:
+            data: what RecBole collected of all rows.
+            evaluate: RecBole's evaluator.
+        """
+        parts = {name: evaluate(_part(data, self.rows == d)) for d, name in enumerate(self.domains)}
+        metrics = next(iter(parts.values()))
+        mean = {metric: float(np.mean([part[metric] for part in parts.values()])) for metric in metrics}
+        return {
+            named(metric, name): float(part[metric]) for name, part in {MEAN: mean, **parts}.items() for metric in part
+        }
+
+
+def _part(data: DataStruct, rows: Tensor) -> DataStruct:
+    part = DataStruct()
+    for name, value in data._data_dict.items():
+        part.set(name, value[rows] if name.startswith("rec.") else value)
+    return part
+
+
+def named(metric: str, domain: str) -> str:
+    """Such as ``ndcg@10 [Books]``."""
+    return f"{metric} [{domain}]"
+
+
+def by_domain(metrics: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
+    """Metrics over all targets under None, and those of each domain and their mean under their names."""
+    parts: dict[str | None, dict[str, Any]] = {}
+    for name, value in metrics.items():
+        metric, domain = _parsed(name)
+        parts.setdefault(domain, {})[metric] = value
+    return parts
+
+
+def _parsed(name: str) -> tuple[str, str | None]:
+    """The metric and the domain of a name."""
+    metric, _, domain = name.removesuffix("]").partition(" [")
+    return metric, domain or None
+
+
+def metric_key(name: str) -> str:
+    """``NDCG@10 [Books]`` as results have it: RecBole's metrics are in small letters, domains as they are."""
+    metric, bracket, domain = name.partition(" [")
+    return metric.lower() + bracket + domain
+
+
+def check_valid_metric(config: Any) -> None:
+    """Raises XferError if validation does not measure ``valid_metric``, so that no epoch could be chosen."""
+    metric, domain = _parsed(config["valid_metric"])
+    measured = [f"{name}@{k}" for name in config["metrics"] for k in config["topk"]]
+    if metric.lower() not in map(str.lower, [*config["metrics"], *measured]):
+        raise XferError(f"valid_metric={config['valid_metric']} is not among the metrics: {', '.join(measured)}.")
+    there = [*config["dataset"].split("+"), MEAN]
+    if domain and (not config["rank_within_domain"] or domain not in there):
+        raise XferError(
+            f"valid_metric={config['valid_metric']} needs rank_within_domain=True and one of {', '.join(there)} in "
+            f"brackets. Correct it, or set --valid_metric={metric}."
+        )

@@ -1,0 +1,302 @@
+"""SyNCRec: cooperation between single- and cross-domain sequential recommendation (Park et al., SIGIR 2024).
+
+Symbols in comments: B windows, L positions of items, D domains, K experts, T targets, r width. Position 0 of what has
+1 + L positions is the start token (SOS). A task is a domain, or the cross-domain sequence, whose number is D.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
+from recbole_xfer.data.domains import View, across, last_of, per_domain
+from recbole_xfer.errors import XferError
+from recbole_xfer.layers.encoder import CausalEncoder, FeedForward, last_states
+from recbole_xfer.layers.losses import precise
+
+
+class ACMoE(nn.Module):
+    """The asymmetric cooperative network with a mixture of sequential experts (section 4.2).
+
+    The experts 1 to j learn from cross-domain sequences alone, the others from single-domain sequences alone.
+
+    Deviation: an expert is SASRec's encoder, with residuals and layer normalisation, which Eq. 6 and 7 leave out.
+
+    Args:
+        config: reads ``n_experts``, ``cross_experts``, ``decoupled``, ``gate`` and the sizes of an expert.
+        domains: D.
+        length: most positions of a sequence, with its start token.
+    """
+
+    def __init__(self, config: Any, domains: int, length: int) -> None:
+        super().__init__()
+        count, self.cross_experts = config["n_experts"], config["cross_experts"]
+        if not 0 < self.cross_experts < count:
+            raise XferError(f"cross_experts={self.cross_experts} must lie between 1 and n_experts - 1 = {count - 1}.")
+        self.decoupled = config["decoupled"]
+        self.experts = nn.ModuleList(CausalEncoder(config) for _ in range(count))  # f_TRM^k
+        self.gate = Gate(config, domains + 1, length)  # g^d and g^cross
+        width, act, eps = config["hidden_size"], config["hidden_act"], float(config["layer_norm_eps"])
+        self.towers = nn.ModuleList(  # h^d and h^cross
+            FeedForward(width, config["inner_size"], act, config["hidden_dropout_prob"], eps)
+            for _ in range(domains + 1)
+        )
+
+    def forward(self, x: Tensor, view: View, real: Tensor, window: Tensor, position: Tensor, task: Tensor) -> Tensor:
+        """Y at some positions (Eq. 2 or 4).
+
+        Args:
+            x: embedded windows E, [B, 1 + L, r].
+            view: what each position is in.
+            real: where items are, [B, L].
+            window, position: which positions are read, [N] each; in order of ``task``.
+            task: as whose sequence each is read, [N].
+
+        Returns:
+            [N, r]
+        """
+        single = view.mask is not None
+        states = []
+        experts: list[Any] = list(self.experts)
+        for number, expert in enumerate(experts):
+            trained = not self.decoupled or (number < self.cross_experts) != single
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trained):  # SG
+                states.append(expert.within(x, view.mask)[window, position])  # [N, r]
+        gates = self.gate(x, view, real, window, position, task)  # [N, K]
+        mixed = torch.einsum("nk,knr->nr", gates, torch.stack(states))  # f of Eq. 2 and 4
+        sizes = torch.bincount(task, minlength=len(self.towers)).tolist()
+        return torch.cat([tower(part) for tower, part in zip(self.towers, mixed.split(sizes), strict=True)])
+
+
+class Gate(nn.Module):
+    """The share of each expert (Eq. 3).
+
+    ``gate: window`` reads the whole sequence, as the paper does; in training, an early position is so told a little of
+    what comes after it, K numbers a window, and the last position, which ranks, is not. ``position`` reads each
+    position's own item alone.
+
+    Args:
+        config: reads ``gate``, ``n_experts`` and ``hidden_size``.
+        tasks: D + 1.
+        length: most positions of a sequence.
+    """
+
+    def __init__(self, config: Any, tasks: int, length: int) -> None:
+        super().__init__()
+        if config["gate"] not in ("window", "position"):
+            raise XferError(f"gate={config['gate']} must be window or position.")
+        self.places = length if config["gate"] == "window" else 1
+        shape = (tasks, self.places, config["n_experts"], config["hidden_size"])
+        self.weight = nn.Parameter(torch.empty(shape))  # W_g
+        nn.init.normal_(self.weight, std=config["initializer_range"])
+
+    def forward(self, x: Tensor, view: View, real: Tensor, window: Tensor, position: Tensor, task: Tensor) -> Tensor:
+        """Shares [N, K]; arguments as for :class:`ACMoE`."""
+        if self.places == 1:
+            return precise(torch.einsum("nr,nkr->nk", x[window, position], self.weight[task, 0])).softmax(dim=-1)
+        rows = view.task * self.places + view.place[:, 1:]
+        weight = F.embedding(rows, self.weight.flatten(0, 1).flatten(1)).unflatten(-1, self.weight.shape[2:])
+        items = torch.einsum("blr,blkr->blk", x[:, 1:] * real[..., None], weight)  # [B, L, K]
+        start = torch.einsum("br,tkr->btk", x[:, 0], self.weight[:, 0])  # [B, D + 1, K]
+        logits = precise(start).scatter_add(1, view.task[..., None].expand_as(items), precise(items))
+        return logits[window, task].softmax(dim=-1)
+
+
+class SyNCRec(SequentialRecommender):
+    """One model for the sequences of each domain and for the joined sequence; the latter ranks (Eq. 1 to 19).
+
+    Where the joined sequence predicts a domain's items worse than the domain's own sequence does, transfer hurts it:
+    its gap (Eq. 10) is negative, and its share of the joined sequence's loss shrinks (Eq. 11 and 12).
+
+    Deviation: losses are -log of what Eq. 8 and 9 give; all sums over a batch are divided by its number of targets, so
+    that eta does not depend on the batch size, and the sum of Eq. 10 by the domain's number of targets.
+    Deviation: both tasks read the same window, so that a domain's sequence holds what the window holds of it, and the
+    gap tells what the other domains add. A user's very first item is no target, as in RecBole.
+    Deviation: no gradient passes through the gap, which would join what Eq. 2 and 4 keep apart; a domain without a
+    target in a batch keeps its last gap. Deviation: Y of Eq. 16 and 17 are means over a sequence's positions.
+    Deviation: scores have no sigmoid of their own in Eq. 8 and 9, which validated better (docs/decisions.md);
+    ``bounded_scores: True`` has it. Nothing ties alpha and beta to a purpose but the loss that they weigh.
+    """
+
+    input_type = InputType.PAIRWISE
+
+    item_domain: Tensor
+    gap: Tensor
+    weight: Tensor
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        self.domains = dataset.domains
+        count = len(self.domains)
+        if count < 2 or config["histories"] != "across":
+            raise XferError(
+                f"SyNCRec learns from histories across several domains. Join them, such as --dataset=Books+Toys, "
+                f"and leave --histories at 'across' (now: {config['dataset']}, {config['histories']})."
+            )
+        self.eta = config["harmonic_factor"]
+        self.temperature = config["weight_temperature"]  # delta
+        self.loss_correction = config["loss_correction"]
+        self.bounded_scores = config["bounded_scores"]
+        width, length = config["hidden_size"], 1 + self.max_seq_length
+        self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # M
+        self.start_embedding = nn.Embedding(1, width)  # (SOS)
+        self.position_embedding = nn.Embedding(length, width)  # P
+        self.acmoe = ACMoE(config, count, length)
+        self.similarity = nn.Linear(width, width, bias=False)  # W^H
+        self.initializer_range = config["initializer_range"]
+        self.apply(self._init_weights)
+        self.alpha = nn.Parameter(torch.tensor(float(config["weight_memory"])))
+        self.beta = nn.Parameter(torch.tensor(float(config["gap_influence"])))
+        self.register_buffer("item_domain", torch.from_numpy(dataset.item_domain).long(), persistent=False)
+        self.register_buffer("gap", torch.zeros(count))  # phi
+        self.register_buffer("weight", torch.zeros(count))  # lambda
+        self._steps: list[Tensor] = []  # gap and weight, [2, D] each
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As RecBole's SASRec."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    # --- representations -------------------------------------------------------------------------------------------
+
+    def embed(self, items: Tensor, view: View) -> Tensor:
+        """E + P with the start token before the items: items [B, L] to [B, 1 + L, r]."""
+        start = self.start_embedding.weight.expand(len(items), 1, -1)
+        return torch.cat([start, self.item_embedding(items)], dim=1) + self.position_embedding(view.place)
+
+    def cross_states(self, items: Tensor) -> Tensor:
+        """Y^cross (Eq. 4) at every item, [B, L] to [B, L, r]."""
+        view = across(self.item_domain[items], len(self.domains))
+        window, position = torch.ones_like(items).nonzero(as_tuple=True)
+        states = self.acmoe(self.embed(items, view), view, items > 0, window, position + 1, view.task.flatten())
+        return states.unflatten(0, items.shape)
+
+    def single_states(self, items: Tensor, window: Tensor, position: Tensor, domain: Tensor) -> Tensor:
+        """Y^single (Eq. 2) of all domains' sequences in one batch.
+
+        Args:
+            items: windows, [B, L].
+            window, position: which positions are read, 0 for the start token, [N] each.
+            domain: as the sequence of which domain, [N].
+
+        Returns:
+            [N, r]
+        """
+        view = per_domain(self.item_domain[items])
+        order = domain.argsort(stable=True)
+        x = self.embed(items, view)
+        states = self.acmoe(x, view, items > 0, window[order], position[order], domain[order])
+        return torch.zeros_like(states).index_copy(0, order, states)
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def calculate_loss(self, interaction: Interaction) -> tuple[Tensor, ...]:
+        """Eq. 18: the single-domain losses, the corrected cross-domain loss, and SC-MIM where eta is below 1."""
+        items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
+        window, position = (targets > 0).nonzero(as_tuple=True)  # [T]
+        row, column = (items > 0).nonzero(as_tuple=True)  # [N], all items
+        domains = self.item_domain[items]
+        domain = self.item_domain[targets[window, position]]  # [T]
+        read = last_of(domains, self.item_domain[targets])[window, position]  # [T], the last item of the same domain
+
+        cross = self.cross_states(items)  # [B, L, r]
+        at_targets, at_items = self.single_states(
+            items,
+            torch.cat([window, row]),
+            torch.cat([read, column + 1]),
+            torch.cat([domain, domains[row, column]]),
+        ).split([len(window), len(row)])
+
+        candidates = targets[window, position], interaction[NEGATIVES][window, position]
+        single_loss = self.pairwise_loss(at_targets, *candidates)  # Eq. 8, [T]
+        cross_loss = self.pairwise_loss(cross[window, position], *candidates)  # Eq. 9, [T]
+        weight = self.weights(self.gaps(single_loss, cross_loss, domain))  # [D]
+        losses = self.eta * single_loss.mean(), self.eta * (weight[domain] * cross_loss).mean()  # Eq. 12
+        if self.eta == 1:
+            return losses
+        key = domains[row, column] * len(items) + row
+        mim = self.mutual_information_loss(at_items, cross[row, column], key, interaction[self.USER_ID])
+        return *losses, (1 - self.eta) * mim / len(window)
+
+    def pairwise_loss(self, states: Tensor, target: Tensor, negative: Tensor) -> Tensor:
+        """Eq. 8 and 9 at each target: states [T, r], targets [T] and what was drawn against them [T] to [T]."""
+        positive, other = (precise((states * self.item_embedding(ids)).sum(dim=-1)) for ids in (target, negative))
+        if self.bounded_scores:
+            positive, other = positive.sigmoid(), other.sigmoid()
+        return -F.logsigmoid(positive - other)
+
+    @torch.no_grad()
+    def gaps(self, single_loss: Tensor, cross_loss: Tensor, domain: Tensor) -> Tensor:
+        """phi (Eq. 10): how much worse than across domains each domain's targets are predicted by itself, [D]."""
+        count = torch.bincount(domain, minlength=len(self.domains))
+        total = torch.zeros_like(self.gap).index_add(0, domain, single_loss - cross_loss)
+        return torch.where(count > 0, total / count.clamp(min=1), self.gap)
+
+    def weights(self, gap: Tensor) -> Tensor:
+        """lambda (Eq. 11), [D], carried from batch to batch in training; all 1 without the correction."""
+        weight = torch.ones_like(gap)
+        if self.loss_correction:
+            weight = ((self.alpha * self.weight + self.beta * gap) / self.temperature).softmax(dim=0)
+        if self.training:
+            self.gap, self.weight = gap, weight.detach()
+            self._steps.append(torch.stack([self.gap, self.weight]))
+        return weight
+
+    def mutual_information_loss(self, single: Tensor, cross: Tensor, key: Tensor, users: Tensor) -> Tensor:
+        """Eq. 16 as a sum over the batch's sequences; the other users' sequences of the domain stand against each.
+
+        Args:
+            single, cross: both towers' Y at every item, [N, r].
+            key: domain * B + window of each item, [N].
+            users: user of each window, [B].
+        """
+        sequence, item_sequence, length = key.unique(return_inverse=True, return_counts=True)  # domain by domain
+        y_single, y_cross = (
+            torch.zeros(len(sequence), y.shape[1], dtype=y.dtype, device=y.device).index_add(0, item_sequence, y)
+            / length[:, None]
+            for y in (single, cross)
+        )
+        user, domain = users[sequence % len(users)], sequence // len(users)
+        losses = []
+        sizes = torch.bincount(domain, minlength=len(self.domains)).tolist()
+        for u, v, own in zip(y_single.split(sizes), y_cross.split(sizes), user.split(sizes), strict=True):
+            rho = precise(u @ self.similarity(v).T).sigmoid()  # Eq. 17, [n, n]
+            others = own[:, None] != own
+            negatives = rho.masked_fill(~others, -torch.inf).logsumexp(dim=0)
+            losses.append((negatives - rho.diagonal())[others.any(dim=0)])
+        return torch.cat(losses).sum()
+
+    def epoch_scalars(self) -> dict[str, float]:
+        """Gap and weight of each domain, means over the training steps since the last call, and alpha and beta."""
+        gap, weight = torch.stack(self._steps).mean(dim=0).tolist()
+        self._steps = []
+        values = {"alpha": float(self.alpha.detach()), "beta": float(self.beta.detach())}
+        for name, by_domain in (("gap", gap), ("weight", weight)):
+            values |= {f"{name}/{domain}": value for domain, value in zip(self.domains, by_domain, strict=True)}
+        return values
+
+    # --- ranking ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Histories [B, L] of given lengths [B] to users y_T^cross [B, r]."""
+        return precise(last_states(item_seq, item_seq_len, self.cross_states))
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Eq. 19 for every item, [B, n_items]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return users @ self.item_embedding.weight.T
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Eq. 19 for one item each, [B]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)

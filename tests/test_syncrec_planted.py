@@ -1,0 +1,79 @@
+"""SyNCRec on generated domains with a known answer: two that tell of each other, and one that only disturbs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_xfer.config import XferConfig
+from recbole_xfer.data.prepare import write_domain
+from recbole_xfer.quick_start import Experiment, build, fit, measure
+
+STATES, COPIES = 10, 2
+KEYS = {
+    "hidden_size": 32, "inner_size": 32, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.0,
+    "MAX_ITEM_LIST_LENGTH": 20, "train_batch_size": 512, "learning_rate": 0.005, "epochs": 12, "topk": [2],
+    "metrics": ["Recall"], "valid_metric": "Recall@2 [mean]", "rank_within_domain": True, "show_progress": False,
+    "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "user", "mode": "full"},
+}  # fmt: skip
+ALONE = 0.5
+"""The best recall@2 of Ann or Ben by itself."""
+
+
+def write_truth(root: Path, users: int = 400, length: int = 20, seed: int = 0) -> None:
+    """Ann and Ben walk round one ring of states together: whoever is next shows the next state. Noise has its own ring.
+
+    The state before tells the next item but for one of two copies, so that the best recall@2 is 1. Who sees Ann's
+    items alone does not know how often Ben came between: half of the time he did not, so that the best is then 1/2.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        state = {"shared": rng.integers(STATES), "own": rng.integers(STATES)}
+        for moment in range(length):
+            domain = rng.choice(["Ann", "Ben", "Noise"], p=[0.35, 0.35, 0.3])
+            ring = "own" if domain == "Noise" else "shared"
+            state[ring] = (state[ring] + 1) % STATES
+            item = f"{state[ring]}-{rng.integers(COPIES)}"
+            rows.append((f"u{user}", item, 1.4e9 + moment, domain))
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "domain"])
+    for name, part in table.groupby("domain"):
+        write_domain(root, str(name), part.drop(columns="domain"), None)
+
+
+def trained(root: Path, model: str, dataset: str, **keys: Any) -> tuple[dict[str, float], Experiment]:
+    """Test results, and the experiment that they are of."""
+    paths = {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
+    made = build(XferConfig(model, dataset, overrides={**KEYS, **paths, **keys}))
+    _, valid = fit(made)
+    return dict(measure(made, valid, 0, made.trainer.best_epoch).test), made
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float], Experiment]:
+    """The data, and SyNCRec on all three domains."""
+    root = tmp_path_factory.mktemp("planted")
+    write_truth(root)
+    return root, *trained(root, "SyNCRec", "Ann+Ben+Noise", n_experts=2, cross_experts=1)
+
+
+def test_the_gap_of_the_domain_that_disturbs_turns_negative_and_its_weight_falls(joined: Any) -> None:
+    epochs = list(joined[2].trainer.scalars.values())
+    first, last = epochs[0], epochs[-1]
+    assert last["gap/Noise"] < -0.1
+    assert min(last["gap/Ann"], last["gap/Ben"]) > 0.05
+    assert first["weight/Noise"] > 0.25 and last["weight/Noise"] < 0.6 * first["weight/Noise"]
+    assert min(last["weight/Ann"], last["weight/Ben"]) > 1.5 * last["weight/Noise"]
+
+
+@pytest.mark.parametrize("domain", ["Ann", "Ben"])
+def test_the_others_lose_nothing_against_training_alone(joined: Any, domain: str) -> None:
+    """They gain what each tells of the other: more than the best that the domain alone allows."""
+    root, together, _ = joined
+    alone, _ = trained(root, "RETR", domain, pathway=False, n_heads=1)
+    assert 0.25 < alone["recall@2"] < ALONE + 0.05
+    assert together[f"recall@2 [{domain}]"] > ALONE + 0.05
