@@ -123,6 +123,9 @@ class XferConfig(Config):
             # so that models without sequences are ranked on the rows of those with
             split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
             self.internal_config_dict["eval_args"] = split
+        if isinstance(given.get("eval_args"), dict):
+            # what is left out stays as it is; RecBole would take its order at random
+            given["eval_args"] = {**self.internal_config_dict["eval_args"], **given["eval_args"]}
         if kind == ModelType.CONTEXT and "threshold" not in given:
             # no rating tells what was liked: what was not taken stands against what was
             self.internal_config_dict["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}

@@ -114,3 +114,11 @@ def test_recboles_own_entry_point_sees_the_defaults(in_tmp_path: Path) -> None:
     keys = {"data_path": str(in_tmp_path), "epochs": 2, "hidden_size": 16, "topk": [10], "show_progress": False}
     result = run_recbole("ANT", "Small", config_dict=keys)
     assert 0 <= result["test_result"]["ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize("model", ["RETR", "SASRec", "BPR"])
+def test_what_eval_args_leaves_out_stays_as_it_is(model: str) -> None:
+    config = XferConfig(model, "any", overrides={"eval_args": "{'mode': 'uni100'}"})
+    assert config["eval_args"]["split"] == {"LS": "valid_and_test"}
+    assert config["eval_args"]["order"] == "TO"
+    assert config["eval_args"]["mode"] == {"valid": "uni100", "test": "uni100"}

@@ -28,7 +28,7 @@ KEYS = {
     "attn_dropout_prob": 0.0, "initializer_range": 0.1, "loss_type": "CE", "MAX_ITEM_LIST_LENGTH": 40,
     "train_batch_size": 1024, "learning_rate": 0.003, "epochs": 36, "stopping_step": 8, "topk": [5],
     "valid_metric": "NDCG@5",
-    "eval_args": {"split": {"HU": [2, 1, 1]}, "order": "TO", "mode": "full", "group_by": "user"},
+    "eval_args": {"split": {"HU": [2, 1, 1]}},
     "show_progress": False,
 }  # fmt: skip
 
