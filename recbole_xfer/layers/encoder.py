@@ -20,9 +20,9 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class SelfAttention(nn.Module):
-    """Causal multi-head self-attention, a residual and layer normalisation behind it.
+    """Multi-head self-attention, causal unless told otherwise, a residual and layer normalisation behind it.
 
-    Windows are padded on the right, so that a real position never attends to padding.
+    Windows are padded on the right, so that by causal attention a real position never attends to padding.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float, eps: float) -> None:
@@ -34,10 +34,19 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, x: Tensor, route: Tensor | None = None) -> Tensor:
-        """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7)."""
+    def forward(self, x: Tensor, route: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """[B, L, d] to [B, L, d].
+
+        Args:
+            route: where it is 0, a position attends evenly (RETR, Eq. 7), [B, L].
+            real: attention is to all positions where it is True, earlier or later, bool [B, L].
+        """
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(*self._project(x, route), dropout_p=dropout, is_causal=True)
+        mask = None if real is None else real[:, None, None, :]
+        query_key_value = self._project(x, route)
+        mixed = F.scaled_dot_product_attention(
+            *query_key_value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+        )
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:

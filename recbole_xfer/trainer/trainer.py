@@ -134,22 +134,23 @@ class RunFolder(Trainer):
     # --- going on ----------------------------------------------------------------------------------------------------
 
     def _save_state(self, epoch: int) -> None:
-        """Everything that the epochs to come depend on; written when ``epoch`` starts."""
+        """Writes what :meth:`_state` holds when ``epoch`` starts."""
+        artifacts.save_state(self.run_dir, self._state(epoch))
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        """Everything that the epochs to come depend on, tensors and plain values."""
         loader_generator = getattr(self._train_data, "generator", None)
-        artifacts.save_state(
-            self.run_dir,
-            {
-                "epoch": epoch,
-                "cur_step": self.cur_step,
-                "best_epoch": self.best_epoch,
-                "best_valid_score": float(self.best_valid_score),
-                "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
-                "model": self._weights(),
-                "optimizer": self.optimizer.state_dict(),
-                "random": _random_state(),
-                "loader": None if loader_generator is None else loader_generator.get_state(),
-            },
-        )
+        return {
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_epoch": self.best_epoch,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
+            "model": self._weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": _random_state(),
+            "loader": None if loader_generator is None else loader_generator.get_state(),
+        }
 
     def resume(self, train_data: Any) -> bool:
         """Takes up an interrupted run of this folder, so that it ends as if it had not been interrupted.
@@ -160,6 +161,11 @@ class RunFolder(Trainer):
         state = artifacts.load_state(self.run_dir, self.device)
         if state is None:
             return False
+        self._restore(state, train_data)
+        return True
+
+    def _restore(self, state: Mapping[str, Any], train_data: Any) -> None:
+        """Takes up what :meth:`_state` gave."""
         self.start_epoch, self.cur_step, self.best_epoch = state["epoch"], state["cur_step"], state["best_epoch"]
         self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"] or None
         self._load_weights(state["model"])
@@ -167,7 +173,6 @@ class RunFolder(Trainer):
         _restore_random_state(state["random"])
         if state["loader"] is not None:
             train_data.generator.set_state(state["loader"].cpu())
-        return True
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
