@@ -19,7 +19,7 @@ from recbole_xfer.errors import XferError
 HISTORIES = "histories"
 """Field of a batch of users: training histories of each domain, padded on the right, [D, B, L]."""
 SHARED = "shared_histories"
-"""Field of a batch of users: histories of users who are in every domain, a user in one column, [D, S, L]; S may be 0."""
+"""Field of a batch of users: those of users who are in every domain, a user in each column, [D, S, L]; S may be 0."""
 CRITIC = "critic_histories"
 """Field of a batch of users: as ``HISTORIES``, for each step of the critic, [K, D, B, L]."""
 

@@ -76,11 +76,168 @@ class Transformer(nn.Module):
         return x
 
 
+class DomainItems(nn.Module):
+    """Which items each domain has, and a random choice of them; not saved with the model.
+
+    Args:
+        item_domain: index of each item's domain, [n_items].
+        domains: how many there are.
+    """
+
+    domain: Tensor
+    place: Tensor  # of each item among those of its domain
+
+    def __init__(self, item_domain: Tensor, domains: int) -> None:
+        super().__init__()
+        place = torch.zeros_like(item_domain)
+        for domain in range(domains):
+            items = 1 + (item_domain[1:] == domain).nonzero()[:, 0]
+            place[items] = torch.arange(len(items))
+            self.register_buffer(f"items_{domain}", items, persistent=False)
+        self.register_buffer("domain", item_domain, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+
+    def of(self, domain: int) -> Tensor:
+        """Ids of a domain's items."""
+        return getattr(self, f"items_{domain}")
+
+    def draw(self, target: Tensor, domain: int, count: int) -> Tensor:
+        """Items of a domain other than each target [T], evenly, [T, count]."""
+        items = self.of(domain)
+        place = torch.randint(len(items) - 1, (len(target), count), device=target.device)
+        return items[place + (place >= self.place[target][:, None])]
+
+
+class Embedding(nn.Module):
+    """Item embeddings I and positional embeddings P of each domain (section 3.3, *Embed*).
+
+    Positions are counted from the end, as if histories were padded on the left: the last item's is N.
+    """
+
+    def __init__(self, items: int, longest: int, domains: int, width: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(items, width, padding_idx=0)  # I^A and I^B
+        self.eos = nn.Embedding(domains, width)
+        self.positions = nn.Parameter(torch.empty(domains, longest + 1, width))  # P^A and P^B
+
+    def forward(self, items: Tensor, domain: Tensor) -> Tensor:
+        """Histories [B, L] of domains [B] to item and position embeddings, added, [B, L, d]."""
+        return self.items(items) + self.position(items, domain)
+
+    def position(self, items: Tensor, domain: Tensor) -> Tensor:
+        """P at each item of histories [B, L] of domains [B], [B, L, d]."""
+        longest = self.positions.shape[1] - 1
+        first = longest - (items > 0).sum(dim=1, keepdim=True)  # [B, 1]
+        number = (first + torch.arange(items.shape[1], device=items.device)).clamp(max=longest - 1)
+        return self.positions[domain[:, None], number]
+
+    def end(self, domain: Tensor) -> Tensor:
+        """The embedded [eos] of domains [B], [B, d]."""
+        return self.eos(domain) + self.positions[domain, -1]
+
+
+class GURU(nn.Module):
+    """Autoencoders of the domains, with one encoder, whose users' representations are to be alike (section 3.3)."""
+
+    def __init__(self, config: Any, items: DomainItems, domains: int) -> None:
+        super().__init__()
+        self.negatives = config["reconstruction_negatives"]
+        self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], domains, config["hidden_size"])
+        self.encoder = Transformer(config, attends=False)
+        self.decoders = nn.ModuleList(Transformer(config, attends=True) for _ in range(domains))
+        self.items = items
+
+    def represent(self, items: Tensor, domain: Tensor) -> Tensor:
+        """Histories [B, L] of domains [B] to users h [B, d]: the state of [eos], which stands first here (Eq. 4)."""
+        embedded = torch.cat([self.embed.end(domain)[:, None], self.embed(items, domain)], dim=1)
+        real = F.pad(items > 0, (1, 0), value=True)  # [eos] is never masked
+        return self.encoder(embedded, real=real)[:, 0]
+
+    def represent_domains(self, histories: Tensor) -> Tensor:
+        """Histories of each domain, [D, B, L], to users h, [D, B, d]."""
+        domain = torch.arange(len(histories), device=histories.device).repeat_interleave(histories.shape[1])
+        return self.represent(histories.flatten(0, 1), domain).unflatten(0, histories.shape[:2])
+
+    def reconstruct(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
+        """Decoder's states [B, L, d] for histories [B, L] of a domain: each reads h [B, d] and the items before it.
+
+        In place of an item before the first it reads [eos].
+        """
+        domains = torch.full_like(items[:, 0], domain)
+        before = torch.cat([self.embed.eos(domains)[:, None], self.embed.items(items[:, :-1])], dim=1)
+        return self.decoders[domain](before + self.embed.position(items, domains), users)
+
+    def reconstruction_loss(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
+        """Eq. 5 (Eq. 14), by softmax over all items of the domain or over some that are drawn."""
+        real = items > 0
+        states, target = self.reconstruct(items, users, domain)[real], items[real]  # [T, d], [T]
+        if self.negatives is None:
+            return item_cross_entropy(states, self.embed.items(self.items.of(domain)), self.items.place[target])
+        candidates = torch.cat([target[:, None], self.items.draw(target, domain, self.negatives)], dim=1)
+        logits = precise(torch.einsum("td,tkd->tk", states, self.embed.items(candidates)))  # [T, 1 + K]
+        return -logits.log_softmax(dim=1)[:, 0].mean()
+
+    def losses(self, histories: Tensor, users: Tensor) -> dict[str, Tensor]:
+        """Eq. 5 for histories [D, B, L] and their users h [D, B, d], by what it is called in the log."""
+        return {
+            f"reconstruction {'AB'[domain]}": self.reconstruction_loss(histories[domain], users[domain], domain)
+            for domain in range(len(histories))
+        }
+
+    def overlap_penalty(self, histories: Tensor) -> Tensor:
+        """Eq. 9: how far the two representations of each user lie apart, [2, S, L] to a mean; 0 without users."""
+        if not histories.shape[1]:
+            return self.embed.positions.new_zeros(())
+        users = precise(self.represent_domains(histories))  # [2, S, d]
+        return (users[0] - users[1]).norm(dim=-1).mean()
+
+
+class CDSRec(nn.Module):
+    """A recommender in each domain, built as a decoder, with embeddings of its own (section 3.4).
+
+    Args:
+        config: see properties/model/RecGURU.yaml.
+        items: the items of each domain.
+        domains: how many there are.
+        attends: whether the recommenders attend to the user's representation.
+    """
+
+    def __init__(self, config: Any, items: DomainItems, domains: int, attends: bool) -> None:
+        super().__init__()
+        self.negatives = config["negatives"]
+        self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], domains, config["hidden_size"])
+        self.recommenders = nn.ModuleList(Transformer(config, attends) for _ in range(domains))
+        self.items = items
+
+    def forward(self, items: Tensor, users: Tensor | None) -> Tensor:
+        """Eq. 10: histories [B, L], each of one domain, and users h [B, d] to q at every position, [B, L, d]."""
+        domain = self.items.domain[items[:, 0]]
+        embedded = self.embed(items, domain)
+        states = torch.empty_like(embedded)
+        for number in domain.unique().tolist():
+            rows = domain == number
+            part = self.recommenders[number](embedded[rows], None if users is None else users[rows])
+            states[rows] = part.to(states.dtype)
+        return states
+
+    def loss(self, states: Tensor, target: Tensor) -> Tensor:
+        """Eq. 12, a mean over targets [T] with their q [T, d]."""
+        domain = self.items.domain[target]
+        losses = []
+        for number in domain.unique().tolist():
+            q, positive = states[domain == number], target[domain == number]
+            negatives = self.embed.items(self.items.draw(positive, number, self.negatives))  # [T, K, d]
+            score = precise((q * self.embed.items(positive)).sum(dim=-1))
+            score_of_negatives = precise(torch.einsum("td,tkd->tk", q, negatives)).mean(dim=1)
+            losses.append(-F.logsigmoid(score) - F.logsigmoid(-score_of_negatives))
+        return torch.cat(losses).mean()
+
+
 class RecGURU(SequentialRecommender):
-    """Autoencoders of two domains with one encoder, whose users a critic cannot tell apart, and a recommender in each.
+    """Users of two domains in one space, where a critic cannot tell them apart, and a recommender that reads them.
 
     The three phases of Algorithm 1 minimise :meth:`autoencoder_losses`, then in turn :meth:`critic_losses` and
-    :meth:`encoder_losses`, and at last :meth:`calculate_loss`, which trains the encoder too.
+    :meth:`encoder_losses`, and at last :meth:`calculate_loss`, in which the representations are fixed.
 
     Deviation: in phase 3 the representation behind a target is that of the items before it; with
     ``representation: window`` it is that of all training items (Eq. 10), which holds what is to be predicted.
@@ -90,6 +247,9 @@ class RecGURU(SequentialRecommender):
     Args:
         config: see properties/model/RecGURU.yaml.
         dataset: of two domains; of one or two for the variants without the game.
+
+    Raises:
+        XferError: for another number of domains, or histories that mix them.
     """
 
     input_type = InputType.POINTWISE
@@ -99,179 +259,94 @@ class RecGURU(SequentialRecommender):
         self.variant = choice(config, "variant", "RecGURU", "AutoRec", "SeqRec")
         self.whole_window = choice(config, "representation", "prefix", "window") == "window"
         self._check(config, dataset.domains)
-        self.reconstruction_negatives, self.negatives = config["reconstruction_negatives"], config["negatives"]
         self.penalty_weight = config["gradient_penalty"]
         self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
-        width, domains = config["hidden_size"], len(dataset.domains)
-
-        self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # I^A and I^B
-        self.eos_embedding = nn.Embedding(domains, width)
-        self.position_embedding = nn.Parameter(torch.empty(domains, self.max_seq_length + 1, width))  # P^A and P^B
-        self.encoder = Transformer(config, attends=False)
-        self.decoders = nn.ModuleList(Transformer(config, attends=True) for _ in range(domains))
-        self.critic = Critic(width, config["critic_size"], config["critic_layers"])
-        self.recommenders = nn.ModuleList(
-            Transformer(config, attends=self.variant != "SeqRec") for _ in range(domains)
-        )
-        self._index_items(torch.from_numpy(dataset.item_domain).long(), domains)
-        self.initializer_range = config["initializer_range"]
-        self._init_weights()
+        self.domains = len(dataset.domains)
+        items = DomainItems(torch.from_numpy(dataset.item_domain).long(), self.domains)
+        self.guru = GURU(config, items, self.domains)
+        self.cdsrec = CDSRec(config, items, self.domains, attends=self.variant != "SeqRec")
+        for part in (self.guru, self.cdsrec):
+            self._init_weights(part, config["initializer_range"])
+        self.critic = Critic(config["hidden_size"], config["critic_size"], config["critic_layers"])
 
     def _check(self, config: Any, domains: list[str]) -> None:
         if config["histories"] != "per_domain":
             raise XferError(f"histories={config['histories']} mixes domains. RecGURU needs --histories=per_domain.")
         if len(domains) > 2 or (len(domains) < 2 and self.variant == "RecGURU"):
+            alone = ", or set --variant=AutoRec" if len(domains) < 2 else ""
             raise XferError(
                 f"RecGURU joins two domains, and dataset={config['dataset']} names {len(domains)}. "
-                f"Name two, such as --dataset=Books+Movies{', or set --variant=AutoRec' if len(domains) < 2 else ''}."
+                f"Name two, such as --dataset=Books+Movies{alone}."
             )
 
-    def _index_items(self, item_domain: Tensor, domains: int) -> None:
-        """Buffers: the domain of each item, the items of each domain, and the place of each item among them."""
-        place = torch.zeros_like(item_domain)
-        for domain in range(domains):
-            items = 1 + (item_domain[1:] == domain).nonzero()[:, 0]
-            place[items] = torch.arange(len(items))
-            self.register_buffer(f"items_{domain}", items, persistent=False)
-        self.register_buffer("item_domain", item_domain, persistent=False)
-        self.register_buffer("place", place, persistent=False)
-
-    def _init_weights(self) -> None:
-        """As RecBole's SASRec; the critic keeps PyTorch's."""
-        nn.init.normal_(self.position_embedding, std=self.initializer_range)
-        for name, module in self.named_modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)) and not name.startswith("critic."):
-                nn.init.normal_(module.weight, std=self.initializer_range)
-            if isinstance(module, nn.Linear) and not name.startswith("critic."):
+    @staticmethod
+    def _init_weights(part: nn.Module, deviation: float) -> None:
+        """As RecBole's SASRec."""
+        for module in part.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=deviation)
+            if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+            if isinstance(module, Embedding):
+                nn.init.normal_(module.positions, std=deviation)
 
-    # --- the user's representation (section 3.3) -------------------------------------------------------------------
-
-    def positions(self, items: Tensor, domain: Tensor) -> Tensor:
-        """P at each item, [B, L, d]; counted from the end, as if histories were padded on the left: the last has N."""
-        last = self.max_seq_length - (items > 0).sum(dim=1, keepdim=True)  # [B, 1]
-        number = (last + torch.arange(items.shape[1], device=items.device)).clamp(max=self.max_seq_length - 1)
-        return self.position_embedding[domain[:, None], number]
-
-    def represent(self, items: Tensor, domain: Tensor) -> Tensor:
-        """Histories [B, L] of domains [B] to users h [B, d]: the state of [eos], which stands first here (Eq. 4)."""
-        embedded = self.item_embedding(items) + self.positions(items, domain)
-        eos = self.eos_embedding(domain) + self.position_embedding[domain, -1]
-        real = F.pad(items > 0, (1, 0), value=True)  # [eos] is never masked
-        return self.encoder(torch.cat([eos[:, None], embedded], dim=1), real=real)[:, 0]
-
-    def reconstruct(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
-        """Decoder's states [B, L, d] for histories [B, L] of a domain: each reads h [B, d] and the items before it.
-
-        In place of an item before the first it reads [eos].
-        """
-        domains = torch.full_like(items[:, 0], domain)
-        before = torch.cat([self.eos_embedding(domains)[:, None], self.item_embedding(items[:, :-1])], dim=1)
-        return self.decoders[domain](before + self.positions(items, domains), users)
-
-    def reconstruction_loss(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
-        """Eq. 5 (Eq. 14), by softmax over all items of the domain or over some that are drawn."""
-        real = items > 0
-        states, target = self.reconstruct(items, users, domain)[real], items[real]  # [T, d], [T]
-        if self.reconstruction_negatives is None:
-            return item_cross_entropy(states, self.item_embedding(self.items_of(domain)), self.place[target])
-        negatives = self.draw(target, domain, self.reconstruction_negatives)
-        candidates = self.item_embedding(torch.cat([target[:, None], negatives], dim=1))  # [T, 1 + K, d]
-        logits = precise(torch.einsum("td,tkd->tk", states, candidates))
-        return -logits.log_softmax(dim=1)[:, 0].mean()
-
-    def items_of(self, domain: int) -> Tensor:
-        """Ids of a domain's items."""
-        return getattr(self, f"items_{domain}")
-
-    def draw(self, target: Tensor, domain: int, count: int) -> Tensor:
-        """Items of a domain other than each target [T], evenly, [T, count]."""
-        items = self.items_of(domain)
-        place = torch.randint(len(items) - 1, (len(target), count), device=target.device)
-        return items[place + (place >= self.place[target][:, None])]
-
-    # --- phases 1 and 2 (section 3.5) --------------------------------------------------------------------------------
-
-    def represent_batch(self, histories: Tensor) -> Tensor:
-        """Histories of each domain, [D, B, L], to users h, [D, B, d]."""
-        domain = torch.arange(len(histories), device=histories.device).repeat_interleave(histories.shape[1])
-        return self.represent(histories.flatten(0, 1), domain).unflatten(0, histories.shape[:2])
+    # --- training (section 3.5) --------------------------------------------------------------------------------------
 
     def autoencoder_losses(self, interaction: Interaction) -> dict[str, Tensor]:
-        """Eq. 5 in each domain, by what it is called in the log."""
+        """Phase 1: Eq. 5 in each domain, by what it is called in the log."""
         histories = interaction[HISTORIES]
-        return self._reconstructions(histories, self.represent_batch(histories))
-
-    def _reconstructions(self, histories: Tensor, users: Tensor) -> dict[str, Tensor]:
-        return {
-            f"reconstruction {'AB'[domain]}": self.reconstruction_loss(histories[domain], users[domain], domain)
-            for domain in range(len(histories))
-        }
+        return self.guru.losses(histories, self.guru.represent_domains(histories))
 
     def critic_losses(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
-        """The critic's loss on users h of the two domains, [B, d] each, the distance that it estimates, and its parts.
+        """Phase 2: the critic's loss on users h of the two domains, [B, d] each, and what it is made of.
 
         No gradient goes to the users.
         """
         a, b = precise(a.detach()), precise(b.detach())
         distance = self.critic.distance(a, b)
-        penalty = gradient_penalty(self.critic, a, b, torch.rand(len(a), 1, dtype=a.dtype, device=a.device))
+        penalty = gradient_penalty(self.critic, a, b, torch.rand_like(a[:, :1]))
         loss = self.penalty_weight * penalty - distance
         return {"critic loss": loss, "Wasserstein distance": distance, "gradient penalty": penalty}
 
     def encoder_losses(self, interaction: Interaction) -> dict[str, Tensor]:
-        """The parts of Eq. 13, whose sum is minimised while the critic is fixed, by what they are called in the log."""
+        """Phase 2: the parts of Eq. 13, whose sum is minimised while the critic is fixed."""
         histories = interaction[HISTORIES]
-        users = self.represent_batch(histories)
+        users = self.guru.represent_domains(histories)
         distance = self.critic.distance(precise(users[0]), precise(users[1]))
         return {
-            **self._reconstructions(histories, users),
+            **self.guru.losses(histories, users),
             "adversarial": self.adversarial_weight * distance,
-            "overlap": self.overlap_weight * self.overlap_penalty(interaction[SHARED]),
+            "overlap": self.overlap_weight * self.guru.overlap_penalty(interaction[SHARED]),
         }
 
-    def overlap_penalty(self, histories: Tensor) -> Tensor:
-        """Eq. 9: how far the two representations of each user of both domains lie apart; 0 without such users."""
-        if not histories.shape[1]:
-            return self.position_embedding.new_zeros(())
-        users = precise(self.represent_batch(histories))  # [2, S, d]
-        return (users[0] - users[1]).norm(dim=-1).mean()
-
-    # --- phase 3 and ranking (section 3.4) ---------------------------------------------------------------------------
+    def begin_recommendation(self) -> None:
+        """The recommenders' embeddings start as those of the autoencoders (Algorithm 1 has one of each)."""
+        self.cdsrec.embed.load_state_dict(self.guru.embed.state_dict())
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Eq. 12, a mean over targets."""
+        """Phase 3: Eq. 12 at every position with a target."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         real = targets > 0
-        target = targets[real]  # [T]
-        states = self.preferences(items)[real] if self.whole_window else self._states(items, real)  # [T, d]
-        domain = self.item_domain[target]
-        losses = []
-        for number in domain.unique().tolist():
-            state, positive = states[domain == number], target[domain == number]  # [T, d], [T]
-            negatives = self.item_embedding(self.draw(positive, number, self.negatives))  # [T, K, d]
-            score = precise((state * self.item_embedding(positive)).sum(dim=-1))
-            score_of_negatives = precise(torch.einsum("td,tkd->tk", state, negatives)).mean(dim=1)
-            losses.append(-F.logsigmoid(score) - F.logsigmoid(-score_of_negatives))
-        return torch.cat(losses).mean()
+        states = self.preferences(items)[real] if self.whole_window else self._prefix_preferences(items, real)
+        return self.cdsrec.loss(states, targets[real])
 
-    def _states(self, items: Tensor, real: Tensor) -> Tensor:
-        """q [T, d] at the positions that are real, each from the items up to there alone."""
+    def _prefix_preferences(self, items: Tensor, real: Tensor) -> Tensor:
+        """q [T, d] at the positions that are real, each with the representation of the items up to there alone."""
         window, position = real.nonzero(as_tuple=True)
         prefixes = items[window] * (torch.arange(items.shape[1], device=items.device) <= position[:, None])
         return last_states(prefixes, position + 1, self.preferences)
 
     def preferences(self, items: Tensor) -> Tensor:
-        """Eq. 10: histories [B, L], each of one domain, to q at every position, [B, L, d]."""
-        domain = self.item_domain[items[:, 0]]
-        users = None if self.variant == "SeqRec" else self.represent(items, domain)
-        embedded = self.item_embedding(items) + self.positions(items, domain)
-        states = torch.empty_like(embedded)
-        for number in domain.unique().tolist():
-            rows = domain == number
-            part = self.recommenders[number](embedded[rows], None if users is None else users[rows])
-            states[rows] = part.to(states.dtype)
-        return states
+        """Histories [B, L], each of one domain, to q at every position, [B, L, d]."""
+        return self.cdsrec(items, None if self.variant == "SeqRec" else self.extract(items))
+
+    @torch.no_grad()
+    def extract(self, items: Tensor) -> Tensor:
+        """The generalized representations h [B, d] of histories [B, L], each of one domain, without dropout."""
+        self.guru.eval()
+        return self.guru.represent(items, self.guru.items.domain[items[:, 0]])
+
+    # --- ranking -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
@@ -281,9 +356,9 @@ class RecGURU(SequentialRecommender):
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Eq. 11: q I_v for every item v, [B, n_items]."""
         users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return users @ self.item_embedding.weight.T
+        return users @ self.cdsrec.embed.items.weight.T
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Eq. 11 for one item each, [B]."""
         users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)
+        return (users * self.cdsrec.embed.items(interaction[self.ITEM_ID])).sum(dim=-1)

@@ -37,7 +37,6 @@ class RecGURUTrainer(RunFolder):
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         super().__init__(config, model)
         self.phases = PHASES[config["variant"]]
-        self.critic_optimizer: torch.optim.Optimizer | None = None
         self._losses: dict[str, list[Tensor]] = defaultdict(list)
         self._begin(self.phases[0])
 
@@ -46,15 +45,12 @@ class RecGURUTrainer(RunFolder):
         self.phase, self.start_epoch, self.train_loss_dict = phase, 0, {}
         prefix = "" if phase == RECOMMENDATION else f"{phase}_"
         self.epochs, self.learning_rate = self.config[f"{prefix}epochs"], self.config[f"{prefix}learning_rate"]
-        self.model.critic.requires_grad_(False)
-        self.optimizer = self._adam(self.model, self.config[f"{prefix}betas"])
-        if phase == ADVERSARIAL:
-            self.model.critic.requires_grad_(True)
-            self.critic_optimizer = self._adam(self.model.critic, self.config[f"{prefix}betas"])
+        betas = self.config[f"{prefix}betas"]
+        self.optimizer = self._adam(self.model.cdsrec if phase == RECOMMENDATION else self.model.guru, betas)
+        self.critic_optimizer = self._adam(self.model.critic, betas) if phase == ADVERSARIAL else None
 
     def _adam(self, module: torch.nn.Module, betas: list[float]) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = self._build_optimizer(params=trained, learning_rate=self.learning_rate)
+        optimizer = self._build_optimizer(params=module.parameters(), learning_rate=self.learning_rate)
         for group in optimizer.param_groups:
             group["betas"] = tuple(betas)
         return optimizer
@@ -63,9 +59,11 @@ class RecGURUTrainer(RunFolder):
 
     def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains the phase that the trainer is in and those behind it; returns the last one's score and metrics."""
-        for phase in self.phases[self.phases.index(self.phase) : -1]:
+        for following in self.phases[self.phases.index(self.phase) + 1 :]:
             super().fit(train_data, None, *args, **{**kwargs, "saved": False})
-            self._begin(self.phases[self.phases.index(phase) + 1])
+            if following == RECOMMENDATION:
+                self.model.begin_recommendation()
+            self._begin(following)
             self._save_state(0)
         return super().fit(train_data, valid_data, *args, **kwargs)
 
@@ -94,7 +92,7 @@ class RecGURUTrainer(RunFolder):
     def _adversarial_step(self, interaction: Interaction) -> tuple[Tensor, ...]:
         """Phase 2: the critic's steps; then the losses of the encoder's step, in which the critic is fixed."""
         with torch.no_grad():
-            users = self.model.represent_batch(interaction[CRITIC].transpose(0, 1).flatten(1, 2))  # [D, K B, d]
+            users = self.model.guru.represent_domains(interaction[CRITIC].transpose(0, 1).flatten(1, 2))  # [D, K B, d]
         with torch.autocast(self.device.type, enabled=False):  # a gradient's gradient wants all digits
             for a, b in zip(*(domain.chunk(len(interaction[CRITIC])) for domain in users), strict=True):
                 self.train_critic(a, b)
@@ -103,7 +101,6 @@ class RecGURUTrainer(RunFolder):
 
     def train_critic(self, a: Tensor, b: Tensor) -> None:
         """One step of the critic on users h of the two domains, [B, d] each."""
-        assert self.critic_optimizer is not None
         self.model.critic.requires_grad_(True)
         losses = self.model.critic_losses(a, b)
         self.critic_optimizer.zero_grad()
