@@ -42,12 +42,14 @@ class RecGURUTrainer(RunFolder):
 
     def _begin(self, phase: str) -> None:
         """Makes what a phase starts with: optimizers, and a count of epochs from 0."""
-        self.phase, self.start_epoch, self.train_loss_dict = phase, 0, {}
+        self.phase, self.start_epoch = phase, 0
+        self.train_loss_dict.clear()
         prefix = "" if phase == RECOMMENDATION else f"{phase}_"
         self.epochs, self.learning_rate = self.config[f"{prefix}epochs"], self.config[f"{prefix}learning_rate"]
         betas = self.config[f"{prefix}betas"]
         self.optimizer = self._adam(self.model.cdsrec if phase == RECOMMENDATION else self.model.guru, betas)
-        self.critic_optimizer = self._adam(self.model.critic, betas) if phase == ADVERSARIAL else None
+        if phase == ADVERSARIAL:
+            self.critic_optimizer = self._adam(self.model.critic, betas)
 
     def _adam(self, module: torch.nn.Module, betas: list[float]) -> torch.optim.Optimizer:
         optimizer = self._build_optimizer(params=module.parameters(), learning_rate=self.learning_rate)
