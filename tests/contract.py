@@ -20,10 +20,11 @@ class Interrupted(Exception):
 
 
 class ModelContract:
-    """Inherit, and set ``model`` and, where needed, ``keys``."""
+    """Inherit, and set ``model`` and, where needed, ``keys`` and two items of the data."""
 
     model: str
     keys: dict[str, Any] = {}
+    known: tuple[str, str] = ("i1", "i2")
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
@@ -112,11 +113,11 @@ class ModelContract:
     def test_unknown_items_and_empty_histories_are_explained(self, root: Path) -> None:
         experiment = self.experiment(root)
         with pytest.raises(XferError, match="'nothing' is not in Small"):
-            recommend(experiment, ["i1", "nothing"])
+            recommend(experiment, [self.known[0], "nothing"])
         with pytest.raises(XferError, match="history is empty"):
             recommend(experiment, [])
-        best = recommend(experiment, ["i1", "i2"], k=5)
-        assert len(best) == 5 and not {"i1", "i2"} & {token for token, _ in best}
+        best = recommend(experiment, self.known, k=5)
+        assert len(best) == 5 and not set(self.known) & {token for token, _ in best}
         assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
 
 

@@ -83,6 +83,13 @@ class RecGURUTrainer(RunFolder):
         self._step = epoch_idx * len(train_data)
         return super()._train_epoch(train_data, epoch_idx, getattr(self, f"_{self.phase}_step"), **kwargs)
 
+    def _set_learning_rate(self, epoch: int) -> None:
+        super()._set_learning_rate(epoch)
+        if self.phase == ADVERSARIAL:
+            decay = self.config["adversarial_learning_rate_decay"]
+            for group in (*self.optimizer.param_groups, *self.critic_optimizer.param_groups):
+                group["lr"] = self.learning_rate * decay**epoch
+
     def _autoencoder_step(self, interaction: Interaction) -> tuple[Tensor, ...]:
         """Phase 1, with the learning rate of Vaswani et al. (section 5.3)."""
         self._step += 1

@@ -92,12 +92,16 @@ class RunFolder(Trainer):
             self._save_state(epoch_idx)
         if isinstance(train_data, WindowDataLoader):
             train_data.set_epoch(epoch_idx)
-        decay = self.config["learning_rate_decay"] or 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * decay**epoch_idx
+        self._set_learning_rate(epoch_idx)
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
         return super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        """Puts the learning rate of an epoch into the optimizer."""
+        decay = self.config["learning_rate_decay"] or 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * decay**epoch
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
