@@ -29,7 +29,8 @@ class Critic(nn.Module):
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The estimated Wasserstein distance: the mean score of a [B, d] less that of b [B, d]."""
-        return self(a).mean() - self(b).mean()
+        scores = self(torch.stack([a, b])).mean(dim=1)
+        return scores[0] - scores[1]
 
 
 def gradient_penalty(critic: nn.Module, a: Tensor, b: Tensor, share: Tensor) -> Tensor:

@@ -123,11 +123,27 @@ class CausalEncoder(nn.Module):
 
 
 ROWS = 256
-"""Histories that :func:`last_states` encodes at a time."""
+"""Histories that :func:`in_groups` encodes at a time."""
+
+
+def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Encodes histories of like length together, without the padding.
+
+    Args:
+        items: item ids, padded on the right, [B, L].
+        lengths: [B].
+        encode: item ids [b, l], and which rows they are [b], to vectors [b, d].
+
+    Returns:
+        [B, d]
+    """
+    order = lengths.argsort()
+    parts = [encode(items[rows, : int(lengths[rows[-1]])], rows) for rows in order.split(ROWS)]
+    return torch.cat(parts)[order.argsort()]
 
 
 def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """The state of each history's last item; histories of like length are encoded together, without the padding.
+    """The state of each history's last item.
 
     Args:
         item_seq: item ids, padded on the right, [B, L].
@@ -137,9 +153,8 @@ def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Te
     Returns:
         [B, d]
     """
-    order = lengths.argsort()
-    parts = []
-    for rows in order.split(ROWS):
-        states = encode(item_seq[rows, : int(lengths[rows[-1]])])
-        parts.append(states[torch.arange(len(rows), device=rows.device), lengths[rows] - 1])
-    return torch.cat(parts)[order.argsort()]
+
+    def last(items: Tensor, rows: Tensor) -> Tensor:
+        return encode(items)[torch.arange(len(rows), device=rows.device), lengths[rows] - 1]
+
+    return in_groups(item_seq, lengths, last)

@@ -19,7 +19,7 @@ from recbole_xfer.data.dataloader import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
-from recbole_xfer.layers.encoder import FeedForward, SelfAttention, last_states
+from recbole_xfer.layers.encoder import FeedForward, SelfAttention, in_groups, last_states
 from recbole_xfer.layers.losses import item_cross_entropy, precise
 
 
@@ -156,7 +156,9 @@ class GURU(nn.Module):
     def represent_domains(self, histories: Tensor) -> Tensor:
         """Histories of each domain, [D, B, L], to users h, [D, B, d]."""
         domain = torch.arange(len(histories), device=histories.device).repeat_interleave(histories.shape[1])
-        return self.represent(histories.flatten(0, 1), domain).unflatten(0, histories.shape[:2])
+        items = histories.flatten(0, 1)
+        users = in_groups(items, (items > 0).sum(dim=1), lambda part, rows: self.represent(part, domain[rows]))
+        return users.unflatten(0, histories.shape[:2])
 
     def reconstruct(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
         """Decoder's states [B, L, d] for histories [B, L] of a domain: each reads h [B, d] and the items before it.

@@ -4,7 +4,7 @@ Paper: "RecGURU: Adversarial Learning of Generalized User Representations for Cr
 A loop stands where the paper has a sum.
 
 A transformer's parameters have the names of `tests.reference.sasrec`, without positions, and where it attends to a
-user also, for layer l = 0, 1, ..., `trm_encoder.layer.l.user_attention.{query,key,value,dense,LayerNorm}.{weight,bias}`.
+user, for layer l = 0, 1, ..., `trm_encoder.layer.l.user_attention.{query,key,value,dense,LayerNorm}.{weight,bias}`.
 
 Symbols: L items of a history, N longest history, d width, T targets, K negatives.
 """
