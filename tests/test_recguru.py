@@ -498,6 +498,8 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     for key in ("variant", "representation"):
         with pytest.raises(XferError, match=f"{key}=none must be"):
             experiment(tmp_path, **{key: "none"})
+    with pytest.raises(XferError, match="critic_steps=0 must be at least 1"):
+        experiment(tmp_path, critic_steps=0)
 
 
 def test_a_domain_without_histories_is_explained(tmp_path: Path) -> None:

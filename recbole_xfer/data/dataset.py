@@ -110,12 +110,14 @@ class AtomicFilesMixin(Dataset):
         share = self.config["overlap"]
         if share is None or not 0 <= share <= 1:
             raise XferError(f"overlap={share} must lie between 0 and 1.")
+        if share == 1 or len(self.domains) == 1:
+            return
         users = pd.concat([pd.Series(frame["inter"][self.uid_field].unique()) for frame in frames])  # type: ignore[index]
         shared = np.sort(users[users.duplicated()].unique())
         hidden = shared[np.random.default_rng(self.config["seed"]).random(len(shared)) >= share]
         for domain, frame in zip(self.domains, frames, strict=True):
             for part in (frame["inter"], frame["user"]):
-                if part is not None and len(hidden):
+                if part is not None:
                     rows = part[self.uid_field].isin(hidden)
                     part.loc[rows, self.uid_field] = f"{domain}/" + part.loc[rows, self.uid_field]
 

@@ -263,10 +263,10 @@ class RecGURU(SequentialRecommender):
         self._check(config, dataset.domains)
         self.penalty_weight = config["gradient_penalty"]
         self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
-        self.domains = len(dataset.domains)
-        items = DomainItems(torch.from_numpy(dataset.item_domain).long(), self.domains)
-        self.guru = GURU(config, items, self.domains)
-        self.cdsrec = CDSRec(config, items, self.domains, attends=self.variant != "SeqRec")
+        domains = len(dataset.domains)
+        items = DomainItems(torch.from_numpy(dataset.item_domain).long(), domains)
+        self.guru = GURU(config, items, domains)
+        self.cdsrec = CDSRec(config, items, domains, attends=self.variant != "SeqRec")
         for part in (self.guru, self.cdsrec):
             self._init_weights(part, config["initializer_range"])
         self.critic = Critic(config["hidden_size"], config["critic_size"], config["critic_layers"])
@@ -280,6 +280,8 @@ class RecGURU(SequentialRecommender):
                 f"RecGURU joins two domains, and dataset={config['dataset']} names {len(domains)}. "
                 f"Name two, such as --dataset=Books+Movies{alone}."
             )
+        if config["critic_steps"] < 1:
+            raise XferError(f"critic_steps={config['critic_steps']} must be at least 1.")
 
     @staticmethod
     def _init_weights(part: nn.Module, deviation: float) -> None:
