@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from recbole.quick_start import run_recbole
 from torch import Tensor, nn
 
 from recbole_xfer.data.dataloader import CRITIC, HISTORIES, SHARED, UserDataLoader, WindowDataLoader
@@ -20,7 +21,7 @@ from recbole_xfer.model.recguru import CDSRec, DomainItems, Transformer
 from recbole_xfer.quick_start import Experiment, build, fit
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
 from tests.contract import Interrupted
-from tests.data import config, write_small
+from tests.data import config, settings, write_small
 from tests.reference import recguru as reference
 from tests.reference.sasrec import Array
 
@@ -461,6 +462,13 @@ def _then(first: Any, second: Any) -> Any:
         second(*arguments)
 
     return both
+
+
+def test_reduced_precision_and_recboles_own_run(tmp_path: Path) -> None:
+    keys = {"autoencoder_epochs": 1, "adversarial_epochs": 1, "epochs": 1, "n_layers": 1}
+    assert np.isfinite(fit(experiment(tmp_path, precision="bf16", **keys))[0])
+    result = run_recbole("RecGURU", "Small+Other", config_dict={**settings(tmp_path, "RecGURU"), **keys})
+    assert 0 <= result["test_result"]["ndcg@10"] <= 1
 
 
 # --- variants and mistakes -------------------------------------------------------------------------------------------
