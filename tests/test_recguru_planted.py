@@ -1,7 +1,8 @@
 """Two domains without a common user or item but with the same tastes: what RecGURU makes of them.
 
-What is better than AutoRec of the target alone, as in the paper's Table 2, comes from the encoder that both domains
-train: AutoRec on both domains is as good here, and the game is no more than harmless.
+RecGURU is better than AutoRec of the target alone, as in the paper's Table 2. That comes from the encoder that both
+domains train: AutoRec on both domains is as good here, and the game, which makes the domains alike, neither adds to it
+nor takes from it.
 """
 
 from __future__ import annotations
@@ -89,16 +90,21 @@ def target_rank(made: Experiment) -> float:
 
 
 def test_recguru_ranks_better_than_autorec_of_the_target(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    write_tastes(tmp_path, "Source", users=400, items=60, length=6, rng=rng)
-    write_tastes(tmp_path, "Target", users=300, items=200, length=4, rng=rng)
+    """On three sets, for one alone has 300 test rows."""
     keys = {"autoencoder_epochs": 6, "adversarial_epochs": 5, "epochs": 6}
-    ranks = []
-    for dataset, variant in (("Source+Target", "RecGURU"), ("Target", "AutoRec")):
-        made = experiment(tmp_path, dataset, variant=variant, **keys)
-        fit(made)
-        ranks.append(target_rank(made))
-    assert ranks[0] > ranks[1] + 0.02 > 0.65
+    gains = []
+    for seed in range(3):
+        root, rng = tmp_path / str(seed), np.random.default_rng(seed)
+        write_tastes(root, "Source", users=400, items=60, length=6, rng=rng)
+        write_tastes(root, "Target", users=300, items=200, length=4, rng=rng)
+        ranks = []
+        for dataset, variant in (("Source+Target", "RecGURU"), ("Target", "AutoRec")):
+            made = experiment(root, dataset, variant=variant, **keys)
+            fit(made)
+            ranks.append(target_rank(made))
+        assert min(ranks) > 0.6
+        gains.append(ranks[0] - ranks[1])
+    assert np.mean(gains) > 0.015
 
 
 def test_the_game_makes_domains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
