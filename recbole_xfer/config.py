@@ -213,6 +213,13 @@ def check_keys(given: Iterable[str], known: set[str]) -> None:
             raise XferError(f"The key '{key}' is not known{nearest(key, known)}")
 
 
+def choice(config: Any, key: str, *allowed: str) -> str:
+    """A key's value, which must be one of those allowed."""
+    if config[key] not in allowed:
+        raise XferError(f"{key}={config[key]} must be {' or '.join(allowed)}.")
+    return config[key]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown word: the known one that is most like it."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

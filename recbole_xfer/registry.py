@@ -26,11 +26,15 @@ MODELS = {
     "XSASRec": "recbole_xfer.model.unisrec",
     "XRETR": "recbole_xfer.model.unisrec",
     "XLightSANs": "recbole_xfer.model.unisrec",
+    "RecGURU": "recbole_xfer.model.recguru",
     "PathwayBERT4Rec": "recbole_xfer.model.pathway",
     "PathwayLightSANs": "recbole_xfer.model.pathway",
     "PathwayS3Rec": "recbole_xfer.model.pathway",
 }
 """Model names and the modules that define them."""
+
+TRAINERS = {"RecGURU": "recbole_xfer.trainer.recguru"}
+"""The models with a trainer of their own and the modules that define it; the others keep RecBole's."""
 
 PATHWAY = "Pathway"
 """Begins the names of RecBole's models with a pathway; they keep RecBole's trainers."""
@@ -44,7 +48,7 @@ RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 STAGE_PREFIX = "pretrain_"
 """Keys with it replace those without it while a model is pre-trained."""
 
-DATASET_ARGUMENTS = ["histories", "train_rows", "window_stride", "held_out_targets", "modalities"]
+DATASET_ARGUMENTS = ["histories", "overlap", "train_rows", "window_stride", "held_out_targets", "modalities"]
 """Our keys that change what a dataset holds; RecBole compares them before it loads a dataset that it saved."""
 
 
@@ -61,7 +65,11 @@ def register() -> None:
         module = importlib.import_module(module_name)
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
         setattr(datasets, f"{name}Dataset", TransferDataset)
-        setattr(trainers, f"{name}Trainer", trainer_class(ModelType.SEQUENTIAL, name.removeprefix(PATHWAY)))
+        if name in TRAINERS:
+            trainer = getattr(importlib.import_module(TRAINERS[name]), f"{name}Trainer")
+        else:
+            trainer = trainer_class(ModelType.SEQUENTIAL, name.removeprefix(PATHWAY))
+        setattr(trainers, f"{name}Trainer", trainer)
     argument_list.dataset_arguments.extend(
         key for key in DATASET_ARGUMENTS if key not in argument_list.dataset_arguments
     )

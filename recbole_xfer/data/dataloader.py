@@ -1,16 +1,27 @@
-"""Training batches of windows: bucketed by length, counted in targets, the same in every run of a seed."""
+"""Training batches of windows, and of users of several domains; the same in every run of a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
+from recbole_xfer.data.sequences import gather
+from recbole_xfer.errors import XferError
+
+HISTORIES = "histories"
+"""Field of a batch of users: training histories of each domain, padded on the right, [D, B, L]."""
+SHARED = "shared_histories"
+"""Field of a batch of users: those of users who are in every domain, a user in each column, [D, S, L]; S may be 0."""
+CRITIC = "critic_histories"
+"""Field of a batch of users: as ``HISTORIES``, for each step of the critic, [K, D, B, L]."""
 
 POOL = 32
 """Batches' worth of shuffled windows that are sorted by length together."""
@@ -79,3 +90,83 @@ class WindowDataLoader:
         """Number of the batch in which each window starts, when batches are cut by their count of targets."""
         targets = self.dataset.windows.targets[order]
         return (np.cumsum(targets) - targets) // self.batch_size
+
+
+class DomainPairDataLoader:
+    """Batches of equally many users of each domain; a pass has as many as the largest domain fills.
+
+    Each domain is read in a random order of its own, again and again: from the same seed and pass, the same batches.
+    A user's history is that of training, its most recent ``MAX_ITEM_LIST_LENGTH`` items, and has at least two.
+
+    Args:
+        dataset: the training part of a TransferDataset whose histories are kept ``per_domain``.
+        batch_size: users of each domain, fewer where no domain has so many; as many shared ones at most.
+        critic_steps: K, how many batches for the critic, and one of shared users, come along with each; 0 for none.
+        seed: with the pass it decides the order.
+
+    Attributes:
+        users: index of each history that is read, for each domain, D times [N].
+        shared: indices of the histories of each user who is in every domain, [D, S].
+
+    Raises:
+        XferError: if a domain has no user with two training interactions.
+    """
+
+    shuffle = True
+
+    def __init__(self, dataset: TransferDataset, batch_size: int, critic_steps: int, seed: int) -> None:
+        self.dataset = self._dataset = dataset
+        self.critic_steps = critic_steps
+        self.seed = seed
+        self.epoch = 0
+        starts, self.ends = dataset.train_ranges
+        self.starts = np.maximum(starts, self.ends - dataset.max_item_list_len)
+        enough = np.flatnonzero(self.ends - starts >= 2)
+        domain = dataset.item_domain[dataset.sequences.items[starts[enough]]]
+        self.users = [enough[domain == number] for number in range(len(dataset.domains))]
+        for name, users in zip(dataset.domains, self.users, strict=True):
+            if not len(users):
+                raise XferError(f"{name} has no user with two training interactions. Use more data.")
+        self.shared = self._shared()
+        self.batch_size = min(batch_size, max(map(len, self.users)))
+
+    def _shared(self) -> np.ndarray:
+        frames = [pd.Series(users, self.dataset.sequences.users[users]) for users in self.users]
+        return pd.concat(frames, axis=1, join="inner").to_numpy(dtype=np.int64).T
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-max(map(len, self.users)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        streams = [endless(users, rng) for users in self.users]
+        columns = endless(np.arange(self.shared.shape[1]), rng)
+        together = min(self.batch_size, self.shared.shape[1])
+        for _ in range(len(self)):
+            drawn = np.stack([take(stream, (self.critic_steps + 1) * self.batch_size) for stream in streams])
+            drawn = drawn.reshape(len(streams), self.critic_steps + 1, self.batch_size).swapaxes(0, 1)  # [K + 1, D, B]
+            batch = {HISTORIES: drawn[0]}
+            if self.critic_steps:
+                batch |= {CRITIC: drawn[1:], SHARED: self.shared[:, take(columns, together)]}
+            yield Interaction({field: self._histories(which) for field, which in batch.items()})
+
+    def _histories(self, which: np.ndarray) -> Tensor:
+        """Items of histories [...], [..., L]."""
+        starts, lengths = self.starts[which].ravel(), (self.ends - self.starts)[which].ravel()
+        items = gather(self.dataset.sequences.items, starts, lengths).astype(np.int64)
+        return torch.from_numpy(items).unflatten(0, which.shape)
+
+
+def endless(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    """All values in a random order, then in another, without end."""
+    while len(values):
+        yield from rng.permutation(values)
+
+
+def take(values: Iterator[int], count: int) -> np.ndarray:
+    """The next values, [count]."""
+    return np.fromiter(islice(values, count), dtype=np.int64, count=count)

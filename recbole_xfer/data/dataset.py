@@ -73,6 +73,7 @@ class AtomicFilesMixin(Dataset):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         frames = [self._load_domain(domain) for domain in self.domains]
+        self._hide_overlap(frames)
         for name in ("inter", "user", "item"):
             parts = [frame[name] for frame in frames if frame[name] is not None]
             joined = pd.concat(parts, ignore_index=True) if len(parts) > 1 else next(iter(parts), None)
@@ -101,6 +102,25 @@ class AtomicFilesMixin(Dataset):
                 if frame is not None:
                     frame[self.iid_field] = f"{domain}/" + frame[self.iid_field]
         return frames
+
+    def _hide_overlap(self, frames: list[dict[str, pd.DataFrame | None]]) -> None:
+        """Makes users of several domains different users in each, but for a share ``overlap`` of them.
+
+        Equal seeds hide equal users, and a smaller share hides those that a larger one hides, and more.
+        """
+        share = self.config["overlap"]
+        if share is None or not 0 <= share <= 1:
+            raise XferError(f"overlap={share} must lie between 0 and 1.")
+        if share == 1 or len(self.domains) == 1:
+            return
+        users = pd.concat([pd.Series(frame["inter"][self.uid_field].unique()) for frame in frames])  # type: ignore[index]
+        shared = np.sort(users[users.duplicated()].unique())
+        hidden = shared[np.random.default_rng(self.config["seed"]).random(len(shared)) >= share]
+        for domain, frame in zip(self.domains, frames, strict=True):
+            for part in (frame["inter"], frame["user"]):
+                if part is not None:
+                    rows = part[self.uid_field].isin(hidden)
+                    part.loc[rows, self.uid_field] = f"{domain}/" + part.loc[rows, self.uid_field]
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         path = Path(dataset_path) / f"{token}.inter"

@@ -20,9 +20,9 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class SelfAttention(nn.Module):
-    """Causal multi-head self-attention, a residual and layer normalisation behind it.
+    """Multi-head self-attention, causal unless told otherwise, a residual and layer normalisation behind it.
 
-    Windows are padded on the right, so that a real position never attends to padding.
+    Windows are padded on the right, so that by causal attention a real position never attends to padding.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float, eps: float) -> None:
@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, route: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7).
 
-        Where ``mask`` (bool, [B, L, L]) is given, it says which positions (columns) each position attends to.
+        Where ``mask`` (bool, [B, L, L] or [B, 1, L]) is given, it says which positions (columns) each attends to.
         """
         mixed = F.scaled_dot_product_attention(
             *self._project(x, route),
@@ -132,11 +132,27 @@ class CausalEncoder(nn.Module):
 
 
 ROWS = 256
-"""Histories that :func:`last_states` encodes at a time."""
+"""Histories that :func:`in_groups` encodes at a time."""
+
+
+def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Encodes histories of like length together, without the padding.
+
+    Args:
+        items: item ids, padded on the right, [B, L].
+        lengths: [B].
+        encode: item ids [b, l], and which rows they are [b], to vectors [b, d].
+
+    Returns:
+        [B, d]
+    """
+    order = lengths.argsort()
+    parts = [encode(items[rows, : int(lengths[rows[-1]])], rows) for rows in order.split(ROWS)]
+    return torch.cat(parts)[order.argsort()]
 
 
 def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """The state of each history's last item; histories of like length are encoded together, without the padding.
+    """The state of each history's last item.
 
     Args:
         item_seq: item ids, padded on the right, [B, L].
@@ -146,9 +162,8 @@ def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Te
     Returns:
         [B, d]
     """
-    order = lengths.argsort()
-    parts = []
-    for rows in order.split(ROWS):
-        states = encode(item_seq[rows, : int(lengths[rows[-1]])])
-        parts.append(states[torch.arange(len(rows), device=rows.device), lengths[rows] - 1])
-    return torch.cat(parts)[order.argsort()]
+
+    def last(items: Tensor, rows: Tensor) -> Tensor:
+        return encode(items)[torch.arange(len(rows), device=rows.device), lengths[rows] - 1]
+
+    return in_groups(item_seq, lengths, last)

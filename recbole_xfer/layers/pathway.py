@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.errors import XferError
+from recbole_xfer.config import choice
 from recbole_xfer.layers.encoder import CausalEncoder, activation
 from recbole_xfer.layers.losses import precise
 
@@ -34,8 +34,8 @@ class PathwayRouter(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.context = _choice(config, "pathway_context", "prefix", "window")
-        self.learned = _choice(config, "pathway_route", "learned", "random") == "learned"
+        self.context = choice(config, "pathway_context", "prefix", "window")
+        self.learned = choice(config, "pathway_route", "learned", "random") == "learned"
         self.hierarchical = config["pathway_hierarchical"]
         self.temperature = config["pathway_temperature"]
         width, act = config["hidden_size"], config["hidden_act"]
@@ -133,9 +133,3 @@ class PathwayEncoder(CausalEncoder):
             routes.append(router(z, routes[-1], real))
             z = feed_forward(attention(z, routes[-1]))
         return Trace(z, routes[1:], tokens)
-
-
-def _choice(config: Any, key: str, *allowed: str) -> str:
-    if config[key] not in allowed:
-        raise XferError(f"{key}={config[key]} must be {' or '.join(allowed)}.")
-    return config[key]

@@ -104,9 +104,7 @@ class RunFolder(Trainer):
             self._save_state(epoch_idx)
         if isinstance(train_data, WindowDataLoader):
             train_data.set_epoch(epoch_idx)
-        decay = self.config["learning_rate_decay"] or 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * decay**epoch_idx
+        self._set_learning_rate(epoch_idx)
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
         loss = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
@@ -115,6 +113,12 @@ class RunFolder(Trainer):
             for scalar, value in self.scalars[epoch_idx].items():
                 self.tensorboard.add_scalar(scalar, value, epoch_idx)
         return loss
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        """Puts the learning rate of an epoch into the optimizer."""
+        decay = self.config["learning_rate_decay"] or 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * decay**epoch
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -151,22 +155,23 @@ class RunFolder(Trainer):
     # --- going on ----------------------------------------------------------------------------------------------------
 
     def _save_state(self, epoch: int) -> None:
-        """Everything that the epochs to come depend on; written when ``epoch`` starts."""
+        """Writes what :meth:`_state` holds when ``epoch`` starts."""
+        artifacts.save_state(self.run_dir, self._state(epoch))
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        """Everything that the epochs to come depend on, tensors and plain values."""
         loader_generator = getattr(self._train_data, "generator", None)
-        artifacts.save_state(
-            self.run_dir,
-            {
-                "epoch": epoch,
-                "cur_step": self.cur_step,
-                "best_epoch": self.best_epoch,
-                "best_valid_score": float(self.best_valid_score),
-                "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
-                "model": self._weights(),
-                "optimizer": self.optimizer.state_dict(),
-                "random": _random_state(),
-                "loader": None if loader_generator is None else loader_generator.get_state(),
-            },
-        )
+        return {
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_epoch": self.best_epoch,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
+            "model": self._weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": _random_state(),
+            "loader": None if loader_generator is None else loader_generator.get_state(),
+        }
 
     def resume(self, train_data: Any) -> bool:
         """Takes up an interrupted run of this folder, so that it ends as if it had not been interrupted.
@@ -177,6 +182,11 @@ class RunFolder(Trainer):
         state = artifacts.load_state(self.run_dir, self.device)
         if state is None:
             return False
+        self._restore(state, train_data)
+        return True
+
+    def _restore(self, state: Mapping[str, Any], train_data: Any) -> None:
+        """Takes up what :meth:`_state` gave."""
         self.start_epoch, self.cur_step, self.best_epoch = state["epoch"], state["cur_step"], state["best_epoch"]
         self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"] or None
         self._load_weights(state["model"])
@@ -184,7 +194,6 @@ class RunFolder(Trainer):
         _restore_random_state(state["random"])
         if state["loader"] is not None:
             train_data.generator.set_state(state["loader"].cpu())
-        return True
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 

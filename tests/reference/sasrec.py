@@ -34,8 +34,10 @@ def gelu(x: Array) -> Array:
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
-def self_attention(x: Array, parameters: Parameters, name: str, n_heads: int, route: Array | None = None) -> Array:
-    """Causal multi-head self-attention of x [L, d], with residual and normalisation; returns [L, d].
+def self_attention(
+    x: Array, parameters: Parameters, name: str, n_heads: int, route: Array | None = None, causal: bool = True
+) -> Array:
+    """Multi-head self-attention of x [L, d], with residual and normalisation; returns [L, d].
 
     `name` is the prefix of the layer's parameters in `parameters`, see `sasrec`; queries are multiplied by `route` [L].
     """
@@ -52,7 +54,8 @@ def self_attention(x: Array, parameters: Parameters, name: str, n_heads: int, ro
     for head in range(n_heads):
         part = slice(head * width, (head + 1) * width)
         for t in range(length):
-            scores = np.array([query[t, part] @ key[s, part] / math.sqrt(width) for s in range(t + 1)])
+            attended = range(t + 1 if causal else length)
+            scores = np.array([query[t, part] @ key[s, part] / math.sqrt(width) for s in attended])
             for s, weight in enumerate(softmax(scores)):
                 context[t, part] += weight * value[s, part]
     return layer_norm(

@@ -1,0 +1,368 @@
+"""RecGURU: adversarial learning of generalized user representations (Li et al., WSDM 2022).
+
+Symbols in comments: B histories, L positions, T targets, K negatives, N longest history, D domains, d width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_xfer.config import choice
+from recbole_xfer.data.dataloader import HISTORIES, SHARED
+from recbole_xfer.data.dataset import TARGETS, TransferDataset
+from recbole_xfer.errors import XferError
+from recbole_xfer.layers.adversary import Critic, gradient_penalty
+from recbole_xfer.layers.encoder import FeedForward, SelfAttention, in_groups, last_states
+from recbole_xfer.layers.losses import item_cross_entropy, precise
+
+
+class Layer(nn.Module):
+    """A transformer layer; a decoder's has attention to the user's representation behind self-attention."""
+
+    def __init__(self, config: Any, attends: bool) -> None:
+        super().__init__()
+        width, eps, dropout = config["hidden_size"], float(config["layer_norm_eps"]), config["hidden_dropout_prob"]
+        self.self_attention = SelfAttention(width, config["n_heads"], dropout, config["attn_dropout_prob"], eps)
+        self.user_attention = UserAttention(width, dropout, eps) if attends else None
+        self.feed_forward = FeedForward(width, config["inner_size"], config["hidden_act"], dropout, eps)
+
+    def forward(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """[B, L, d] to [B, L, d], users [B, d]; attention is to all that is ``real``, bool [B, L], or else causal."""
+        x = self.self_attention(x, mask=None if real is None else real[:, None])
+        if self.user_attention is not None:
+            x = self.user_attention(x, user)
+        return self.feed_forward(x)
+
+
+class UserAttention(nn.Module):
+    """Multi-head attention to a single vector, a residual and layer normalisation behind it.
+
+    The softmax over one score is 1, whatever is asked, so that queries and keys would have no effect.
+    """
+
+    def __init__(self, width: int, dropout: float, eps: float) -> None:
+        super().__init__()
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, user: Tensor) -> Tensor:
+        """[B, L, d] and users [B, d] to [B, L, d]"""
+        return self.norm(x + self.dropout(self.out(self.value(user)))[:, None])
+
+
+class Transformer(nn.Module):
+    """Normalisation and dropout of the input, then the layers: an encoder, a decoder or a recommender."""
+
+    def __init__(self, config: Any, attends: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config["hidden_size"], eps=float(config["layer_norm_eps"]))
+        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.layers = nn.ModuleList(Layer(config, attends) for _ in range(config["n_layers"]))
+
+    def forward(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """Embedded histories [B, L, d] to states [B, L, d]; causal where ``real`` is not given."""
+        x = self.dropout(self.norm(x))
+        for layer in self.layers:
+            x = layer(x, user, real)
+        return x
+
+
+class DomainItems(nn.Module):
+    """Which items each domain has, and a random choice of them; not saved with the model.
+
+    Args:
+        item_domain: index of each item's domain, [n_items].
+        domains: how many there are.
+    """
+
+    domain: Tensor
+    place: Tensor  # of each item among those of its domain
+
+    def __init__(self, item_domain: Tensor, domains: int) -> None:
+        super().__init__()
+        place = torch.zeros_like(item_domain)
+        for domain in range(domains):
+            items = 1 + (item_domain[1:] == domain).nonzero()[:, 0]
+            place[items] = torch.arange(len(items))
+            self.register_buffer(f"items_{domain}", items, persistent=False)
+        self.register_buffer("domain", item_domain, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+
+    def of(self, domain: int) -> Tensor:
+        """Ids of a domain's items."""
+        return getattr(self, f"items_{domain}")
+
+    def draw(self, target: Tensor, domain: int, count: int) -> Tensor:
+        """Items of a domain other than each target [T], evenly, [T, count]."""
+        items = self.of(domain)
+        place = torch.randint(len(items) - 1, (len(target), count), device=target.device)
+        return items[place + (place >= self.place[target][:, None])]
+
+
+class Embedding(nn.Module):
+    """Item embeddings I and positional embeddings P of each domain (section 3.3, *Embed*).
+
+    Positions are counted from the end, as if histories were padded on the left: the last item's is N.
+    """
+
+    def __init__(self, items: int, longest: int, domains: int, width: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(items, width, padding_idx=0)  # I^A and I^B
+        self.eos = nn.Embedding(domains, width)
+        self.positions = nn.Parameter(torch.empty(domains, longest + 1, width))  # P^A and P^B
+
+    def forward(self, items: Tensor, domain: Tensor) -> Tensor:
+        """Histories [B, L] of domains [B] to item and position embeddings, added, [B, L, d]."""
+        return self.items(items) + self.position(items, domain)
+
+    def position(self, items: Tensor, domain: Tensor) -> Tensor:
+        """P at each item of histories [B, L] of domains [B], [B, L, d]."""
+        longest = self.positions.shape[1] - 1
+        first = longest - (items > 0).sum(dim=1, keepdim=True)  # [B, 1]
+        number = (first + torch.arange(items.shape[1], device=items.device)).clamp(max=longest - 1)
+        return self.positions[domain[:, None], number]
+
+    def end(self, domain: Tensor) -> Tensor:
+        """The embedded [eos] of domains [B], [B, d]."""
+        return self.eos(domain) + self.positions[domain, -1]
+
+
+class GURU(nn.Module):
+    """Autoencoders of the domains, with one encoder, whose users' representations are to be alike (section 3.3)."""
+
+    def __init__(self, config: Any, items: DomainItems, domains: int) -> None:
+        super().__init__()
+        self.negatives = config["reconstruction_negatives"]
+        self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], domains, config["hidden_size"])
+        self.encoder = Transformer(config, attends=False)
+        self.decoders = nn.ModuleList(Transformer(config, attends=True) for _ in range(domains))
+        self.items = items
+
+    def represent(self, items: Tensor, domain: Tensor) -> Tensor:
+        """Histories [B, L] of domains [B] to users h [B, d]: the state of [eos], which stands first here (Eq. 4)."""
+        embedded = torch.cat([self.embed.end(domain)[:, None], self.embed(items, domain)], dim=1)
+        real = F.pad(items > 0, (1, 0), value=True)  # [eos] is never masked
+        return self.encoder(embedded, real=real)[:, 0]
+
+    def represent_domains(self, histories: Tensor) -> Tensor:
+        """Histories of each domain, [D, B, L], to users h, [D, B, d]."""
+        domain = torch.arange(len(histories), device=histories.device).repeat_interleave(histories.shape[1])
+        items = histories.flatten(0, 1)
+        users = in_groups(items, (items > 0).sum(dim=1), lambda part, rows: self.represent(part, domain[rows]))
+        return users.unflatten(0, histories.shape[:2])
+
+    def reconstruct(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
+        """Decoder's states [B, L, d] for histories [B, L] of a domain: each reads h [B, d] and the items before it.
+
+        In place of an item before the first it reads [eos].
+        """
+        domains = torch.full_like(items[:, 0], domain)
+        before = torch.cat([self.embed.eos(domains)[:, None], self.embed.items(items[:, :-1])], dim=1)
+        return self.decoders[domain](before + self.embed.position(items, domains), users)
+
+    def reconstruction_loss(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
+        """Eq. 5 (Eq. 14), by softmax over all items of the domain or over some that are drawn."""
+        real = items > 0
+        states, target = self.reconstruct(items, users, domain)[real], items[real]  # [T, d], [T]
+        if self.negatives is None:
+            return item_cross_entropy(states, self.embed.items(self.items.of(domain)), self.items.place[target])
+        candidates = torch.cat([target[:, None], self.items.draw(target, domain, self.negatives)], dim=1)
+        logits = precise(torch.einsum("td,tkd->tk", states, self.embed.items(candidates)))  # [T, 1 + K]
+        return -logits.log_softmax(dim=1)[:, 0].mean()
+
+    def losses(self, histories: Tensor, users: Tensor) -> dict[str, Tensor]:
+        """Eq. 5 for histories [D, B, L] and their users h [D, B, d], by what it is called in the log."""
+        return {
+            f"reconstruction {'AB'[domain]}": self.reconstruction_loss(histories[domain], users[domain], domain)
+            for domain in range(len(histories))
+        }
+
+    def overlap_penalty(self, histories: Tensor) -> Tensor:
+        """Eq. 9: how far the two representations of each user lie apart, [2, S, L] to a mean; 0 without users."""
+        if not histories.shape[1]:
+            return self.embed.positions.new_zeros(())
+        users = precise(self.represent_domains(histories))  # [2, S, d]
+        return (users[0] - users[1]).norm(dim=-1).mean()
+
+
+class CDSRec(nn.Module):
+    """A recommender in each domain, built as a decoder, with embeddings of its own (section 3.4).
+
+    Args:
+        config: see properties/model/RecGURU.yaml.
+        items: the items of each domain.
+        domains: how many there are.
+        attends: whether the recommenders attend to the user's representation.
+    """
+
+    def __init__(self, config: Any, items: DomainItems, domains: int, attends: bool) -> None:
+        super().__init__()
+        self.negatives = config["negatives"]
+        self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], domains, config["hidden_size"])
+        self.recommenders = nn.ModuleList(Transformer(config, attends) for _ in range(domains))
+        self.items = items
+
+    def forward(self, items: Tensor, users: Tensor | None) -> Tensor:
+        """Eq. 10: histories [B, L], each of one domain, and users h [B, d] to q at every position, [B, L, d]."""
+        domain = self.items.domain[items[:, 0]]
+        embedded = self.embed(items, domain)
+        states = torch.empty_like(embedded)
+        for number in domain.unique().tolist():
+            rows = domain == number
+            part = self.recommenders[number](embedded[rows], None if users is None else users[rows])
+            states[rows] = part.to(states.dtype)
+        return states
+
+    def loss(self, states: Tensor, target: Tensor) -> Tensor:
+        """Eq. 12, a mean over targets [T] with their q [T, d]."""
+        domain = self.items.domain[target]
+        losses = []
+        for number in domain.unique().tolist():
+            q, positive = states[domain == number], target[domain == number]
+            negatives = self.embed.items(self.items.draw(positive, number, self.negatives))  # [T, K, d]
+            score = precise((q * self.embed.items(positive)).sum(dim=-1))
+            score_of_negatives = precise(torch.einsum("td,tkd->tk", q, negatives)).mean(dim=1)
+            losses.append(-F.logsigmoid(score) - F.logsigmoid(-score_of_negatives))
+        return torch.cat(losses).mean()
+
+
+class RecGURU(SequentialRecommender):
+    """Users of two domains in one space, where a critic cannot tell them apart, and a recommender that reads them.
+
+    The three phases of Algorithm 1 minimise :meth:`autoencoder_losses`, then in turn :meth:`critic_losses` and
+    :meth:`encoder_losses`, and at last :meth:`calculate_loss`, in which the representations are fixed.
+
+    Deviation: in phase 3 the representation behind a target is that of the items before it; with
+    ``representation: window`` it is that of all training items (Eq. 10), which holds what is to be predicted.
+    Deviation: Eq. 8 is the critic's loss of the improved WGAN, as in section 4.2.
+    Deviation: the loss of Eq. 5 is a mean over items, not their sum, so that long histories do not silence the critic.
+
+    Args:
+        config: see properties/model/RecGURU.yaml.
+        dataset: of two domains; of one or two for the variants without the game.
+
+    Raises:
+        XferError: for another number of domains, or histories that mix them.
+    """
+
+    input_type = InputType.POINTWISE
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        self.variant = choice(config, "variant", "RecGURU", "AutoRec", "SeqRec")
+        self.whole_window = choice(config, "representation", "prefix", "window") == "window"
+        self._check(config, dataset.domains)
+        self.penalty_weight = config["gradient_penalty"]
+        self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
+        domains = len(dataset.domains)
+        items = DomainItems(torch.from_numpy(dataset.item_domain).long(), domains)
+        self.guru = GURU(config, items, domains)
+        self.cdsrec = CDSRec(config, items, domains, attends=self.variant != "SeqRec")
+        for part in (self.guru, self.cdsrec):
+            self._init_weights(part, config["initializer_range"])
+        self.critic = Critic(config["hidden_size"], config["critic_size"], config["critic_layers"])
+
+    def _check(self, config: Any, domains: list[str]) -> None:
+        if config["histories"] != "per_domain":
+            raise XferError(f"histories={config['histories']} mixes domains. RecGURU needs --histories=per_domain.")
+        if len(domains) > 2 or (len(domains) < 2 and self.variant == "RecGURU"):
+            alone = ", or set --variant=AutoRec" if len(domains) < 2 else ""
+            raise XferError(
+                f"RecGURU joins two domains, and dataset={config['dataset']} names {len(domains)}. "
+                f"Name two, such as --dataset=Books+Movies{alone}."
+            )
+        if config["critic_steps"] < 1:
+            raise XferError(f"critic_steps={config['critic_steps']} must be at least 1.")
+
+    @staticmethod
+    def _init_weights(part: nn.Module, deviation: float) -> None:
+        """As RecBole's SASRec."""
+        for module in part.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=deviation)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+            if isinstance(module, Embedding):
+                nn.init.normal_(module.positions, std=deviation)
+
+    # --- training (section 3.5) --------------------------------------------------------------------------------------
+
+    def autoencoder_losses(self, interaction: Interaction) -> dict[str, Tensor]:
+        """Phase 1: Eq. 5 in each domain, by what it is called in the log."""
+        histories = interaction[HISTORIES]
+        return self.guru.losses(histories, self.guru.represent_domains(histories))
+
+    def critic_losses(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        """Phase 2: the critic's loss on users h of the two domains, [B, d] each, and what it is made of.
+
+        No gradient goes to the users.
+        """
+        a, b = precise(a.detach()), precise(b.detach())
+        distance = self.critic.distance(a, b)
+        penalty = gradient_penalty(self.critic, a, b, torch.rand_like(a[:, :1]))
+        loss = self.penalty_weight * penalty - distance
+        return {"critic loss": loss, "Wasserstein distance": distance, "gradient penalty": penalty}
+
+    def encoder_losses(self, interaction: Interaction) -> dict[str, Tensor]:
+        """Phase 2: the parts of Eq. 13, whose sum is minimised while the critic is fixed."""
+        histories = interaction[HISTORIES]
+        users = self.guru.represent_domains(histories)
+        distance = self.critic.distance(precise(users[0]), precise(users[1]))
+        return {
+            **self.guru.losses(histories, users),
+            "adversarial": self.adversarial_weight * distance,
+            "overlap": self.overlap_weight * self.guru.overlap_penalty(interaction[SHARED]),
+        }
+
+    def begin_recommendation(self) -> None:
+        """The recommenders' embeddings start as those of the autoencoders (Algorithm 1 has one of each)."""
+        self.cdsrec.embed.load_state_dict(self.guru.embed.state_dict())
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """Phase 3: Eq. 12 at every position with a target."""
+        items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
+        real = targets > 0
+        states = self.preferences(items)[real] if self.whole_window else self._prefix_preferences(items, real)
+        return self.cdsrec.loss(states, targets[real])
+
+    def _prefix_preferences(self, items: Tensor, real: Tensor) -> Tensor:
+        """q [T, d] at the positions that are real, each with the representation of the items up to there alone."""
+        window, position = real.nonzero(as_tuple=True)
+        prefixes = items[window] * (torch.arange(items.shape[1], device=items.device) <= position[:, None])
+        return last_states(prefixes, position + 1, self.preferences)
+
+    def preferences(self, items: Tensor) -> Tensor:
+        """Histories [B, L], each of one domain, to q at every position, [B, L, d]."""
+        return self.cdsrec(items, None if self.variant == "SeqRec" else self.extract(items))
+
+    @torch.no_grad()
+    def extract(self, items: Tensor) -> Tensor:
+        """The generalized representations h [B, d] of histories [B, L], each of one domain, without dropout."""
+        self.guru.eval()
+        return self.guru.represent(items, self.guru.items.domain[items[:, 0]])
+
+    # --- ranking -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Histories [B, L] of given lengths [B] to preferences q [B, d]."""
+        return precise(last_states(item_seq, item_seq_len, self.preferences))
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Eq. 11: q I_v for every item v, [B, n_items]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return users @ self.cdsrec.embed.items.weight.T
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Eq. 11 for one item each, [B]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (users * self.cdsrec.embed.items(interaction[self.ITEM_ID])).sum(dim=-1)
