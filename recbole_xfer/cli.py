@@ -160,6 +160,8 @@ def _print_result(result: Any) -> None:
         if not metrics:  # no validation in RecBole's pre-training of S3Rec
             continue
         table.add_row(split, *(f"{value:.4f}" for value in metrics.values()))
+    for name, group in result.groups.items():
+        table.add_row(f"test, {name} ({group.rows:,})", *(f"{value:.4f}" for value in group.test.values()))
     Console().print(table)
     print(f"{result.folder}/result.json")
 

@@ -26,11 +26,18 @@ MODELS = {
     "PathwayBERT4Rec": "recbole_xfer.model.pathway",
     "PathwayLightSANs": "recbole_xfer.model.pathway",
     "PathwayS3Rec": "recbole_xfer.model.pathway",
-}
+    **dict.fromkeys(
+        (
+            "TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR", "TPCORE", "TPFDSA", "TPFOSSIL", "TPGCSAN", "TPHGN",
+            "TPLightSANs", "TPNARM", "TPNextItNet", "TPNPE", "TPSASRecF", "TPSHAN", "TPSINE", "TPSRGNN", "TPSTAMP",
+        ),
+        "recbole_xfer.model.tp",
+    ),
+}  # fmt: skip
 """Model names and the modules that define them."""
 
-PATHWAY = "Pathway"
-"""Begins the names of RecBole's models with a pathway; they keep RecBole's defaults and trainers."""
+PREFIXES = ("Pathway", "TP")
+"""Begin the names of models that are another with something added: they keep its defaults and RecBole's trainer."""
 
 STAGE_PREFIX = "pretrain_"
 """Keys with it replace those without it while a model is pre-trained."""
@@ -52,7 +59,7 @@ def register() -> None:
         module = importlib.import_module(module_name)
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
         setattr(datasets, f"{name}Dataset", TransferDataset)
-        setattr(trainers, f"{name}Trainer", trainer_class(ModelType.SEQUENTIAL, name.removeprefix(PATHWAY)))
+        setattr(trainers, f"{name}Trainer", trainer_class(ModelType.SEQUENTIAL, underlying(name) or name))
     argument_list.dataset_arguments.extend(
         key for key in DATASET_ARGUMENTS if key not in argument_list.dataset_arguments
     )
@@ -93,11 +100,22 @@ def defaults(model: str, dataset: str) -> dict[str, Any]:
     return values
 
 
+def underlying(model: str) -> str | None:
+    """The model below one of ``PREFIXES``, such as ``LightSANs`` below ``TPLightSANs``."""
+    if model not in MODELS:
+        return None
+    return next((model.removeprefix(prefix) for prefix in PREFIXES if model.startswith(prefix)), None)
+
+
 def _default_files(model: str, dataset: str) -> Iterator[Path]:
-    if model.startswith(PATHWAY):
-        yield Path(recbole.__file__).parent / f"properties/model/{model.removeprefix(PATHWAY)}.yaml"
+    below = underlying(model)
+    if below and below not in MODELS:
+        yield Path(recbole.__file__).parent / f"properties/model/{below}.yaml"
     families = dict.fromkeys(name.split("-")[0] for name in dataset.split("+"))
-    candidates = ["overall", f"model/{model}", *(f"dataset/{family}" for family in families)]
+    models = (
+        [f"model/{below}", *(f"model/{prefix}" for prefix in PREFIXES if model.startswith(prefix))] if below else []
+    )
+    candidates = ["overall", *models, f"model/{model}", *(f"dataset/{family}" for family in families)]
     for candidate in candidates:
         path = properties() / f"{candidate}.yaml"
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Training batches of windows: bucketed by length, counted in targets, the same in every run of a seed."""
+"""Training batches: of windows, bucketed by length and counted in targets, or of users; equal for equal seeds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
+from recbole_xfer.data.sequences import head_users
+from recbole_xfer.errors import XferError
 
 POOL = 32
 """Batches' worth of shuffled windows that are sorted by length together."""
+HEAD = "is_head"
+"""Field of a batch of users: 1 where the user is one of the head users."""
 
 
 class WindowDataLoader:
@@ -79,3 +83,62 @@ class WindowDataLoader:
         """Number of the batch in which each window starts, when batches are cut by their count of targets."""
         targets = self.dataset.windows.targets[order]
         return (np.cumsum(targets) - targets) // self.batch_size
+
+
+class UserDataLoader(WindowDataLoader):
+    """Batches of k times P users, one window each, for k steps on P paths; an epoch comes to every user once.
+
+    The users of a step are of similar length, and the steps of a path are drawn independently of each other. What is
+    left over when the users are not a multiple of k times P waits for another epoch.
+
+    Args:
+        dataset: the training part of a TransferDataset.
+        steps: k.
+        paths: P; as many as there are users for, where there are fewer.
+        head_share: share of the users, those with most interactions, that are head users.
+        seed: with the epoch it decides users and windows.
+        sampler: RecBole's, to draw an item against each target; no negatives where None.
+
+    Raises:
+        XferError: if there are fewer than k users, or a number is not above 0.
+    """
+
+    def __init__(
+        self, dataset: TransferDataset, steps: int, paths: int, head_share: float, seed: int, sampler: Any = None
+    ) -> None:
+        super().__init__(dataset, steps * paths, seed, sampler=sampler)
+        starts, ends = dataset.train_ranges
+        histories = dataset.sequences.users
+        self.head = head_users(histories, ends - starts, head_share)
+        users = histories[dataset.sequences.history_of(dataset.windows.start)]
+        self._windows = np.argsort(users, kind="stable")  # windows of one user behind those of another
+        _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)
+        for key, value in (("inner_steps", steps), ("paths", paths)):
+            if value < 1:
+                raise XferError(f"{key}={value} must be 1 or more.")
+        if len(self._first) < steps:
+            raise XferError(f"inner_steps={steps} needs as many users; {dataset.dataset_name} has {len(self._first)}.")
+        self.steps, self.paths = steps, min(paths, len(self._first) // steps)
+
+    def __len__(self) -> int:
+        return len(self._first) // (self.steps * self.paths)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        """Interactions whose fields are [k, P, ...]."""
+        for which in self._batches():
+            batch = self.dataset.training_batch(which.reshape(-1))
+            if self.sampler is not None:
+                batch.update(Interaction({NEGATIVES: self._negatives(batch)}))
+            head = torch.from_numpy(self.head[batch[self.dataset.uid_field].numpy()].astype(np.int64))
+            fields = {**batch.interaction, HEAD: head}
+            yield Interaction({name: value.unflatten(0, which.shape) for name, value in fields.items()})
+
+    def _batches(self) -> list[np.ndarray]:
+        """Which windows make up each batch, [k, P]."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        users = rng.permutation(len(self._first))[: len(self) * self.steps * self.paths]
+        windows = self._windows[self._first[users] + (rng.random(len(users)) * self._count[users]).astype(np.int64)]
+        pool = np.arange(len(windows)) // (POOL * self.batch_size)
+        windows = windows[np.lexsort((self.dataset.windows.length[windows], pool))]
+        blocks = rng.permuted(windows.reshape(-1, self.paths), axis=1)  # users of one step of all paths
+        return list(rng.permutation(blocks).reshape(len(self), self.steps, self.paths))

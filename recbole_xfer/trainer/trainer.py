@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.evaluator import Evaluator
+from recbole.evaluator.collector import DataStruct
 from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_local_time, get_trainer
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_xfer.config import settings
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.dataloader import UserDataLoader, WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import logger
@@ -79,12 +80,16 @@ class RunFolder(Trainer):
         dataset = train_data._dataset
         if self.config["train_rows"] != "windows" or not isinstance(dataset, TransferDataset):
             return train_data
+        sampler = getattr(train_data, "_sampler", None)
+        if self.config["inner_steps"]:
+            steps, paths, share = (self.config[key] for key in ("inner_steps", "paths", "head_share"))
+            return UserDataLoader(dataset, steps, paths, share, self.config["seed"], sampler)
         return WindowDataLoader(
             dataset,
             self.config["train_batch_size"],
             self.config["seed"],
             self.config["shuffle"],
-            sampler=getattr(train_data, "_sampler", None),
+            sampler,
         )
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
@@ -208,17 +213,26 @@ class Ticking:
 
 
 class KeepingEvaluator(Evaluator):
-    """RecBole's Evaluator that also keeps each row's hits, for results by user.
+    """RecBole's Evaluator that keeps what it measured, for results by row.
 
     Attributes:
-        topk: for each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1].
+        collected: what RecBole collected in the last evaluation.
     """
 
-    topk: Tensor | None = None
+    collected: DataStruct
 
-    def evaluate(self, dataobject: Any) -> Any:
-        self.topk = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
-        return super().evaluate(dataobject)
+    @property
+    def topk(self) -> Tensor | None:
+        """For each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1]."""
+        return self.collected.get("rec.topk") if "rec.topk" in self.collected else None
+
+    def evaluate(self, dataobject: DataStruct) -> Any:
+        self.collected = dataobject
+        return self.measure(dataobject)
+
+    def measure(self, collected: DataStruct) -> Any:
+        """RecBole's metrics of what was collected, or of some of its rows."""
+        return super().evaluate(collected)
 
 
 @cache
