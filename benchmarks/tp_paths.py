@@ -32,9 +32,10 @@ STEPS = {1: 60, 8: 30, 64: 12}
 """Outer steps that are timed, by the number of paths."""
 
 
-def write_histories(root: Path, users: int) -> None:
-    """A domain of Amazon Pantry's lengths and popularity."""
-    made = pantry_like(users, interactions=round(users * 8.65), text_size=1, image_size=1)
+def write_histories(root: Path) -> None:
+    """A domain of the size of Amazon Games in the paper's Table 2, with Amazon Pantry's popularity."""
+    users = 7_519
+    made = pantry_like(users, items=19_977, interactions=145_520, text_size=1, image_size=1)
     user = np.repeat(np.arange(users), np.diff(made.offsets))
     log = pd.DataFrame(
         {
@@ -90,10 +91,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="TPSASRec")
     parser.add_argument("--loss_type", default="BCE")
-    parser.add_argument("--users", type=int, default=12_608)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_histories(Path(folder), options.users)
+        write_histories(Path(folder))
         for paths, steps in STEPS.items():
             made = experiment(options, Path(folder), paths=paths)
             print(json.dumps({"paths": paths, **measure(made, steps, ordinary=False)}), flush=True)

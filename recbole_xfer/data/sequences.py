@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_xfer.errors import XferError
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -136,7 +138,12 @@ def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
 
     Returns:
         bool by user id, [largest id + 1].
+
+    Raises:
+        XferError: if the share is none.
     """
+    if not 0 < share < 1:
+        raise XferError(f"head_share={share} must lie between 0 and 1.")
     total = np.bincount(users, weights=counts)
     head = np.zeros(len(total), dtype=bool)
     head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total))]] = True

@@ -5,7 +5,7 @@ Symbols in comments: P paths, N ids that a path looks up, m different ids among 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,16 @@ from torch import Tensor
 Weights = Mapping[str, Tensor]
 
 
-def outer_gradient(
+def descend(
     loss: Callable[[Weights, Any], Tensor], start: Weights, batches: Sequence[Any], rate: float
-) -> tuple[dict[str, Tensor], Tensor]:
-    """(theta_0 - theta_k) / (alpha k) behind k steps of descent (Eq. 6), the gradient of Eq. 7 up to its scale.
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Takes a step of descent for each batch (Eq. 6), and gives each step's gradients and loss.
 
-    It is the mean of the gradients along the path: their sum is kept, for a difference of parameters that hardly
-    moved would have few digits left. With one batch it is the ordinary gradient.
+    The mean of the gradients is (theta_0 - theta_k) / (alpha k), the gradient of the outer update (Eq. 7) up to its
+    scale, and with one batch the ordinary gradient. The difference of parameters that hardly moved would have few
+    digits left.
+
+    What is done to the gradients holds for the step, and they are overwritten by it.
 
     Deviation: Eq. 6 ascends, and Algorithm 1 then moves away from theta_k; what is meant is descent, and a move
     towards it.
@@ -30,21 +33,25 @@ def outer_gradient(
         start: theta_0 by name.
         batches: one for each inner step.
         rate: alpha.
-
-    Returns:
-        by name, in the shape of ``start``, and the loss along the path: its mean over steps, [] or [P].
     """
-    theta, total, losses = start, dict.fromkeys(start, torch.zeros(())), []
+    theta = start
     for number, batch in enumerate(batches, start=1):
         theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
         value = loss(theta, batch)
-        gradients = torch.autograd.grad(value.sum(), list(theta.values()), materialize_grads=True)
-        total = {name: total[name] + gradient for name, gradient in zip(theta, gradients, strict=True)}
-        losses.append(value.detach())
+        found = torch.autograd.grad(value.sum(), list(theta.values()), materialize_grads=True)
+        gradients = dict(zip(theta, found, strict=True))
+        yield gradients, value.detach()
         if number < len(batches):
-            steps = zip(theta.items(), gradients, strict=True)
-            theta = {name: value.detach() - rate * gradient for (name, value), gradient in steps}  # Eq. 6
-    return {name: value / len(batches) for name, value in total.items()}, torch.stack(losses).mean(dim=0)
+            # in the gradients' own memory and layout, which for a layer's weight is not that of theta
+            theta = {name: gradients[name].mul_(-rate).add_(value.detach()) for name, value in theta.items()}  # Eq. 6
+
+
+def sum_of_paths(x: Tensor) -> Tensor:
+    """[P, ...] to [...], in the order in which the numbers lie in memory."""
+    order = sorted(range(1, x.dim()), key=x.stride, reverse=True)
+    inverse = [order.index(dim) for dim in range(1, x.dim())]
+    ordered = x.permute(0, *order)
+    return (x.new_ones(len(x)) @ ordered.reshape(len(x), -1)).view(ordered.shape[1:]).permute(inverse)
 
 
 def number_ids(ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +70,7 @@ def number_ids(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class WithGradient(torch.autograd.Function):
-    """A loss whose gradient is known already."""
+    """A loss whose gradient is known already, and is handed over at the first backward pass."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: Sequence[Tensor], *parameters: Tensor) -> Tensor:
@@ -72,4 +79,4 @@ class WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
-        return None, None, *(known * gradient[0] for known in ctx.gradients)
+        return None, None, *(known.mul_(gradient[0]) for known in ctx.gradients)

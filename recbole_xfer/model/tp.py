@@ -24,11 +24,12 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recbole_xfer.data.dataloader import HEAD
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
-from recbole_xfer.layers.alignment import Weights, WithGradient, number_ids, outer_gradient
+from recbole_xfer.layers.alignment import Weights, WithGradient, descend, number_ids, sum_of_paths
 from recbole_xfer.model.retr import RETR
 
 PREFIX = "TP"
@@ -98,9 +99,8 @@ class TP(SequentialRecommender):
         trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
         total = {name: torch.zeros_like(value) for name, value in trained.items()}
         losses = [self._walk(trained, batches, total) for batches in self._groups(interaction, trained)]
-        paths = interaction[HEAD].shape[1]
-        gradients = [value / paths for value in total.values()]
-        return WithGradient.apply(torch.cat(losses).mean(), gradients, *trained.values())
+        gradients = [value.div_(interaction[HEAD].numel()) for value in total.values()]  # of k steps on P paths
+        return WithGradient.apply(torch.cat(losses, dim=1).mean(), gradients, *trained.values())
 
     def _groups(self, interaction: Interaction, trained: Weights) -> Iterator[list[dict[str, Tensor]]]:
         """For each group of paths the batch of each inner step, cut to its longest window."""
@@ -118,20 +118,25 @@ class TP(SequentialRecommender):
             ]
 
     def _walk(self, trained: Weights, batches: list[dict[str, Tensor]], total: dict[str, Tensor]) -> Tensor:
-        """Walks a group of paths and adds their outer gradients to ``total``; returns their losses, [P]."""
+        """Walks a group of paths and adds the gradients on the way to ``total``; returns the losses, [k, P]."""
         paths = len(batches[0][HEAD])
         rows, batches = self._look_up(batches)
         start = {
             name: value.detach()[rows[name]] if name in rows else value.detach().expand(paths, *value.shape)
             for name, value in trained.items()
         }
-        gradients, losses = outer_gradient(self._losses, start, batches, self.inner_rate)
-        for name, gradient in gradients.items():
-            if name in rows:
-                total[name].index_add_(0, rows[name].flatten(), gradient.flatten(0, 1))
-            else:
-                total[name] += gradient.sum(dim=0)
-        return losses
+        padded = {f"{n}.weight" for n, m in self.named_modules() if isinstance(m, nn.Embedding) and m.padding_idx == 0}
+        losses = []
+        for gradients, loss in descend(self._losses, start, batches, self.inner_rate):
+            losses.append(loss)
+            for name, gradient in gradients.items():
+                if self.side_by_side and name in padded:
+                    gradient[:, 0] = 0  # as nn.Embedding does alone; vmap forgets its padding_idx
+                if name in rows:
+                    total[name].index_add_(0, rows[name].flatten(), gradient.flatten(0, 1))
+                else:
+                    total[name] += sum_of_paths(gradient)
+        return torch.stack(losses)
 
     def _look_up(self, batches: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """Of each table the rows that a path looks up, [P, m], and the batches with places in them for ids."""
@@ -154,7 +159,8 @@ class TP(SequentialRecommender):
             return functional_call(user_loss, {f"model.{name}": value for name, value in theta.items()}, (batch,))
 
         if len(batch[HEAD]) > 1:
-            return vmap(one, randomness="different")(theta, batch)
+            with sdpa_kernel(SDPBackend.MATH):  # vmap would call the others once a path
+                return vmap(one, randomness="different")(theta, batch)
         first = ({name: value[0] for name, value in part.items()} for part in (theta, batch))
         return one(*first)[None]
 

@@ -81,7 +81,7 @@ class RunFolder(Trainer):
         if self.config["train_rows"] != "windows" or not isinstance(dataset, TransferDataset):
             return train_data
         sampler = getattr(train_data, "_sampler", None)
-        if self.config["inner_steps"]:
+        if self.config["inner_steps"] is not None:
             steps, paths, share = (self.config[key] for key in ("inner_steps", "paths", "head_share"))
             return UserDataLoader(dataset, steps, paths, share, self.config["seed"], sampler)
         return WindowDataLoader(
