@@ -29,7 +29,7 @@ MODELS = {
     **dict.fromkeys(
         (
             "TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR", "TPCORE", "TPFDSA", "TPFOSSIL", "TPGCSAN", "TPHGN",
-            "TPLightSANs", "TPNARM", "TPNextItNet", "TPNPE", "TPSASRecF", "TPSHAN", "TPSINE", "TPSRGNN", "TPSTAMP",
+            "TPLightSANs", "TPNARM", "TPNextItNet", "TPNPE", "TPSASRecF", "TPSINE", "TPSRGNN", "TPSTAMP",
         ),
         "recbole_xfer.model.tp",
     ),

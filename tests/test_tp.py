@@ -12,6 +12,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import Caser, GRU4Rec
 from recbole.quick_start import run_recbole
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recbole_xfer.config import known_keys
 from recbole_xfer.data.dataloader import HEAD
@@ -147,7 +148,9 @@ def test_the_expected_direction_has_the_inner_products_of_equation_8(tmp_path: P
     batch = batch_of(made)
     users = [one_user(batch, step, 0) for step in (0, 1)]
     parameters = {name: value for name, value in model.named_parameters() if "discriminator" not in name}
-    first = [torch.autograd.grad(model.user_loss(u), list(parameters.values()), create_graph=True) for u in users]
+    with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
+        losses = [model.user_loss(user) for user in users]
+    first = [torch.autograd.grad(loss, list(parameters.values()), create_graph=True) for loss in losses]
     product = sum((a * b).sum() for a, b in zip(*first, strict=True))
     gradient_of_product = torch.autograd.grad(product, list(parameters.values()))
 
@@ -263,7 +266,7 @@ def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
     loader = made.trainer._windowed(made.train_data)
     trained = np.unique(made.train_data._dataset.inter_feat["user_id"].numpy())
     seen, windows = [], set()
-    for epoch in range(8):
+    for epoch in range(40):
         loader.set_epoch(epoch)
         batches = list(loader)
         assert len(batches) == len(loader) == len(trained) // 6
@@ -280,12 +283,12 @@ def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
     targets = sum(len(row) for _, row in windows)
     assert targets > 0.95 * len(made.train_data._dataset)  # long histories come in several windows
     again = made.trainer._windowed(made.train_data)
-    again.set_epoch(7)
+    again.set_epoch(39)
     assert torch.equal(next(iter(again))["user_id"], batches[0]["user_id"])
 
 
 def test_head_users_are_those_with_most_interactions(tmp_path: Path) -> None:
-    made = experiment(tmp_path)
+    made = experiment(tmp_path, paths=1)
     dataset = made.train_data._dataset
     starts, ends = dataset.train_ranges
     counts = dict(zip(dataset.sequences.users.tolist(), (ends - starts).tolist(), strict=True))
@@ -293,15 +296,15 @@ def test_head_users_are_those_with_most_interactions(tmp_path: Path) -> None:
     heads = {u for b in batches for u in b["user_id"][b[HEAD] == 1].tolist()}
     tails = {u for b in batches for u in b["user_id"][b[HEAD] == 0].tolist()}
     assert min(counts[user] for user in heads) >= max(counts[user] for user in tails)
-    assert sum(count > 0 for count in counts.values()) * 0.2 == pytest.approx(len(heads), abs=1)
+    assert len(heads | tails) * 0.2 == pytest.approx(len(heads), abs=1)
 
 
 @pytest.mark.parametrize("name", tp.OVER_ROWS)
 def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name: str) -> None:
     write_small(tmp_path)
     keys = {
-        **settings(tmp_path, f"TP{name}"), **({"k_interests": 2} if name == "LightSANs" else {}), "epochs": 1, "paths": 2,
-        **({"selected_features": ["text"]} if name in ("FDSA", "SASRecF") else {}), "embedding_size": 16, "n_layers": 1,
+        **settings(tmp_path, f"TP{name}"), "epochs": 1, "paths": 2, "embedding_size": 16, "n_layers": 1,
+        **({"selected_features": ["text"]} if name in ("FDSA", "SASRecF") else {}), "k_interests": 2,
     }  # fmt: skip
     keys = {key: value for key, value in keys.items() if key in known_keys(f"TP{name}", "Small")}
     made = build(config(tmp_path, f"TP{name}", **keys))

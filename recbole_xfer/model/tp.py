@@ -37,7 +37,7 @@ NUMBERS = 2**26
 """Parameters that the paths of a group have together; more paths than that go one group behind the other."""
 
 OVER_ROWS = (
-    "CORE", "FDSA", "FOSSIL", "GCSAN", "HGN", "LightSANs", "NARM", "NextItNet", "NPE", "SASRecF", "SHAN", "SINE",
+    "CORE", "FDSA", "FOSSIL", "GCSAN", "HGN", "LightSANs", "NARM", "NextItNet", "NPE", "SASRecF", "SINE",
     "SRGNN", "STAMP",
 )  # fmt: skip
 """RecBole's models whose ``forward`` gives the sequence embedding."""
