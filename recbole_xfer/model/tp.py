@@ -320,16 +320,19 @@ class TPOverRows(TP):
 
 def gru(x: Tensor, input_weight: Tensor, hidden_weight: Tensor) -> Tensor:
     """A layer of ``nn.GRU`` without biases: inputs [L, d] to states [L, h]."""
-    gates = x @ input_weight.T  # [L, 3h]
-    state = gates.new_zeros(hidden_weight.shape[1])
+    from_inputs = x @ input_weight.T  # [L, 3h]
+    hidden_weight = (
+        hidden_weight.T.contiguous()
+    )  # so laid, a row times a matrix for each path takes a fourth of the time
+    state = from_inputs.new_zeros(1, len(hidden_weight))
     states = []
-    for gate in gates.unbind():
-        from_input, from_state = gate.chunk(3), (hidden_weight @ state).chunk(3)
-        reset, update = (torch.sigmoid(from_input[part] + from_state[part]) for part in (0, 1))
-        new = torch.tanh(from_input[2] + reset * from_state[2])
+    for from_input in from_inputs.split(1):
+        inputs, hidden = from_input.chunk(3, dim=1), (state @ hidden_weight).chunk(3, dim=1)
+        reset, update = (torch.sigmoid(inputs[gate] + hidden[gate]) for gate in (0, 1))
+        new = torch.tanh(inputs[2] + reset * hidden[2])
         state = new + update * (state - new)
         states.append(state)
-    return torch.stack(states)
+    return torch.cat(states)
 
 
 def last_items(items: Tensor, ends: Tensor, width: int) -> Tensor:
