@@ -88,8 +88,8 @@ class WindowDataLoader:
 class UserDataLoader(WindowDataLoader):
     """Batches of k times P users, one window each, for k steps on P paths; an epoch comes to every user once.
 
-    The users of a step are of similar length, and the steps of a path are drawn independently of each other. What is
-    left over when the users are not a multiple of k times P waits for another epoch.
+    Users are drawn at random, not by length as windows are: a batch of like lengths would be of head users alone, or of
+    tail users alone. Those left over when the users are no multiple of k times P wait for another epoch.
 
     Args:
         dataset: the training part of a TransferDataset.
@@ -138,7 +138,4 @@ class UserDataLoader(WindowDataLoader):
         rng = np.random.default_rng([self.seed, self.epoch])
         users = rng.permutation(len(self._first))[: len(self) * self.steps * self.paths]
         windows = self._windows[self._first[users] + (rng.random(len(users)) * self._count[users]).astype(np.int64)]
-        pool = np.arange(len(windows)) // (POOL * self.batch_size)
-        windows = windows[np.lexsort((self.dataset.windows.length[windows], pool))]
-        blocks = rng.permuted(windows.reshape(-1, self.paths), axis=1)  # users of one step of all paths
-        return list(rng.permutation(blocks).reshape(len(self), self.steps, self.paths))
+        return list(windows.reshape(len(self), self.steps, self.paths))
