@@ -3,7 +3,7 @@
     python -m benchmarks.tp_paths [--model=TPGRU4Rec] [--loss_type=CE]
 
 Users a second are those of inner steps, and the cost of a target is a step's time over its targets. Ordinary training
-takes the same encoder and loss over windows of as many users in one batch, without inner steps or adversary.
+takes the same encoder and loss over batches of windows of like lengths, without inner steps or adversary.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from recbole.data.interaction import Interaction
 
 from benchmarks.data import pantry_like
 from recbole_xfer.config import XferConfig
+from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.quick_start import Experiment, build
@@ -62,28 +63,26 @@ def ordinary_loss(model: Any, batch: Interaction) -> torch.Tensor:
 
 
 def measure(made: Experiment, steps: int, ordinary: bool) -> dict[str, float]:
-    """Users a second, and microseconds a target, at the median step."""
+    """Users (for ordinary training: windows) a second, and microseconds a target, at the median step."""
     trainer, model = made.trainer, made.model
     loader = trainer._windowed(made.train_data)
+    if ordinary:
+        loader = WindowDataLoader(loader.dataset, made.config["train_batch_size"], seed=0, sampler=loader.sampler)
     model.train()
-    batches = list(islice(loader, steps))
-    seconds, users, targets = [], [], []
-    for batch in batches:
-        flat = Interaction({name: value.flatten(0, 1) for name, value in batch.interaction.items()})
+    users_per_second, microseconds_per_target = [], []
+    for batch in islice(loader, steps):
         start = time.perf_counter()
-        loss = ordinary_loss(model, flat) if ordinary else model.calculate_loss(batch)
+        loss = ordinary_loss(model, batch) if ordinary else model.calculate_loss(batch)
         trainer.optimizer.zero_grad()
         loss.backward()
         trainer.optimizer.step()
-        seconds.append(time.perf_counter() - start)
-        users.append(len(flat))
-        targets.append(int((flat[TARGETS] > 0).sum()))
-    half = len(seconds) // 4  # the first ones warm up
+        seconds = time.perf_counter() - start
+        users_per_second.append(batch["user_id"].numel() / seconds)
+        microseconds_per_target.append(1e6 * seconds / int((batch[TARGETS] > 0).sum()))
+    warm = steps // 4
     return {
-        "users_per_second": round(statistics.median(u / s for u, s in zip(users[half:], seconds[half:], strict=True))),
-        "microseconds_per_target": round(
-            1e6 * statistics.median(s / t for t, s in zip(targets[half:], seconds[half:], strict=True)), 1
-        ),
+        "users_per_second": round(statistics.median(users_per_second[warm:])),
+        "microseconds_per_target": round(statistics.median(microseconds_per_target[warm:]), 1),
     }
 
 
