@@ -23,7 +23,7 @@ def descend(
     scale, and with one batch the ordinary gradient. The difference of parameters that hardly moved would have few
     digits left.
 
-    What is done to the gradients holds for the step, and they are overwritten by it.
+    What is done to the gradients in place holds for the step.
 
     Deviation: Eq. 6 ascends, and Algorithm 1 then moves away from theta_k; what is meant is descent, and a move
     towards it.
@@ -42,8 +42,8 @@ def descend(
         gradients = dict(zip(theta, found, strict=True))
         yield gradients, value.detach()
         if number < len(batches):
-            # in the gradients' own memory and layout, which for a layer's weight is not that of theta
-            theta = {name: gradients[name].mul_(-rate).add_(value.detach()) for name, value in theta.items()}  # Eq. 6
+            # in the gradients' layout, which for a layer's weight is not that of theta
+            theta = {name: gradients[name].mul(-rate).add_(value.detach()) for name, value in theta.items()}  # Eq. 6
 
 
 def sum_of_paths(x: Tensor) -> Tensor:

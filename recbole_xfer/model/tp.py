@@ -70,9 +70,10 @@ class TP(SequentialRecommender):
             raise XferError(f"{config['model']} needs train_rows=windows: a user's mini-batch is one of their windows.")
         self.inner_rate = float(config["inner_rate"])
         self.adversary_weight = float(config["adversary_weight"])
-        for key in ("inner_rate", "adversary_weight"):
-            if getattr(self, key) < 0 or (key == "inner_rate" and not self.inner_rate):
-                raise XferError(f"{key}={config[key]} must be {'above 0' if key == 'inner_rate' else '0 or more'}.")
+        if self.inner_rate <= 0:
+            raise XferError(f"inner_rate={config['inner_rate']} must be above 0.")
+        if self.adversary_weight < 0:
+            raise XferError(f"adversary_weight={config['adversary_weight']} must be 0 or more.")
         self.discriminator = Discriminator(self.item_embedding.embedding_dim)
 
     # --- a user's loss -----------------------------------------------------------------------------------------------
