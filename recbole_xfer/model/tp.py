@@ -33,8 +33,9 @@ from recbole_xfer.layers.alignment import Weights, WithGradient, descend, number
 from recbole_xfer.model.retr import RETR
 
 PREFIX = "TP"
-NUMBERS = 2**26
-"""Parameters that the paths of a group have together; more paths than that go one group behind the other."""
+NUMBERS = {"cpu": 2**22, "cuda": 2**28}
+"""Parameters that the paths of a group have together, by kind of device: on a CPU they stay in its cache. More paths go
+one group behind the other."""
 
 OVER_ROWS = (
     "CORE", "FDSA", "FOSSIL", "GCSAN", "HGN", "LightSANs", "NARM", "NextItNet", "NPE", "SASRecF", "SINE",
@@ -104,10 +105,12 @@ class TP(SequentialRecommender):
         return WithGradient.apply(torch.cat(losses, dim=1).mean(), gradients, *trained.values())
 
     def _groups(self, interaction: Interaction, trained: Weights) -> Iterator[list[dict[str, Tensor]]]:
-        """For each group of paths the batch of each inner step, cut to its longest window."""
+        """For each group of paths, of like lengths, the batch of each inner step, cut to its longest window."""
         numbers = sum(value.numel() for name, value in trained.items() if name not in self.tables)
-        size = max(1, NUMBERS // numbers) if self.side_by_side else 1
-        parts = {field: value.split(size, dim=1) for field, value in interaction.interaction.items()}
+        limit = NUMBERS.get(interaction[HEAD].device.type, NUMBERS["cuda"])
+        size = max(1, limit // numbers) if self.side_by_side else 1
+        order = interaction[self.ITEM_SEQ_LEN].sum(dim=0).argsort()
+        parts = {field: value[:, order].split(size, dim=1) for field, value in interaction.interaction.items()}
         for group in range(len(parts[HEAD])):
             lengths = parts[self.ITEM_SEQ_LEN][group].amax(dim=1).tolist()
             yield [
