@@ -130,8 +130,9 @@ class XferConfig(Config):
             # no rating tells what was liked: what was not taken stands against what was
             self.internal_config_dict["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
         loss = given.get("loss_type", self.internal_config_dict.get("loss_type"))
-        if kind == ModelType.SEQUENTIAL and loss not in (None, "BPR", "CE"):
-            raise XferError(f"loss_type={loss} must be BPR or CE.")
+        losses = getattr(model_class, "loss_types", ("BPR", "CE"))
+        if kind == ModelType.SEQUENTIAL and loss is not None and loss not in losses:
+            raise XferError(f"loss_type={loss} must be {' or '.join(losses)}.")
         if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
             # RecBole's default of one negative is refused by its cross-entropy and counted as popular by its Pop
             self.internal_config_dict["train_neg_sample_args"] = None

@@ -22,6 +22,7 @@ from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, told_apart
+from recbole_xfer.evaluation.groups import measure_groups, user_groups
 from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.registry import STAGE_PREFIX
@@ -179,6 +180,8 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     """Evaluates the best epoch, whose validation is given, on the test split."""
     config, trainer = experiment.config, experiment.trainer
     test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
+    names = config["eval_groups"] or []
+    groups = user_groups(names, experiment.test_data, experiment.train_data, config["head_share"]) if names else {}
     return Result(
         model=config["model"],
         dataset=config["dataset"],
@@ -197,6 +200,7 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         valid_score=float((valid or {}).get(trainer.valid_metric, 0.0)),
         cutoff=cutoff(config["topk"]),
         by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
+        groups=measure_groups(trainer.evaluator, groups),
     )
 
 

@@ -30,14 +30,21 @@ MODELS = {
     "PathwayBERT4Rec": "recbole_xfer.model.pathway",
     "PathwayLightSANs": "recbole_xfer.model.pathway",
     "PathwayS3Rec": "recbole_xfer.model.pathway",
-}
+    **dict.fromkeys(
+        (
+            "TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR", "TPCORE", "TPFDSA", "TPFOSSIL", "TPGCSAN", "TPHGN",
+            "TPLightSANs", "TPNARM", "TPNextItNet", "TPNPE", "TPSASRecF", "TPSINE", "TPSRGNN", "TPSTAMP",
+        ),
+        "recbole_xfer.model.tp",
+    ),
+}  # fmt: skip
 """Model names and the modules that define them."""
 
 TRAINERS = {"RecGURU": "recbole_xfer.trainer.recguru"}
 """The models with a trainer of their own and the modules that define it; the others keep RecBole's."""
 
-PATHWAY = "Pathway"
-"""Begins the names of RecBole's models with a pathway; they keep RecBole's trainers."""
+PREFIXES = ("Pathway", "TP")
+"""Begin the names of models that are another with something added: they keep its trainer."""
 
 LIKE = "like"
 """Key of a model's yaml file: the files, ours or RecBole's, whose values it starts from."""
@@ -68,7 +75,7 @@ def register() -> None:
         if name in TRAINERS:
             trainer = getattr(importlib.import_module(TRAINERS[name]), f"{name}Trainer")
         else:
-            trainer = trainer_class(ModelType.SEQUENTIAL, name.removeprefix(PATHWAY))
+            trainer = trainer_class(ModelType.SEQUENTIAL, underlying(name) or name)
         setattr(trainers, f"{name}Trainer", trainer)
     argument_list.dataset_arguments.extend(
         key for key in DATASET_ARGUMENTS if key not in argument_list.dataset_arguments
@@ -111,23 +118,34 @@ def defaults(model: str, dataset: str) -> dict[str, Any]:
     return values
 
 
+def underlying(model: str) -> str | None:
+    """The model below one of ``PREFIXES``, such as ``LightSANs`` below ``TPLightSANs``."""
+    if model not in MODELS:
+        return None
+    return next((model.removeprefix(prefix) for prefix in PREFIXES if model.startswith(prefix)), None)
+
+
 def _default_files(model: str, dataset: str) -> Iterator[Path]:
     yield properties() / "overall.yaml"
-    yield from _model_files(properties() / f"model/{model}.yaml")
+    yield from _model_files(model)
     for family in dict.fromkeys(name.split("-")[0] for name in dataset.split("+")):
         path = properties() / f"dataset/{family}.yaml"
         if path.is_file():
             yield path
 
 
-def _model_files(path: Path) -> Iterator[Path]:
+def _model_files(model: str) -> Iterator[Path]:
     """A model's yaml file behind those that its key ``like`` names; none for a model of RecBole's."""
-    if not path.is_file():
-        return
-    for name in read_yaml(path).get(LIKE, []):
+    path = properties() / f"model/{model}.yaml"
+    below = underlying(model)
+    names = [below, "TP"] if below else []  # where there is none: a model of RecBole's, trained by TP
+    if path.is_file():
+        names = read_yaml(path).get(LIKE, [])
+    for name in names:
         ours = path.with_name(f"{name}.yaml")
-        yield from _model_files(ours) if ours.is_file() else [RECBOLE_PROPERTIES / f"model/{name}.yaml"]
-    yield path
+        yield from _model_files(name) if ours.is_file() else [RECBOLE_PROPERTIES / f"model/{name}.yaml"]
+    if path.is_file():
+        yield path
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Training batches of windows, and of users of several domains; the same in every run of a seed."""
+"""Training batches: of windows, of users, and of users of several domains; equal for equal seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
-from recbole_xfer.data.sequences import gather
+from recbole_xfer.data.sequences import gather, head_users
 from recbole_xfer.errors import XferError
 
 HISTORIES = "histories"
@@ -25,6 +25,8 @@ CRITIC = "critic_histories"
 
 POOL = 32
 """Batches' worth of shuffled windows that are sorted by length together."""
+HEAD = "is_head"
+"""Field of a batch of users: 1 where the user is one of the head users."""
 
 
 class WindowDataLoader:
@@ -170,3 +172,59 @@ def endless(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
 def take(values: Iterator[int], count: int) -> np.ndarray:
     """The next values, [count]."""
     return np.fromiter(islice(values, count), dtype=np.int64, count=count)
+
+
+class UserDataLoader(WindowDataLoader):
+    """Batches of k times P users, one window each, for k steps on P paths; an epoch comes to every user once.
+
+    Users are drawn at random, not by length as windows are: a batch of like lengths would be of head users alone, or of
+    tail users alone. Those left over when the users are no multiple of k times P wait for another epoch.
+
+    Args:
+        dataset: the training part of a TransferDataset.
+        steps: k.
+        paths: P; as many as there are users for, where there are fewer.
+        head_share: share of the users, those with most interactions, that are head users.
+        seed: with the epoch it decides users and windows.
+        sampler: RecBole's, to draw an item against each target; no negatives where None.
+
+    Raises:
+        XferError: if there are fewer than k users, or a number is not above 0.
+    """
+
+    def __init__(
+        self, dataset: TransferDataset, steps: int, paths: int, head_share: float, seed: int, sampler: Any = None
+    ) -> None:
+        super().__init__(dataset, steps * paths, seed, sampler=sampler)
+        starts, ends = dataset.train_ranges
+        histories = dataset.sequences.users
+        self.head = head_users(histories, ends - starts - 1, head_share)  # by their targets
+        users = histories[dataset.sequences.history_of(dataset.windows.start)]
+        self._windows = np.argsort(users, kind="stable")  # windows of one user behind those of another
+        _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)
+        for key, value in (("inner_steps", steps), ("paths", paths)):
+            if value < 1:
+                raise XferError(f"{key}={value} must be 1 or more.")
+        if len(self._first) < steps:
+            raise XferError(f"inner_steps={steps} needs as many users; {dataset.dataset_name} has {len(self._first)}.")
+        self.steps, self.paths = steps, min(paths, len(self._first) // steps)
+
+    def __len__(self) -> int:
+        return len(self._first) // (self.steps * self.paths)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        """Interactions whose fields are [k, P, ...]."""
+        for which in self._batches():
+            batch = self.dataset.training_batch(which.reshape(-1))
+            if self.sampler is not None:
+                batch.update(Interaction({NEGATIVES: self._negatives(batch)}))
+            head = torch.from_numpy(self.head[batch[self.dataset.uid_field].numpy()].astype(np.int64))
+            fields = {**batch.interaction, HEAD: head}
+            yield Interaction({name: value.unflatten(0, which.shape) for name, value in fields.items()})
+
+    def _batches(self) -> list[np.ndarray]:
+        """Which windows make up each batch, [k, P]."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        users = rng.permutation(len(self._first))[: len(self) * self.steps * self.paths]
+        windows = self._windows[self._first[users] + (rng.random(len(users)) * self._count[users]).astype(np.int64)]
+        return list(windows.reshape(len(self), self.steps, self.paths))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_xfer.errors import XferError
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -124,6 +126,28 @@ def prefixes(starts: np.ndarray, ends: np.ndarray, size: int) -> Windows:
     start = np.maximum(first, targets - size)
     length = targets - start
     return Windows(start=start, length=length, skip=length - 1)
+
+
+def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
+    """Which users have the most interactions; where some have as many at the edge, those with the smaller ids.
+
+    Args:
+        users: user id of each history, [S].
+        counts: its interactions, [S]; users without any are not counted.
+        share: share of head users, such as 0.2.
+
+    Returns:
+        bool by user id, [largest id + 1].
+
+    Raises:
+        XferError: if the share is none.
+    """
+    if not 0 < share < 1:
+        raise XferError(f"head_share={share} must lie between 0 and 1.")
+    total = np.bincount(users, weights=counts)
+    head = np.zeros(len(total), dtype=bool)
+    head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total))]] = True
+    return head
 
 
 def gather(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int | None = None) -> np.ndarray:

@@ -26,7 +26,9 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
     """Training, validation and test targets by RecBole's ``eval_args``.
 
     ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [8, 1, 1]`` holds users out: the first share of them
-    is trained whole, and of the others the last ``held_out_targets`` items are ranked.
+    is trained whole, and of the others the last ``held_out_targets`` items are ranked. ``NU: 0.2`` holds this
+    share of users out as new ones, and leaves one out: everyone's last item tests, the one before validates, and of
+    new users nothing is trained or validated.
 
     Raises:
         XferError: for an order that is not of time, or another split.
@@ -40,7 +42,9 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
         return by_ratio(sequences, argument, by_user=eval_args["group_by"] == "user")
     if not more and mode == "HU":
         return held_out_users(sequences, argument, held_out_targets)
-    raise XferError(f"eval_args.split={eval_args['split']} must have one key: LS, RS or HU.")
+    if not more and mode == "NU":
+        return new_users(sequences, argument)
+    raise XferError(f"eval_args.split={eval_args['split']} must have one key: LS, RS, HU or NU.")
 
 
 def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:
@@ -87,9 +91,23 @@ def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int) 
     prediction" and ranks it nowhere; it is read as the last of their training targets.
     """
     starts, ends = sequences.starts, sequences.ends
-    users, which = np.unique(sequences.users, return_inverse=True)
-    place = np.random.default_rng(SPLIT_SEED).permutation(len(users)) / max(len(users), 1)
-    group = np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[which], side="right")
+    group = _drawn(sequences, shares)
     ranked_from = np.maximum(ends - targets, starts + 1)
     firsts = [starts + 1, ranked_from, ranked_from]
     return [(np.where(group == part, first, ends), ends) for part, first in enumerate(firsts)]
+
+
+def _drawn(sequences: Sequences, shares: Sequence[float]) -> np.ndarray:
+    """The part of each history's user, [S], when users are dealt out by shares."""
+    users, which = np.unique(sequences.users, return_inverse=True)
+    place = np.random.default_rng(SPLIT_SEED).permutation(len(users)) / max(len(users), 1)
+    return np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[which], side="right")
+
+
+def new_users(sequences: Sequences, share: float) -> list[Ranges]:
+    """Leave one out, with a share of users of whom nothing is trained or validated."""
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise XferError(f"eval_args.split NU={share} must be a share of users such as 0.2.")
+    new = _drawn(sequences, [1 - share, share]) == 1
+    train, valid, test = leave_one_out(sequences, "valid_and_test")
+    return [*((np.where(new, sequences.ends, first), end) for first, end in (train, valid)), test]

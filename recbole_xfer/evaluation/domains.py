@@ -15,6 +15,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.groups import rows_of
 
 MEAN = "mean"
 
@@ -68,19 +69,12 @@ class DomainRanking:
             data: what RecBole collected of all rows.
             evaluate: RecBole's evaluator.
         """
-        parts = {name: evaluate(_part(data, self.rows == d)) for d, name in enumerate(self.domains)}
+        parts = {name: evaluate(rows_of(data, self.rows == d)) for d, name in enumerate(self.domains)}
         metrics = next(iter(parts.values()))
         mean = {metric: float(np.mean([part[metric] for part in parts.values()])) for metric in metrics}
         return {
             named(metric, name): float(part[metric]) for name, part in {MEAN: mean, **parts}.items() for metric in part
         }
-
-
-def _part(data: DataStruct, rows: Tensor) -> DataStruct:
-    part = DataStruct()
-    for name, value in data._data_dict.items():
-        part.set(name, value[rows] if name.startswith("rec.") else value)
-    return part
 
 
 def named(metric: str, domain: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from recbole_xfer.evaluation.groups import Group
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -44,6 +46,7 @@ class Result:
         valid_score: the metric that chose the epoch.
         cutoff: k of ``by_row``.
         by_row: NDCG@k of each test target, [rows]; rows of equal protocol and data are in equal order.
+        groups: metrics of groups of test targets, by name.
     """
 
     label: str
@@ -63,6 +66,7 @@ class Result:
     cutoff: int
     by_row: np.ndarray | None = field(repr=False, default=None)
     rows_by_domain: Mapping[str, int] | None = None
+    groups: Mapping[str, Group] = field(default_factory=dict)
 
     def caption(self) -> str:
         """What the test metrics were measured on."""
@@ -88,6 +92,7 @@ def protocol(config: Any, items: int) -> Protocol:
         "LS": f"leave one out by time ({argument})",
         "RS": f"ratio {argument} by time, {'each user' if group == 'user' else 'all users together'}",
         "HU": f"users held out {argument}, last {config['held_out_targets']} of each",
+        "NU": f"leave one out by time, {argument} of users new",
     }[kind]
     mode = config["eval_args"]["mode"]["test"]
     kinds = {"uni": "uniform", "pop": "popular"}

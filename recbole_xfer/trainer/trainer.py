@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.evaluator import Evaluator
+from recbole.evaluator.collector import DataStruct
 from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType, ModelType, get_local_time, get_trainer
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_xfer.config import settings
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.dataloader import UserDataLoader, WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.errors import XferError
@@ -91,12 +92,17 @@ class RunFolder(Trainer):
         if not reads_windows or not isinstance(dataset, TransferDataset):
             return train_data
         sampler = getattr(train_data, "_sampler", None)
+        if self.config["negatives_within_domain"]:
+            sampler = within_domain(sampler)
+        if self.config["inner_steps"] is not None:
+            steps, paths, share = (self.config[key] for key in ("inner_steps", "paths", "head_share"))
+            return UserDataLoader(dataset, steps, paths, share, self.config["seed"], sampler)
         return WindowDataLoader(
             dataset,
             self.config["train_batch_size"],
             self.config["seed"],
             self.config["shuffle"],
-            sampler=within_domain(sampler) if self.config["negatives_within_domain"] else sampler,
+            sampler,
         )
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
@@ -256,22 +262,31 @@ class Ticking:
 
 
 class KeepingEvaluator(Evaluator):
-    """RecBole's Evaluator that also keeps each row's hits, for results by user, and has results of each domain.
+    """RecBole's Evaluator that keeps what it measured, for results by row, and has results of each domain.
 
     Attributes:
-        topk: for each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1].
+        collected: what RecBole collected in the last evaluation.
         ranking: of the pass at hand, where targets are ranked within their domains.
     """
 
-    topk: Tensor | None = None
+    collected: DataStruct
     ranking: domains.DomainRanking | None = None
 
-    def evaluate(self, dataobject: Any) -> Any:
-        self.topk = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
-        result = super().evaluate(dataobject)
+    @property
+    def topk(self) -> Tensor | None:
+        """For each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1]."""
+        return self.collected.get("rec.topk") if "rec.topk" in self.collected else None
+
+    def evaluate(self, dataobject: DataStruct) -> Any:
+        self.collected = dataobject
+        result = self.measure(dataobject)
         if self.ranking is not None:
-            result.update(self.ranking.results(dataobject, super().evaluate))
+            result.update(self.ranking.results(dataobject, self.measure))
         return result
+
+    def measure(self, collected: DataStruct) -> Any:
+        """RecBole's metrics of what was collected, or of some of its rows."""
+        return super().evaluate(collected)
 
 
 @cache

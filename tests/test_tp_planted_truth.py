@@ -1,0 +1,103 @@
+"""Tail users follow a rule that head users share, who besides follow one of their own and take items that tell nothing.
+
+TP serves tail and new users better than training on all targets, most of which are the head users', with the same
+number of users' gradients. Users weigh the same in TP, and most of the gain is from there. What two inner steps add to
+one was 0.01 to 0.05 NDCG@5 for tail users on most data sets of this kind, and less than nothing on one. Where head
+users have no rule of their own, training on all targets only learns more slowly: with three times the epochs it caught
+up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from recbole_xfer.data.prepare import write_domain
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.model.tp import Discriminator
+from recbole_xfer.quick_start import load, run
+
+USERS, ITEMS, NOISY, NEW = 800, 80, 20, 0.6
+FOLLOWED = 0.9  # how often the rule is followed
+FIRST = 3  # items that every user has at least
+KEYS: dict[str, Any] = {
+    "hidden_size": 32, "inner_size": 32, "n_layers": 1, "n_heads": 2, "hidden_dropout_prob": 0.1,
+    "attn_dropout_prob": 0.1, "MAX_ITEM_LIST_LENGTH": 50, "loss_type": "BPR", "learning_rate": 0.01, "epochs": 50,
+    "eval_step": 4, "stopping_step": 100, "metrics": ["NDCG"], "topk": [5], "valid_metric": "NDCG@5",
+    "eval_groups": ["existing-tail", "new"], "show_progress": False,
+    "eval_args": {"split": {"NU": NEW}, "order": "TO", "group_by": "user", "mode": "full"},
+}  # fmt: skip
+
+
+def write_planted(root: Path, noise: float, own: float) -> None:
+    """800 users, most of whom are new ones, for they cost no training and make the test sure.
+
+    Args:
+        noise: share of a head user's items that no rule leads to, from a few that tail users never have.
+        own: share of a head user's other steps that follow the head users' own rule.
+    """
+    rng = np.random.default_rng(0)
+    rule, heads_rule = rng.permutation(ITEMS), rng.permutation(ITEMS)
+    rows = []
+    for user in range(USERS):
+        head = rng.random() < 0.2
+        item = rng.integers(ITEMS)
+        for step in range(30 if head else rng.integers(6, 10)):
+            noisy = head and rng.random() < noise
+            rows.append((f"u{user}", f"n{rng.integers(NOISY)}" if noisy else f"i{item}", float(step)))
+            if not noisy:
+                followed = heads_rule if head and rng.random() < own else rule
+                item = followed[item] if rng.random() < FOLLOWED else rng.integers(ITEMS)
+    log = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    write_domain(root, "Planted", log, pd.DataFrame({"item_id": log["item_id"].unique()}))
+
+
+def told_apart(folder: str) -> float:
+    """How well a discriminator trained anew on half of the users tells the others' head users from tail users (AUC).
+
+    It is given the states behind a user's first items, as many of either kind: later ones only head users have.
+    """
+    experiment = load(folder)
+    model, dataset = experiment.model, experiment.train_data._dataset
+    batch = dataset.training_batch(np.arange(len(dataset.windows)))
+    with torch.no_grad():
+        phi = model.encoder(model.embed(batch["item_id_list"][:, :FIRST]))
+    head = (batch["item_length"] > 10).float()[:, None].expand(phi.shape[:2])
+    torch.manual_seed(0)
+    train = torch.rand(len(phi)) < 0.5
+    phi = (phi - phi[train].mean(dim=(0, 1))) / phi[train].std(dim=(0, 1))
+    discriminator = Discriminator(phi.shape[-1])
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=0.01, weight_decay=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(discriminator(phi[train]), head[train]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        scores, labels = discriminator(phi[~train]).flatten(), head[~train].flatten()
+    return float((scores[labels == 1][:, None] > scores[labels == 0]).float().mean())
+
+
+def trained(root: Path, adversary_weight: float) -> tuple[Result, Result]:
+    """Training on all targets, and TP, with the same number of users' gradients."""
+    keys = {**KEYS, "data_path": str(root), "checkpoint_dir": str(root / "saved")}
+    plain = {"pathway": False, "train_batch_size": 32 * 8}
+    ours = {"paths": 16, "inner_steps": 2, "inner_rate": 0.1, "adversary_weight": adversary_weight}
+    return run("RETR", "Planted", overrides={**keys, **plain}), run("TPSASRec", "Planted", overrides={**keys, **ours})
+
+
+def test_tail_and_new_users_gain(tmp_path: Path) -> None:
+    write_planted(tmp_path, noise=0.4, own=0.7)
+    plain, ours = trained(tmp_path, adversary_weight=0.1)
+    for group in ("existing-tail", "new"):
+        assert ours.groups[group].test["ndcg@5"] > plain.groups[group].test["ndcg@5"] + 0.01
+
+
+def test_a_new_discriminator_tells_head_from_tail_less_well(tmp_path: Path) -> None:
+    write_planted(tmp_path, noise=0.7, own=0.0)
+    plain, ours = (told_apart(result.folder) for result in trained(tmp_path, adversary_weight=0.3))
+    assert ours < plain - 0.01
