@@ -109,7 +109,7 @@ def _add_measuring(verbs: Any) -> None:
     evaluate = _add(
         verbs, "evaluate", _evaluate, "measure finished runs of one target again, such as with --mask_history=True"
     )
-    evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="what the runs left")
+    evaluate.add_argument("folders", nargs="+", metavar="FOLDER", help="what the runs left")
     evaluate.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
     explain = _add(verbs, "explain", _explain, "draw why a run of RETR ranks as it does for a user", takes_keys=False)
     explain.add_argument("--run", dest="folder", required=True, metavar="FOLDER", help="what a run of RETR left")
@@ -198,7 +198,9 @@ def _compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
 def _evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import evaluate
 
-    print_comparison(evaluate(options.folders, keys), options.result)
+    spaced = [word for word in options.folders if word.startswith("--")]  # argparse takes what has a space for a folder
+    folders = [word for word in options.folders if word not in spaced]
+    print_comparison(evaluate(folders, keys | _keys(spaced)), options.result)
 
 
 def print_comparison(comparison: Any, result_file: Path | None) -> None:
@@ -206,7 +208,9 @@ def print_comparison(comparison: Any, result_file: Path | None) -> None:
     from recbole_xfer.files import replacing
     from recbole_xfer.trainer.artifacts import as_json
 
-    Console().print(comparison.table())
+    table = comparison.table()
+    needed = Console(width=1000).measure(table).maximum  # a narrow terminal breaks lines, and cuts no number
+    Console(width=max(Console().width, needed)).print(table)
     if comparison.verdict():
         print(comparison.verdict())
     if result_file:

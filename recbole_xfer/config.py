@@ -119,14 +119,14 @@ class XferConfig(Config):
         self.internal_config_dict.update(registry.defaults(model, dataset))
         kind = self.internal_config_dict["MODEL_TYPE"]
         given = self.external_config_dict
-        if kind != ModelType.SEQUENTIAL and "threshold" not in given:
+        if kind != ModelType.SEQUENTIAL and not given.get("threshold"):
             # so that models without sequences are ranked on the rows of those with
             split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
             self.internal_config_dict["eval_args"] = split
         if isinstance(given.get("eval_args"), dict):
             # what is left out stays as it is; RecBole would take its order at random
             given["eval_args"] = {**self.internal_config_dict["eval_args"], **given["eval_args"]}
-        if kind == ModelType.CONTEXT and "threshold" not in given:
+        if kind == ModelType.CONTEXT and not given.get("threshold"):
             # no rating tells what was liked: what was not taken stands against what was
             self.internal_config_dict["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
         loss = given.get("loss_type", self.internal_config_dict.get("loss_type"))

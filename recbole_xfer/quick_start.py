@@ -251,10 +251,10 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
         overrides: keys that differ now, such as ``data_path`` or ``device``.
     """
     folder = Path(folder)
-    config = XferConfig(
-        config_files=[artifacts.config_file(folder)], overrides={**(overrides or {}), "run_dir": str(folder)}
-    )
-    experiment = build(config)
+    file, keys = artifacts.config_file(folder), parse_values(overrides)
+    if isinstance(keys.get("eval_args"), dict):
+        keys["eval_args"] = {**read_yaml_file(file)["eval_args"], **keys["eval_args"]}  # such as another mode alone
+    experiment = build(XferConfig(config_files=[file], overrides={**keys, "run_dir": str(folder)}))
     experiment.trainer._load_weights(artifacts.load_weights(folder))
     experiment.model.eval()
     return experiment

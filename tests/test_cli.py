@@ -76,6 +76,7 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     ]
     before = {folder: (Path(folder) / "result.json").read_bytes() for folder in folders}
     assert main(["evaluate", *folders, "--mask_history=True", "--topk=[3]", "--result=table.json"]) == 0
+    assert main(["evaluate", *folders, "--eval_args={'mode': 'uni5'}", "--topk=[3]"]) == 0  # a space in a value
     table = json.loads((in_tmp_path / "table.json").read_text())
     assert "earlier items left out" in table["measured"] and "seeds 1, 2" in table["measured"]
     assert set(table["summary"]["SASRec"]) == {"recall@3", "ndcg@3"}
