@@ -15,12 +15,13 @@ import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
+from recbole.trainer import Trainer
 from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.quick_start import run
+from recbole_xfer.quick_start import build, run
 from tests.conftest import ROOT
-from tests.data import settings, write_small
+from tests.data import config, settings, write_joined, write_small
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -177,3 +178,16 @@ def test_s3rec_goes_through_both_stages_by_our_verb(tiny: Path) -> None:
 def test_what_a_model_lacks_is_said(model: str, keys: dict[str, Any], message: str, tiny: Path) -> None:
     with pytest.raises(XferError, match=message):
         run(model, "tiny", overrides=OURS | keys)
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BERT4Rec", "GRU4Rec", "Caser", "NPE", "LightSANs", "RETR", "SyNCRec"])
+def test_sampled_candidates_have_the_scores_of_recboles_way(model: str, tmp_path: Path) -> None:
+    write_joined(tmp_path, ["A", "B"])
+    made = build(config(tmp_path, model, "A+B", eval_args={"mode": "uni20"}, rank_within_domain=False))
+    made.trainer.evaluate(made.test_data, load_best_model=False)
+    for batch in made.test_data:
+        ours, theirs = (
+            trainer._neg_sample_batch_eval(made.trainer, batch) for trainer in (type(made.trainer), Trainer)
+        )
+        assert torch.allclose(ours[1], theirs[1], atol=1e-6)
+        assert (ours[1] > -torch.inf).sum() > len(batch[0]) / 2  # a negative may be drawn twice

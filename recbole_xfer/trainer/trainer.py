@@ -237,7 +237,21 @@ class RunFolder(Trainer):
         return self._ranked(*super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i)))
 
     def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
-        return self._ranked(*super()._neg_sample_batch_eval(batched_data))
+        """RecBole's, but that a sequential model encodes a history once, and not once for each candidate."""
+        interaction, row, positive_u, positive_i = batched_data
+        ranking = self.config["eval_type"] == EvaluatorType.RANKING
+        if self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not ranking:
+            return self._ranked(*super()._neg_sample_batch_eval(batched_data))
+        interaction = interaction.to(self.device)
+        users, histories = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
+        _, history = torch.cat([users[:, None], histories], dim=1).unique(dim=0, return_inverse=True)
+        place = torch.arange(len(history), device=self.device)
+        first = torch.empty_like(place).scatter_(0, history, place)[: int(history.max()) + 1]  # a row of each
+        item = interaction[self.model.ITEM_ID]
+        scores = self.model.full_sort_predict(interaction[first]).view(len(first), -1)[history, item]
+        table = scores.new_full((int(positive_u[-1]) + 1, self.tot_item_num), -torch.inf)
+        table[row.to(self.device), item] = scores
+        return self._ranked(interaction, table, positive_u, positive_i)
 
     def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
         """What RecBole collects of a batch, within domains where that is asked for."""
