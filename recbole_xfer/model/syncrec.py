@@ -15,6 +15,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.config import choice
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.data.domains import View, across, last_of, per_domain
 from recbole_xfer.errors import XferError
@@ -90,9 +91,7 @@ class Gate(nn.Module):
 
     def __init__(self, config: Any, tasks: int, length: int) -> None:
         super().__init__()
-        if config["gate"] not in ("window", "position"):
-            raise XferError(f"gate={config['gate']} must be window or position.")
-        self.places = length if config["gate"] == "window" else 1
+        self.places = length if choice(config, "gate", "window", "position") == "window" else 1
         shape = (tasks, self.places, config["n_experts"], config["hidden_size"])
         self.weight = nn.Parameter(torch.empty(shape))  # W_g
         nn.init.normal_(self.weight, std=config["initializer_range"])
