@@ -43,18 +43,18 @@ def ours(options: argparse.Namespace, **keys: Any) -> Experiment:
     return build(XferConfig("RETR", options.dataset, overrides={**SIZES, **common, **keys}))
 
 
-def recbole(options: argparse.Namespace) -> tuple[Trainer, Any, Any]:
-    """RecBole's SASRec with its trainer and its loaders of the training and test split."""
+def recbole(options: argparse.Namespace, **keys: Any) -> tuple[Trainer, Any, Any, Any]:
+    """RecBole's SASRec with its trainer and its loaders of the training, validation and test split."""
     values = {
         **SIZES, "data_path": options.data_path, "train_neg_sample_args": None, "device": "cpu",
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "metrics": ["Recall", "NDCG"], "topk": [10, 50],
-        "valid_metric": "NDCG@10", "show_progress": False,
+        "valid_metric": "NDCG@10", "show_progress": False, **keys,
     }  # fmt: skip
     sys.argv = sys.argv[:1]  # RecBole reads the command line
     config = Config("SASRec", options.dataset, config_dict=values)
     init_seed(config["seed"], config["reproducibility"])
-    train_data, _, test_data = data_preparation(config, create_dataset(config))
-    return Trainer(config, get_model("SASRec")(config, train_data.dataset)), train_data, test_data
+    loaders = data_preparation(config, create_dataset(config))
+    return Trainer(config, get_model("SASRec")(config, loaders[0].dataset)), *loaders
 
 
 def seconds_of(work: Callable[[int], Any], times: int) -> float:
@@ -73,9 +73,11 @@ def matmul_rate(size: int = 2048) -> float:
     return 2 * size**3 / seconds_of(lambda _: a @ b, 9)
 
 
-def train_ours(options: argparse.Namespace, **keys: Any) -> dict[str, Any]:
+def train_ours(options: argparse.Namespace, compiled: bool = False, **keys: Any) -> dict[str, Any]:
     """Seconds of an epoch, and how much of the machine's rate for products of matrices that is."""
     made = ours(options, **keys)
+    if compiled:
+        made.model.encode = torch.compile(made.model.encode, dynamic=True)  # windows differ in length
     trainer, loader = made.trainer, made.trainer._windowed(made.train_data)
     with FlopCounterMode(display=False) as counter:
         Trainer._train_epoch(trainer, loader, 0)
@@ -92,7 +94,7 @@ def train_ours(options: argparse.Namespace, **keys: Any) -> dict[str, Any]:
 
 def train_recbole(options: argparse.Namespace, anomaly_detection: bool) -> dict[str, Any]:
     """Seconds of an epoch, from a few batches."""
-    trainer, train_data, _ = recbole(options)
+    trainer, train_data, *_ = recbole(options)
     torch.autograd.set_detect_anomaly(anomaly_detection)
     batches = list(islice(train_data, RECBOLE_BATCHES))
     seconds = seconds_of(lambda number: trainer._train_epoch(batches, number), 1)
@@ -121,7 +123,7 @@ def train_rectools(options: argparse.Namespace) -> dict[str, Any]:
 
 def rank(options: argparse.Namespace) -> dict[str, Any]:
     """Users a second in full ranking of the test split, and whether the printed metrics are equal."""
-    trainer, _, test_data = recbole(options)
+    trainer, *_, test_data = recbole(options)
     made = ours(options, pathway=False)
     made.model.load_sasrec(trainer.model.state_dict())
     rankings = {"recbole": (trainer, test_data), "ours": (made.trainer, made.test_data)}
@@ -142,6 +144,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "ours, pathway off": lambda options: train_ours(options, pathway=False),
     "ours, pathway on": lambda options: train_ours(options, pathway=True),
     "ours, pathway off, bf16": lambda options: train_ours(options, pathway=False, precision="bf16"),
+    "ours, pathway off, compiled": lambda options: train_ours(options, compiled=True, pathway=False),
     "RecBole": lambda options: train_recbole(options, anomaly_detection=True),
     "RecBole without anomaly detection": lambda options: train_recbole(options, anomaly_detection=False),
     "RecTools": train_rectools,
