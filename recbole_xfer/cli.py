@@ -256,8 +256,7 @@ def _report(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.analysis.report import report, write
 
     drawn = report(options.folders)
-    for sentence in drawn.sentences():
-        print(sentence)
+    print("\n".join(drawn.lines()))
     for path in write(drawn, options.output):
         print(path)
 

@@ -189,6 +189,7 @@ def test_groups_lengths_and_seeds_of_several_models(tmp_path: Path) -> None:
     assert "mean and standard deviation of seeds 1, 2" in results.sentences[0]
     panels = {axis.get_title(): axis for axis in lengths.figure.axes}
     assert len(panels) == 4 * 2
+    assert "seeds 1, 2" in lengths.figure.get_supxlabel().replace("\n", " ")
     line = next(bar.lines[0] for bar in panels["ndcg, new"].containers if bar.get_label() == "Pop")
     assert line.get_ydata().tolist() == [measured[2]["groups"]["new"]["test"][f"ndcg@{k}"] for k in (1, 5, 10)]
     assert {text.get_text() for text in lengths.figure.legends[0].texts} == {"SASRec", "Pop"}
@@ -207,7 +208,7 @@ def test_the_influence_of_a_key_is_a_curve_for_what_differs_in_it_alone(tmp_path
     (line,) = axis.containers
     assert line.lines[0].get_ydata().tolist() == values
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "0.5"]
-    assert f"highest at hidden_dropout_prob = {[0, 0.1, 0.5][int(np.argmax(values))]:g}" in influence.sentences[1]
+    assert f"highest at hidden_dropout_prob = {[0, 0.1, 0.5][int(np.argmax(values))]:g}" in influence.sentences[0]
     labels = {text.get_text() for text in pictures["results"].figure.legends[0].texts}
     assert "SASRec attn_dropout_prob=0.2 hidden_dropout_prob=0.1" in labels
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from math import ceil
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -101,12 +102,13 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
     return _tidied(figure)
 
 
-def draw_curves(table: pd.DataFrame, x: str) -> Figure:
+def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
     """Metrics against the length of the ranking or a key, a line a model: rows of panels are groups, columns metrics.
 
     Args:
         table: columns ``part``, ``metric``, ``label``, ``mean``, ``spread`` and ``x``.
         x: name of the column of places; its values stand at equal distances.
+        caption: how it was measured.
     """
     parts, metrics, places = table["part"].unique(), table["metric"].unique(), sorted(table[x].unique())
     styles = _styles(table["label"].unique())
@@ -124,14 +126,16 @@ def draw_curves(table: pd.DataFrame, x: str) -> Figure:
     for axis in panels[-1]:
         axis.set_xlabel(x)
     _legend(figure, list(styles))
+    _caption(figure, caption)
     return _tidied(figure)
 
 
-def draw_bars(table: pd.DataFrame) -> Figure:
+def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
     """Metrics of all test targets and of their groups, a bar a model, with its spread over seeds.
 
     Args:
         table: columns ``part``, ``metric``, ``label``, ``mean`` and ``spread``.
+        caption: how it was measured.
     """
     parts, metrics, labels = (table[name].unique() for name in ("part", "metric", "label"))
     styles = dict(zip(labels, ((c, h) for h in cycle(HATCHES) for c in COLOURS), strict=False))
@@ -155,6 +159,7 @@ def draw_bars(table: pd.DataFrame) -> Figure:
         axis.set(title=metric, yticks=range(len(parts)), yticklabels=parts)
     axes[0].invert_yaxis()
     _legend(figure, list(labels))
+    _caption(figure, caption)
     return _tidied(figure)
 
 
@@ -229,6 +234,13 @@ def _legend(figure: Figure, labels: Sequence[str]) -> None:
         [found[label] for label in labels], labels, loc="outside upper left", ncols=columns, frameon=False,
         fontsize=LABEL_SIZE,
     )  # fmt: skip
+
+
+def _caption(figure: Figure, caption: str) -> None:
+    """Below all panels, so that a picture by itself says how it was measured; the figure grows by it."""
+    lines = wrap(caption, int(17 * figure.get_figwidth()))  # characters an inch
+    figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
+    figure.supxlabel("\n".join(lines), fontsize=7, color="#595959", x=0.01, ha="left")
 
 
 def _tidied(figure: Figure) -> Figure:

@@ -81,10 +81,9 @@ class Report:
     pictures: Sequence[Picture]
     notes: Sequence[str]
 
-    def sentences(self) -> list[str]:
-        """All that is said in words, each once."""
-        said = (sentence for picture in self.pictures for sentence in picture.sentences)
-        return list(dict.fromkeys([*self.notes, *said]))
+    def lines(self) -> list[str]:
+        """All that is said in words, below the titles of the pictures."""
+        return [*self.notes, *(line for p in self.pictures if p.sentences for line in (f"{p.title}:", *p.sentences))]
 
 
 def report(folders: Iterable[str | Path]) -> Report:
@@ -246,12 +245,12 @@ def _results(runs: Sequence[Run]) -> list[Picture]:
     caption, k = f"{Comparison(results).caption()}.", str(results[0].cutoff)
     table = _metrics(results)
     bars = _summary(_at(table, k), [])
-    pictures = [Picture("results", "Test results", [caption, *_winners(bars)], draw_bars(bars))]
+    pictures = [Picture("results", "Test results", [caption, *_winners(bars)], draw_bars(bars, caption))]
     overall = table[~table["part"].isin(runs[0].domains)]
     lengths = overall[overall["k"] != ""].astype({"k": int}).rename(columns={"k": "length of the ranking"})
     if lengths["length of the ranking"].nunique() >= FEWEST:
-        curves = draw_curves(_summary(lengths, ["length of the ranking"]), "length of the ranking")
-        pictures.append(Picture("lengths", "Results by the length of the ranking", [caption], curves))
+        curves = draw_curves(_summary(lengths, ["length of the ranking"]), "length of the ranking", caption)
+        pictures.append(Picture("lengths", "Test results by the length of the ranking", [], curves))
     influences = (_influence(runs, key, k, caption) for key in _varied(runs))
     return pictures + [picture for picture in influences if picture]
 
@@ -274,7 +273,7 @@ def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture |
         + (f" ± {row['spread']:.4f}." if row["spread"] else ".")
         for _, row in best.iterrows()
     ]
-    return Picture(f"influence-{key}", f"Influence of {key}", [caption, *sentences], draw_curves(curves, key))
+    return Picture(f"influence-{key}", f"Influence of {key}", sentences, draw_curves(curves, key, caption))
 
 
 def _metrics(results: Sequence[Result]) -> pd.DataFrame:
