@@ -1,4 +1,4 @@
-"""The command line: ``recbole-xfer run|pretrain|adapt|compare|evaluate|tune|explain|prepare|encode|demo``.
+"""The command line: ``recbole-xfer run|pretrain|adapt|compare|evaluate|report|tune|explain|prepare|encode|demo``.
 
 Every key of the configuration is an option, ``--key=value``. Values are read as yaml and never evaluated.
 """
@@ -100,7 +100,7 @@ def _add_training(verbs: Any) -> None:
 
 
 def _add_measuring(verbs: Any) -> None:
-    """compare, evaluate, explain"""
+    """compare, evaluate, report, explain"""
     compare = _add(verbs, "compare", _compare, "run several models on one target and print a table")
     compare.add_argument(
         "file", type=Path, help="yaml with dataset, rows, seeds and more keys; see properties/demo.yaml"
@@ -111,6 +111,13 @@ def _add_measuring(verbs: Any) -> None:
     )
     evaluate.add_argument("folders", nargs="+", metavar="FOLDER", help="what the runs left")
     evaluate.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
+    report = _add(
+        verbs, "report", _report, "draw runs: gaps, losses and validation by epoch, results by group", takes_keys=False
+    )
+    report.add_argument("folders", nargs="+", metavar="RUN", help="what the runs left")
+    report.add_argument(
+        "--output", type=Path, default=Path("report"), metavar="FOLDER", help="for a page and its pictures as PNG"
+    )
     explain = _add(verbs, "explain", _explain, "draw why a run of RETR ranks as it does for a user", takes_keys=False)
     explain.add_argument("--run", dest="folder", required=True, metavar="FOLDER", help="what a run of RETR left")
     explain.add_argument("--user", required=True, help="the user's token")
@@ -242,6 +249,15 @@ def _explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.analysis.explain import explain, write
 
     for path in write(explain(options.folder, options.user, options.beside), options.output):
+        print(path)
+
+
+def _report(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    from recbole_xfer.analysis.report import report, write
+
+    drawn = report(options.folders)
+    print("\n".join(drawn.lines()))
+    for path in write(drawn, options.output):
         print(path)
 
 

@@ -29,6 +29,9 @@ from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.trainer import artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
 
+LONGEST_NAME = 120
+"""Characters of joined domains in the name of a folder, which file systems allow 255 bytes."""
+
 
 @dataclass
 class Experiment:
@@ -227,7 +230,9 @@ def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: s
     origin = {"from": str(pretrained), "data": data, "version": __version__}
     digest = artifacts.run_digest({**config.final_config_dict, **origin})
     kind = "pretrained" if stage == "pretrain" else config["adaptation"]
-    return "-".join(filter(None, [config["model"], config["dataset"], kind, digest]))
+    first, *others = config["dataset"].split(DOMAIN_SEPARATOR)
+    joined = f"{first}+{len(others)}-more" if len(config["dataset"]) > LONGEST_NAME else config["dataset"]
+    return "-".join(filter(None, [config["model"], joined, kind, digest]))
 
 
 def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, float]]:

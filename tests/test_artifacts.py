@@ -16,7 +16,7 @@ from recbole_xfer import quick_start
 from recbole_xfer.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import build, fit, load, pretrain, run, train_and_evaluate
+from recbole_xfer.quick_start import build, fit, load, pretrain, run, run_name, train_and_evaluate
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, write_small
 
@@ -235,3 +235,13 @@ def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp
         setattr(loaded.model, name, None)  # the data could have given it again; here the artifact must
     loaded.trainer._load_weights(artifacts.load_weights(tmp_path / model))
     assert loaded.trainer.evaluate(loaded.test_data, load_best_model=False) == result.test
+
+
+def test_a_folder_of_many_joined_domains_has_a_name_that_file_systems_take(tmp_path: Path) -> None:
+    domains = [f"Department-{number}" for number in range(20)]
+    names = [
+        run_name(config(tmp_path, "Pop", "+".join(chosen)), None, None, "run") for chosen in (domains, domains[::-1])
+    ]
+    assert names[0].startswith("Pop-Department-0+19-more-") and names[1].startswith("Pop-Department-19+19-more-")
+    others = run_name(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"])), None, None, "run")
+    assert others.startswith("Pop-Department-0+19-more-") and others != names[0]

@@ -317,7 +317,7 @@ def test_a_step_of_the_game_trains_both_sides_and_notes_every_loss(tmp_path: Pat
     assert any(not torch.equal(a, b) for a, b in zip(critic, model.critic.parameters(), strict=True))
     assert any(gradients(model.guru.encoder)) and any(gradients(model.guru.decoders[1]))
     assert not any(gradients(model.cdsrec))
-    means = trainer.means()
+    means = trainer._scalars()
     assert set(means) == {
         "critic loss", "Wasserstein distance", "gradient penalty", "reconstruction A", "reconstruction B",
         "adversarial", "overlap",

@@ -256,8 +256,8 @@ def test_alpha_and_beta_are_trained_and_gaps_and_weights_are_kept(
     monkeypatch.setattr(made.trainer.tensorboard, "add_scalar", lambda *values: logged.append(values))
     fit(made)
     assert made.model.alpha != 1 and made.model.beta != 1
-    assert list(made.trainer.scalars) == [0, 1]
-    for epoch, values in made.trainer.scalars.items():
+    assert [record["epoch"] for record in made.trainer.history] == [0, 1]
+    for epoch, values in ((record["epoch"], record["train"]) for record in made.trainer.history):
         assert sum(values[f"weight/{name}"] for name in "ABC") == pytest.approx(1)
         assert {f"gap/{name}" for name in "ABC"} | {"alpha", "beta"} <= values.keys()
         assert all((name, value, epoch) in logged for name, value in values.items())
@@ -306,4 +306,4 @@ def test_from_two_to_twenty_domains(tmp_path: Path, domains: int) -> None:
     keys = {"n_experts": 2, "cross_experts": 1, "epochs": 1, "train_batch_size": 512}
     made = build(config(tmp_path, "SyNCRec", "+".join(names), **keys))
     fit(made)
-    assert len(made.trainer.scalars[0]) == 2 + 2 * domains
+    assert len(made.trainer.history[0]["train"]) == 1 + 2 + 2 * domains

@@ -6,7 +6,6 @@ As in Figures 4 and 5 of RETR, from the parameters of a finished run.
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from recbole_xfer.analysis.page import svg, write_page
 from recbole_xfer.config import nearest
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import replacing
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.quick_start import Experiment, load
 
 TITLE_LENGTH = 60
 """Characters of a title that are shown."""
-
-
-STYLE = "body{font:14px sans-serif;margin:2em} td,th{padding:.3em .8em;text-align:left;vertical-align:top}"
 
 
 @dataclass(frozen=True)
@@ -163,23 +159,13 @@ def draw(explanations: Sequence[Explanation]) -> Figure:
 def write(explanations: Sequence[Explanation], path: Path) -> list[Path]:
     """Writes an HTML page, and the picture beside it as a PNG; returns both paths."""
     figure = draw(explanations)
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg")
     rows = "".join(
         f"<tr><td>{html.escape(e.label)}</td><td>{e.rank:,}</td><td>{html.escape(' · '.join(e.ranked))}</td></tr>"
         for e in explanations
     )
-    title = html.escape(f"User {explanations[0].user}")
-    page = (
-        f"<!doctype html><meta charset=utf-8><title>{title}</title>"
-        f"<style>{STYLE}</style>"
-        f"<h1>{title}</h1><p>Held out: {html.escape(explanations[0].target)}</p>"
-        f"<table><tr><th>model<th>rank of the held-out item<th>ranked best</tr>{rows}</table>"
-        f"{picture.getvalue()[picture.getvalue().index('<svg') :]}"
+    body = (
+        f"<p>Held out: {html.escape(explanations[0].target)}</p>"
+        f"<table><tr><th>model<th>rank of the held-out item<th>ranked best</tr>{rows}</table>{svg(figure)}"
     )
-    paths = [path.with_suffix(".html"), path.with_suffix(".png")]
-    with replacing(paths[0]) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    with replacing(paths[1]) as temporary:
-        figure.savefig(temporary, dpi=150)
-    return paths
+    pictures = {path.with_suffix(".png"): figure}
+    return write_page(path.with_suffix(".html"), f"User {explanations[0].user}", body, pictures)

@@ -83,6 +83,12 @@ class Result:
         del values["by_row"]
         return values
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Result:
+        """What :meth:`as_dict` gave; without ``by_row``, which no file holds."""
+        groups = {name: Group(**group) for name, group in values["groups"].items()}
+        return cls(**{**values, "protocol": Protocol(**values["protocol"]), "groups": groups})
+
 
 def protocol(config: Any, items: int) -> Protocol:
     """The protocol of a configuration on a dataset with so many items."""

@@ -4,6 +4,7 @@
 ``model.safetensors`` the parameters of the best epoch
 ``config.yaml``       the configuration that the run was made with
 ``result.json``       the metrics and what they were measured on; written last, so that it marks a finished run
+``epochs.json``       losses, other scalars and validation metrics of each epoch, while the run goes on too
 ``state.pt``          everything needed to go on exactly; only while the run is not finished
 ``<name>.log``        the log
 ``lock``              held by the process that pre-trains
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 
 WEIGHTS, CONFIG, RESULT, STATE = "model.safetensors", "config.yaml", "result.json", "state.pt"
+HISTORY = "epochs.json"
 
 UNIMPORTANT = {
     "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "wandb_project", "pretrained", "resume", "run_dir",
@@ -120,6 +122,22 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         raise XferError(f"{path} is damaged: {error}. Remove it to start the run over.") from error
 
 
+def save_history(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Writes ``epochs.json``, one line an epoch."""
+    lines = ",\n".join(json.dumps(plain(epoch)) for epoch in epochs)
+    with replacing(folder / HISTORY) as temporary:
+        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def load_history(folder: Path) -> list[dict[str, Any]]:
+    """Reads ``epochs.json``; empty where a run has none.
+
+    Raises:
+        XferError: if the file is damaged.
+    """
+    return _read_json(folder / HISTORY) or []
+
+
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes ``config.yaml``."""
     with replacing(folder / CONFIG) as temporary:
@@ -152,7 +170,11 @@ def as_json(value: Mapping[str, Any]) -> str:
 
 def load_result(folder: Path) -> dict[str, Any] | None:
     """Reads ``result.json``; None where the run is not finished."""
-    path = folder / RESULT
+    return _read_json(folder / RESULT)
+
+
+def _read_json(path: Path) -> Any:
+    """What a json file of a run holds; None where it is missing."""
     if not path.is_file():
         return None
     try:

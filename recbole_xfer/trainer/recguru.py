@@ -34,6 +34,8 @@ class RecGURUTrainer(RunFolder):
         phase: the phase that is trained, or that was trained last.
     """
 
+    phase: str
+
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         super().__init__(config, model)
         self.phases = PHASES[config["variant"]]
@@ -128,17 +130,18 @@ class RecGURUTrainer(RunFolder):
             self._losses[name].append(value.detach())
         return tuple(losses.values())
 
-    def means(self) -> dict[str, float]:
+    def _scalars(self, *_: Any) -> dict[str, float]:
         """Each loss of the epoch, a mean over its steps."""
         return {name: float(torch.stack(values).mean()) for name, values in self._losses.items()}
 
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
-        values = ", ".join(f"{set_color(name, 'blue')}: {value:.4f}" for name, value in self.means().items())
+        values = ", ".join(
+            f"{set_color(name, 'blue')}: {value:.4f}" for name, value in self.history[-1]["train"].items()
+        )
         return f"{set_color(f'{self.phase} epoch {epoch_idx} training', 'green')} [{e_time - s_time:.2f}s, {values}]"
 
-    def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: Any, tag: str = "") -> None:
-        for name, value in self.means().items():
-            self.tensorboard.add_scalar(f"{self.phase}/{name}", value, epoch_idx)
+    def _add_train_loss_to_tensorboard(self, *_: Any) -> None:
+        """They are there already, by name."""
 
     def _add_hparam_to_tensorboard(self, best_valid_result: float) -> None:
         if self.phase == RECOMMENDATION:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,12 @@ class RunFolder(Trainer):
     Reads ``run_dir``, ``precision``, ``learning_rate_decay``, ``mask_history`` and ``rank_within_domain``.
 
     Attributes:
-        scalars: for each epoch what the model's ``epoch_scalars()`` gave, where it has one; also in TensorBoard.
+        history: a record of each epoch, as ``epochs.json`` has it: ``epoch``, ``phase``, ``train`` (its scalars) and,
+            where it was validated, ``valid`` (all metrics).
+        phase: what is trained, where a trainer has several phases.
     """
+
+    phase: str | None = None
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         try:
@@ -53,7 +58,7 @@ class RunFolder(Trainer):
         self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
         self.valid_metric = domains.metric_key(config["valid_metric"])
         self.evaluator = KeepingEvaluator(config)
-        self.scalars: dict[int, dict[str, float]] = {}
+        self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
         self.enable_amp = self._reduced_precision()
 
@@ -113,12 +118,19 @@ class RunFolder(Trainer):
         self._set_learning_rate(epoch_idx)
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
-        loss = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
-        if hasattr(self.model, "epoch_scalars"):
-            self.scalars[epoch_idx] = self.model.epoch_scalars()
-            for scalar, value in self.scalars[epoch_idx].items():
-                self.tensorboard.add_scalar(scalar, value, epoch_idx)
-        return loss
+        losses = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        scalars = self._scalars(losses, len(train_data))
+        for name, value in scalars.items():
+            self.tensorboard.add_scalar(f"{self.phase}/{name}" if self.phase else name, value, epoch_idx)
+        self.history.append({"epoch": epoch_idx, "phase": self.phase, "train": scalars})
+        artifacts.save_history(self.run_dir, self.history)
+        return losses
+
+    def _scalars(self, losses: Any, steps: int) -> dict[str, float]:
+        """What is kept of an epoch: its loss, a mean over steps, and what the model's ``epoch_scalars()`` gives."""
+        loss = sum(losses) if isinstance(losses, tuple) else losses
+        own = self.model.epoch_scalars() if hasattr(self.model, "epoch_scalars") else {}
+        return {"loss": loss / steps, **own}
 
     def _set_learning_rate(self, epoch: int) -> None:
         """Puts the learning rate of an epoch into the optimizer."""
@@ -130,6 +142,8 @@ class RunFolder(Trainer):
         score, result = super()._valid_epoch(valid_data, show_progress)
         better = max if self.valid_metric_bigger else min
         best = better(score, float(self.best_valid_score))
+        self.history[-1]["valid"] = {name: float(value) for name, value in result.items()}
+        artifacts.save_history(self.run_dir, self.history)
         self._bar.set_postfix_str(f"{self.config['valid_metric']} {score:.4f}, best {best:.4f}")
         return score, result
 
@@ -198,6 +212,10 @@ class RunFolder(Trainer):
         self._load_weights(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         _restore_random_state(state["random"])
+        comes_next = state.get("phase"), state["epoch"]
+        self.history = list(
+            takewhile(lambda e: (e["phase"], e["epoch"]) != comes_next, artifacts.load_history(self.run_dir))
+        )
         if state["loader"] is not None:
             train_data.generator.set_state(state["loader"].cpu())
 

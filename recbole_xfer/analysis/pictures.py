@@ -1,0 +1,253 @@
+"""The pictures of a report, from plain numbers.
+
+What hurts has a colour of its own; all colours are those of Okabe and Ito, which colour-blind readers tell apart, and
+lines differ by their markers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from math import ceil
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+WARNING, CALM, GREY = "#D55E00", "#0072B2", "#8c8c8c"
+COLOURS = [CALM, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]
+MARKERS, DASHES, HATCHES = "osD^vP", ["-", "--", ":"], ["", "///", "...", "xxx"]
+LABEL_SIZE, LINE_HEIGHT = 8, 11  # points
+
+
+def draw_transfer(gaps: pd.DataFrame, weights: pd.DataFrame, rest: pd.DataFrame, final: pd.Series) -> Figure:
+    """SyNCRec's gap (Eq. 10) and weight (Eq. 11) of each domain over training, hurt domains in the warning colour.
+
+    Args:
+        gaps, weights: a row an epoch, a column a domain.
+        rest: a row an epoch, with the columns ``alpha`` and ``beta``.
+        final: gap of each domain when training ended, negative where transfer hurts; named after what it is.
+    """
+    colours = {domain: WARNING if gap < 0 else CALM for domain, gap in final.items()}
+    height = max(2.6, 0.6 + len(final) * LINE_HEIGHT * 1.3 / 72)
+    figure = Figure(figsize=(10.5, 2 * height), layout="constrained")
+    axes = figure.subplot_mosaic([["final", "gap"], ["rest", "weight"]], width_ratios=[2, 3])
+    _bars_about_zero(axes["final"], final.sort_values(ascending=False), colours)
+    _domain_lines(axes["gap"], gaps, colours, height, *_limits(gaps))
+    axes["gap"].axhline(0, color="black", linewidth=1)
+    axes["gap"].axhspan(axes["gap"].get_ylim()[0], 0, color=WARNING, alpha=0.08, linewidth=0)
+    axes["gap"].set(title="gap over training; below zero, transfer hurts")
+    _domain_lines(axes["weight"], weights, colours, height, 0, 1.08 * weights.to_numpy().max())
+    axes["weight"].axhline(weights.to_numpy().mean(), color=GREY, linestyle=":", linewidth=1)
+    axes["weight"].set(title="weight over training; dotted, the mean")
+    for (name, values), style in zip(rest.items(), ("-", "--"), strict=True):
+        axes["rest"].plot(values, style, color="black", label=name)
+    axes["rest"].legend(frameon=False, fontsize=LABEL_SIZE)
+    axes["rest"].set(title="alpha (memory), beta (gap's influence)", xlabel="epoch")
+    return _tidied(figure)
+
+
+def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
+    """RecGURU's critic, and how well the autoencoders reconstruct (Figure 2 of the paper).
+
+    Args:
+        critic: a row an adversarial epoch, a column each of what is said of the critic; may be empty.
+        losses: reconstruction loss, a row an epoch of both phases, a column a domain.
+        start: row of ``losses`` in which the adversarial phase begins.
+    """
+    columns = max(1, critic.shape[1])
+    rows: list[Any] = [["losses"] * columns] if critic.empty else [list(critic.columns), ["losses"] * columns]
+    figure = Figure(figsize=(9, 2.8 * len(rows)), layout="constrained")
+    axes = figure.subplot_mosaic(rows)
+    for name, values in critic.items():
+        axes[name].plot(values, color=CALM, marker="o", markersize=3)
+        axes[name].axhline(0, color="black", linewidth=1)
+        axes[name].set(
+            title=f"{name}, estimated" if "distance" in name else name, xlabel="epoch of the adversarial phase"
+        )
+    for (domain, values), colour, marker in zip(losses.items(), COLOURS, MARKERS, strict=False):
+        axes["losses"].plot(values, color=colour, marker=marker, markersize=3, label=domain)
+    axes["losses"].legend(frameon=False, fontsize=LABEL_SIZE)
+    axes["losses"].set(ylabel="reconstruction loss", xlabel="epoch", xlim=(-0.5, len(losses) - 0.5))
+    if 0 < start < len(losses):
+        axes["losses"].axvline(start - 0.5, color=GREY, linestyle="--")
+    for place, name in ((0, "autoencoder phase"), (start, "adversarial phase")):
+        if place < len(losses):
+            axes["losses"].text(place - 0.5, 1.02, name, transform=axes["losses"].get_xaxis_transform(), color=GREY)
+    return _tidied(figure)
+
+
+def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figure:
+    """Training loss and validation metric by epoch, a line a run, with the best epochs marked.
+
+    Args:
+        epochs: columns ``label``, ``run``, ``epoch``, and ``training loss`` or ``metric``, or both.
+        best: the rows of ``epochs`` that were kept.
+        metric: name of the column of validation.
+    """
+    panels = [name for name in ("training loss", metric) if name in epochs]
+    styles = _styles(epochs["label"].unique())
+    figure = Figure(figsize=(9 if len(panels) > 1 else 7, 3.4), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for (label, _), run in epochs.dropna(subset=name).groupby(["label", "run"], sort=False):
+            axis.plot(run["epoch"], run[name], markersize=3, label=label, **styles[label])
+        axis.set(title=f"validation {name}; circled, the epoch kept" if name == metric else name, xlabel="epoch")
+        if name == metric:
+            axis.plot(best["epoch"], best[name], "o", markersize=11, fillstyle="none", color=WARNING)
+    _legend(figure, list(styles))
+    return _tidied(figure)
+
+
+def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
+    """Metrics against the length of the ranking or a key, a line a model: rows of panels are groups, columns metrics.
+
+    Args:
+        table: columns ``part``, ``metric``, ``label``, ``mean``, ``spread`` and ``x``.
+        x: name of the column of places; its values stand at equal distances.
+        caption: how it was measured.
+    """
+    parts, metrics, places = table["part"].unique(), table["metric"].unique(), sorted(table[x].unique())
+    styles = _styles(table["label"].unique())
+    dodge = {label: 0.03 * (number - (len(styles) - 1) / 2) for number, label in enumerate(styles)}  # of error bars
+    figure = Figure(figsize=(4.6 * len(metrics), 0.6 + 2.2 * len(parts)), layout="constrained")
+    panels = figure.subplots(len(parts), len(metrics), squeeze=False, sharex=True)
+    for axes, part in zip(panels, parts, strict=True):
+        for axis, metric in zip(axes, metrics, strict=True):
+            panel = table[(table["part"] == part) & (table["metric"] == metric)]
+            for label, line in panel.sort_values(x).groupby("label", sort=False):
+                at = [places.index(value) + dodge[label] for value in line[x]]
+                axis.errorbar(at, line["mean"], line["spread"], markersize=4, capsize=2, label=label, **styles[label])
+            axis.set(title=f"{metric}, {part}", xlim=(-0.3, len(places) - 0.7))
+            axis.set_xticks(range(len(places)), [f"{value:g}" for value in places])
+    for axis in panels[-1]:
+        axis.set_xlabel(x)
+    _legend(figure, list(styles))
+    _caption(figure, caption)
+    return _tidied(figure)
+
+
+def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
+    """Metrics of all test targets and of their groups, a bar a model, with its spread over seeds.
+
+    Args:
+        table: columns ``part``, ``metric``, ``label``, ``mean`` and ``spread``.
+        caption: how it was measured.
+    """
+    parts, metrics, labels = (table[name].unique() for name in ("part", "metric", "label"))
+    styles = dict(zip(labels, ((c, h) for h in cycle(HATCHES) for c in COLOURS), strict=False))
+    thickness = 0.8 / len(labels)
+    figure = Figure(
+        figsize=(1.5 + 3.6 * len(metrics), 1 + len(parts) * (0.1 + 0.15 * len(labels))), layout="constrained"
+    )
+    axes = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        for number, label in enumerate(labels):
+            bars = table[(table["metric"] == metric) & (table["label"] == label)].set_index("part").reindex(parts)
+            colour, hatch = styles[label]
+            drawn = axis.barh(
+                np.arange(len(parts)) + (number - (len(labels) - 1) / 2) * thickness, bars["mean"], thickness,
+                xerr=bars["spread"] if bars["spread"].any() else None, error_kw={"capsize": 1.5, "linewidth": 0.8},
+                color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=label,
+            )  # fmt: skip
+            axis.bar_label(drawn, fmt=" %.4f", fontsize=7, padding=1)
+        axis.margins(x=0.2, y=0.01)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.set(title=metric, yticks=range(len(parts)), yticklabels=parts)
+    axes[0].invert_yaxis()
+    _legend(figure, list(labels))
+    _caption(figure, caption)
+    return _tidied(figure)
+
+
+def _bars_about_zero(axis: Axes, values: pd.Series, colours: Mapping[Any, str]) -> None:
+    bars = axis.barh(range(len(values)), values, color=[colours[name] for name in values.index])
+    axis.bar_label(bars, fmt="%+.3f", fontsize=LABEL_SIZE, padding=2)
+    axis.set_yticks(range(len(values)), values.index, fontsize=LABEL_SIZE)
+    for label, name in zip(axis.get_yticklabels(), values.index, strict=True):
+        label.set_color(colours[name])
+    axis.axvline(0, color="black", linewidth=1)
+    axis.margins(x=0.25)
+    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.set(title=values.name)
+
+
+def _limits(values: pd.DataFrame) -> tuple[float, float]:
+    """Zero and all values, with a margin."""
+    low, high = min(values.to_numpy().min(), 0), max(values.to_numpy().max(), 0)
+    margin = 0.08 * max(high - low, 1e-9)
+    return low - margin, high + margin
+
+
+def _domain_lines(
+    axis: Axes, values: pd.DataFrame, colours: Mapping[Any, str], height: float, low: float, high: float
+) -> None:
+    """A line a domain, with its name behind the end; names keep apart from each other."""
+    for domain, line in values.items():
+        hurt = colours[domain] == WARNING
+        width, layer = (1.8, 3) if hurt else (1.2, 2)
+        axis.plot(line, color=colours[domain], marker="o", markersize=2, linewidth=width, zorder=layer)
+    last = values.iloc[-1]
+    places = spread_out(((last - low) / (high - low)).to_numpy(), LINE_HEIGHT / (72 * (height - 0.6)))
+    for (domain, value), place in zip(last.items(), places, strict=True):
+        axis.annotate(
+            str(domain), (values.index[-1], value), xytext=(1.06, place), textcoords="axes fraction", va="center",
+            fontsize=LABEL_SIZE, color=colours[domain],
+            arrowprops={"arrowstyle": "-", "color": colours[domain], "lw": 0.5, "shrinkB": 0, "relpos": (0, 0.5)},
+        )  # fmt: skip
+    axis.set(xlabel="epoch", xlim=(0, max(1, len(values) - 1)), ylim=(low, high))
+
+
+def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
+    """Places in [0, 1], moved so little that they are so far apart, in the same order."""
+    order = np.argsort(places, kind="stable")
+    steps = distance * np.arange(len(places))
+    upwards = np.maximum.accumulate(places[order] - steps) + steps
+    downwards = np.minimum.accumulate((places[order] - steps)[::-1])[::-1] + steps
+    middle = (upwards + downwards) / 2
+    moved = np.empty_like(middle)
+    moved[order] = np.maximum(np.minimum(middle, 1 - steps[::-1]), steps)
+    return moved
+
+
+def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How the line of each label is drawn; when the colours have been used up, lines are dashed."""
+    looks = (
+        (colour, marker, dashes) for dashes in cycle(DASHES) for colour, marker in zip(COLOURS, MARKERS, strict=True)
+    )
+    names = ("color", "marker", "linestyle")
+    return {label: dict(zip(names, look, strict=True)) for label, look in zip(labels, looks, strict=False)}
+
+
+def _legend(figure: Figure, labels: Sequence[str]) -> None:
+    """One legend above all panels, where there is more than one label; the figure grows by it."""
+    if len(labels) == 1:
+        return
+    found = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+    columns = max(1, int(figure.get_figwidth() / (0.7 + 0.075 * max(map(len, labels)))))
+    figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(labels) / columns))
+    figure.legend(
+        [found[label] for label in labels], labels, loc="outside upper left", ncols=columns, frameon=False,
+        fontsize=LABEL_SIZE,
+    )  # fmt: skip
+
+
+def _caption(figure: Figure, caption: str) -> None:
+    """Below all panels, so that a picture by itself says how it was measured; the figure grows by it."""
+    lines = wrap(caption, int(17 * figure.get_figwidth()))  # characters an inch
+    figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
+    figure.supxlabel("\n".join(lines), fontsize=7, color="#595959", x=0.01, ha="left")
+
+
+def _tidied(figure: Figure) -> Figure:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.title.set_fontsize(10)
+        axis.tick_params(labelsize=LABEL_SIZE)
+        if axis.get_xlabel() == "epoch":
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure

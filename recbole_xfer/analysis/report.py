@@ -1,0 +1,343 @@
+"""A report of runs: which domain transfer hurts, how training went, and how groups and keys change the results.
+
+What is drawn depends on what the runs hold. Everything comes from ``config.yaml``, ``epochs.json`` and ``result.json``
+in their folders; nothing is trained or evaluated again.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from recbole_xfer.analysis.page import svg, write_page
+from recbole_xfer.analysis.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
+from recbole_xfer.config import read_yaml_file
+from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.comparison import Comparison, told_apart
+from recbole_xfer.evaluation.domains import MEAN, by_domain, metric_key
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
+
+PARTS = {None: "all targets", MEAN: "mean of domains"}
+"""What the results that are of no domain are called."""
+LAST_SHARE = 0.25
+"""Of the epochs, which count as the last ones: a gap moves from epoch to epoch."""
+FEWEST = 3
+"""Lengths of a ranking, or values of a key, that make a curve."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left.
+
+    Attributes:
+        keys: its configuration, without what changes no result.
+        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.RunFolder`).
+        best_epoch: None while the run is not finished.
+        result: None where nothing was measured on a test split.
+        label: tells it apart from the others, as in a comparison.
+    """
+
+    folder: Path
+    keys: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    best_epoch: int | None
+    result: Result | None
+    label: str
+
+    @property
+    def domains(self) -> list[str]:
+        return self.keys["dataset"].split(DOMAIN_SEPARATOR)
+
+    def scalars(self, *phases: str | None) -> pd.DataFrame:
+        """What training logged in these phases, a row an epoch."""
+        records = [record for record in self.history if record["phase"] in phases]
+        return pd.DataFrame([record["train"] for record in records])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, what its file is called, and what it says in words."""
+
+    name: str
+    title: str
+    sentences: Sequence[str]
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Report:
+    """Pictures of some runs, and sentences about what the runs lack."""
+
+    runs: Sequence[Run]
+    pictures: Sequence[Picture]
+    notes: Sequence[str]
+
+    def lines(self) -> list[str]:
+        """All that is said in words, below the titles of the pictures."""
+        return [*self.notes, *(line for p in self.pictures if p.sentences for line in (f"{p.title}:", *p.sentences))]
+
+
+def report(folders: Iterable[str | Path]) -> Report:
+    """Draws what runs hold.
+
+    Args:
+        folders: what runs on one target left, finished or not.
+
+    Raises:
+        XferError: if a folder holds no run, the runs cannot be compared, or there is nothing to draw.
+    """
+    runs = _named([read(Path(folder)) for folder in folders])
+    several = len(runs) > 1
+    pictures = [picture for run in runs for picture in (_transfer(run, several), _game(run, several)) if picture]
+    pictures += _training(runs) + _results([run for run in runs if run.result])
+    notes = [note for run in runs for note in _lacks(run)]
+    if not pictures:
+        raise XferError(f"There is nothing to draw. {' '.join(notes)}")
+    return Report(runs, pictures, notes)
+
+
+def read(folder: Path) -> Run:
+    """What a run left, under the label that it has by itself."""
+    keys = read_yaml_file(artifacts.config_file(folder))
+    values = artifacts.load_result(folder) or {}
+    result = Result.from_dict(values) if "test" in values else None
+    return Run(
+        folder=folder,
+        keys={key: value for key, value in keys.items() if key not in artifacts.UNIMPORTANT},
+        history=artifacts.load_history(folder),
+        best_epoch=values.get("best_epoch"),
+        result=result,
+        label=result.label if result else keys["model"],
+    )
+
+
+def _named(runs: Sequence[Run]) -> list[Run]:
+    """The runs in order of their labels, which are those of a comparison where they were measured."""
+    measured = [(run.result, run.keys) for run in runs if run.result]
+    named = iter(told_apart([result for result, _ in measured], [keys for _, keys in measured]))
+    labelled = [replace(run, label=next(named).label) if run.result else run for run in runs]
+    return sorted(labelled, key=lambda run: (run.label, run.keys["seed"]))
+
+
+def _lacks(run: Run) -> Iterator[str]:
+    if run.best_epoch is None:
+        yield f"{run.folder} is not finished; the command that began it goes on with it."
+    if not run.history:
+        yield f"{run.folder} has no {artifacts.HISTORY}, so nothing is shown by epoch; train it again to have it."
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+def _transfer(run: Run, several: bool) -> Picture | None:
+    """Of SyNCRec: which domain is hurt."""
+    scalars = run.scalars(None)
+    if f"gap/{run.domains[0]}" not in scalars:
+        return None
+    gaps, weights = (
+        scalars[[f"{name}/{domain}" for domain in run.domains]].set_axis(run.domains, axis=1)
+        for name in ("gap", "weight")
+    )
+    last = max(1, round(LAST_SHARE * len(scalars)))
+    gap = gaps.tail(last).mean().rename(f"mean gap of the last {last} epochs")
+    before, after = weights.iloc[0], weights.tail(last).mean()
+    hurt, rest = gap[gap < 0].sort_values(), gap[gap >= 0].sort_values(ascending=False)
+    over = f"over the last {last} of {len(scalars)} epochs"
+    sentences = [
+        f"{domain} is hurt: its mean gap {over} is {value:+.3f}; its weight {_moved(before[domain], after[domain])}."
+        for domain, value in hurt.items()
+    ] or [f"No domain is hurt, by the mean gap {over}."]
+    if len(hurt) and len(rest):
+        sentences.append(f"Not hurt: {', '.join(f'{domain} ({value:+.3f})' for domain, value in rest.items())}.")
+    figure = draw_transfer(gaps, weights, scalars[["alpha", "beta"]], gap)
+    return Picture(_name("transfer", run, several), f"Transfer between domains, {_title(run)}", sentences, figure)
+
+
+def _moved(before: float, after: float) -> str:
+    first, last = f"{before:.3f}", f"{after:.3f}"
+    return f"stayed at {last}" if first == last else f"{'fell' if after < before else 'rose'} from {first} to {last}"
+
+
+def _game(run: Run, several: bool) -> Picture | None:
+    """Of RecGURU and AutoRec: the critic, and the reconstruction."""
+    names = {f"reconstruction {letter}": domain for letter, domain in zip("AB", run.domains, strict=False)}
+    losses = run.scalars(AUTOENCODER, ADVERSARIAL)
+    if losses.empty:
+        return None
+    losses, start = losses[list(names)].rename(columns=names), len(run.scalars(AUTOENCODER))
+    game = run.scalars(ADVERSARIAL)
+    critic = game if game.empty else game[["critic loss", "Wasserstein distance"]]
+    sentences = [
+        f"Reconstruction loss of {domain} went from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}."
+        for domain, values in losses.items()
+    ]
+    if not critic.empty:
+        sentences.insert(0, _distance(critic["Wasserstein distance"], run.domains))
+    figure = draw_game(critic, losses, start)
+    return Picture(_name("game", run, several), f"Representations of users, {_title(run)}", sentences, figure)
+
+
+def _distance(values: pd.Series, domains: Sequence[str]) -> str:
+    peak, end = values.max(), values.iloc[-1]
+    word = "came closer" if end < peak / 2 else "did not come closer"
+    return (
+        f"To the critic the domains {word}: the estimated distance of {' and '.join(domains)} was {peak:.4f} at its "
+        f"highest, in epoch {values.idxmax()} of the adversarial phase, and {end:.4f} at the end."
+    )
+
+
+def _name(kind: str, run: Run, several: bool) -> str:
+    return f"{kind}-{run.folder.name}" if several else kind
+
+
+def _title(run: Run) -> str:
+    return f"{run.label}, seed {run.keys['seed']}"
+
+
+# --- one run or several ----------------------------------------------------------------------------------------------
+
+
+def _training(runs: Sequence[Run]) -> list[Picture]:
+    """Loss and validation by epoch; the loss only where all runs are of one model, and so have the same."""
+    metric = metric_key(runs[0].keys["valid_metric"])
+    epochs = pd.DataFrame(
+        {
+            "label": run.label,
+            "run": number,
+            "epoch": record["epoch"],
+            "kept": record["epoch"] == run.best_epoch,
+            "training loss": next(iter(record["train"].values())),
+            metric: record.get("valid", {}).get(metric),
+        }
+        for number, run in enumerate(runs)
+        for record in run.history
+        if record["phase"] in (None, RECOMMENDATION)
+    )
+    if epochs.empty:
+        return []
+    if len({run.keys["model"] for run in runs}) > 1:
+        del epochs["training loss"]
+    epochs = epochs.dropna(axis=1, how="all")
+    if not {"training loss", metric} & set(epochs):
+        return []
+    kept = epochs[epochs["kept"]].dropna() if metric in epochs else epochs[:0]
+    sentences = []
+    for label, best in kept.groupby("label", sort=False):
+        numbers, mean = ", ".join(map(str, best["epoch"])), " on average" if len(best) > 1 else ""
+        sentences.append(f"{label}: validation {metric} was best in epoch {numbers}: {best[metric].mean():.4f}{mean}.")
+    return [Picture("training", "Training and validation", sentences, draw_training(epochs, kept, metric))]
+
+
+def _results(runs: Sequence[Run]) -> list[Picture]:
+    """Test metrics: bars, curves over the length of the ranking, and curves over each key in which the runs differ."""
+    results = [replace(run.result, label=run.label) for run in runs if run.result]
+    if not results:
+        return []
+    caption, k = f"{Comparison(results).caption()}.", str(results[0].cutoff)
+    table = _metrics(results)
+    bars = _summary(_at(table, k), [])
+    pictures = [Picture("results", "Test results", [caption, *_winners(bars)], draw_bars(bars, caption))]
+    overall = table[~table["part"].isin(runs[0].domains)]
+    lengths = overall[overall["k"] != ""].astype({"k": int}).rename(columns={"k": "length of the ranking"})
+    if lengths["length of the ranking"].nunique() >= FEWEST:
+        curves = draw_curves(_summary(lengths, ["length of the ranking"]), "length of the ranking", caption)
+        pictures.append(Picture("lengths", "Test results by the length of the ranking", [], curves))
+    influences = (_influence(runs, key, k, caption) for key in _varied(runs))
+    return pictures + [picture for picture in influences if picture]
+
+
+def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture | None:
+    """Of a key on the results: a line for those runs that differ in nothing else; None where they have few values."""
+    having = [run for run in runs if _is_number(run.keys.get(key))]
+    others = [{name: value for name, value in run.keys.items() if name != key} for run in having]
+    results = told_apart([run.result for run in having if run.result], others)
+    table = _metrics(results)
+    table[key] = [having[number].keys[key] for number in table["run"]]
+    table = table[(table.groupby("label")[key].transform("nunique") >= FEWEST) & ~table["part"].isin(runs[0].domains)]
+    if table.empty:
+        return None
+    curves = _summary(_at(table, k), [key])
+    overall = curves[(curves["part"] == PARTS[None]) & (curves["metric"] == curves["metric"].iloc[-1])]
+    best = overall.loc[overall.groupby("label", sort=False)["mean"].idxmax()]
+    sentences = [
+        f"{row['label']}: {row['metric']} of {row['part']} is highest at {key} = {row[key]:g}, {row['mean']:.4f}"
+        + (f" ± {row['spread']:.4f}." if row["spread"] else ".")
+        for _, row in best.iterrows()
+    ]
+    return Picture(f"influence-{key}", f"Influence of {key}", sentences, draw_curves(curves, key, caption))
+
+
+def _metrics(results: Sequence[Result]) -> pd.DataFrame:
+    """Each test metric of each result by part (all targets, domain, group), metric and length k of the ranking."""
+    rows = []
+    for number, result in enumerate(results):
+        parts = [*by_domain(result.test).items(), *((name, group.test) for name, group in result.groups.items())]
+        for part, metrics in parts:
+            for name, value in metrics.items():
+                metric, _, k = name.partition("@")
+                rows.append((number, result.label, PARTS.get(part, part), metric, k, value))
+    return pd.DataFrame(rows, columns=["run", "label", "part", "metric", "k", "value"])
+
+
+def _at(table: pd.DataFrame, k: str) -> pd.DataFrame:
+    """The metrics at one length of the ranking, and those that have none, by their whole names."""
+    chosen = table[table["k"].isin([k, ""])]
+    return chosen.assign(metric=[f"{m}@{k}" if k else m for m, k in zip(chosen["metric"], chosen["k"], strict=True)])
+
+
+def _summary(table: pd.DataFrame, more: list[str]) -> pd.DataFrame:
+    """Mean and standard deviation over runs of one label."""
+    values = table.groupby(["label", "part", "metric", *more], sort=False)["value"]
+    return values.agg(mean="mean", spread="std").fillna({"spread": 0}).reset_index()
+
+
+def _winners(bars: pd.DataFrame) -> list[str]:
+    """Which label is highest where, by the metric that the table ends with (NDCG by default)."""
+    if bars["label"].nunique() == 1:
+        return []
+    metric = bars["metric"].iloc[-1]
+    best = bars[bars["metric"] == metric].sort_values("mean", ascending=False).drop_duplicates("part")
+    where = best.groupby("label", sort=False)["part"].agg(", ".join)
+    return [f"Highest {metric}: {'; '.join(f'{label} on {parts}' for label, parts in where.items())}."]
+
+
+def _varied(runs: Sequence[Run]) -> list[str]:
+    """The keys of which the runs have enough different numbers to draw a curve."""
+    names = sorted({key for run in runs for key in run.keys} - {"seed"})
+    numbers = {name: {run.keys[name] for run in runs if _is_number(run.keys.get(name))} for name in names}
+    return [name for name in names if len(numbers[name]) >= FEWEST]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Writes ``report.html``, which has all pictures in it, and each as a PNG beside it; returns the paths."""
+    rows = "".join(
+        f"<tr><td>{html.escape(run.label)}<td>{run.keys['seed']}"
+        f"<td>{'' if run.best_epoch is None else run.best_epoch}<td>{html.escape(str(run.folder))}"
+        for run in report.runs
+    )
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in report.notes)
+    pictures = "".join(
+        f"<h2>{html.escape(picture.title)}</h2>"
+        + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in picture.sentences)
+        + svg(picture.figure)
+        for picture in report.pictures
+    )
+    body = f"{notes}{pictures}<h2>Runs</h2><table><tr><th>model<th>seed<th>best epoch<th>folder{rows}</table>"
+    figures = {folder / f"{picture.name}.png": picture.figure for picture in report.pictures}
+    return write_page(folder / "report.html", f"Report on {report.runs[0].keys['dataset']}", body, figures)
