@@ -80,7 +80,8 @@ class Transformer(nn.Module):
     def first(self, x: Tensor, real: Tensor) -> Tensor:
         """The first position of :meth:`forward`, [B, d]; the last feed-forward part is computed there alone."""
         x = self.dropout(self.norm(x))
-        *before, last = self.layers
+        layers: list[Any] = list(self.layers)
+        *before, last = layers
         for layer in before:
             x = layer(x, real=real)
         return last.feed_forward(last.attend(x, real=real)[:, 0])
