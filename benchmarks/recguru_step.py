@@ -75,12 +75,13 @@ def measure(users: int, steps: int, precision: str) -> dict[str, Any]:
         made.train_data._dataset, config["user_batch_size"], config["critic_steps"], config["seed"]
     )
     batches = list(islice(cycle(loader), steps + 2))
-    seconds = []
+    seconds, processor = [], []
     for batch in batches:
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         step(made, batch)
-        seconds.append(time.perf_counter() - start)
-    seconds = seconds[2:]  # two steps warm up
+        seconds.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    seconds, processor = seconds[2:], processor[2:]  # two steps warm up
     drawn = batches[0][HISTORIES].shape[:2].numel() + batches[0][CRITIC].shape[:3].numel()
     return {
         "precision": precision,
@@ -90,6 +91,8 @@ def measure(users: int, steps: int, precision: str) -> dict[str, Any]:
         "seconds_per_step": round(statistics.median(seconds), 3),
         "seconds_least_and_most": [round(min(seconds), 3), round(max(seconds), 3)],
         "users_per_second": round(drawn / statistics.median(seconds)),
+        "processor_seconds_least_and_median": [round(min(processor), 3), round(statistics.median(processor), 3)],
+        "users_per_processor_second": round(drawn / min(processor)),
         "operations": operations(made, batches[0]),
     }
 

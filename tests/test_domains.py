@@ -286,10 +286,13 @@ def test_equal_item_tokens_are_different_items_and_a_user_who_took_nothing_is_no
 def test_views_of_a_window() -> None:
     """Items of domains 0 1 0 1 1: each item's place in its own sequence, and what it attends to."""
     domain = torch.tensor([[0, 1, 0, 1, 1]])
-    view = per_domain(domain)
+    view = per_domain(domain, 2)
     assert view.place.tolist() == [[0, 1, 1, 2, 2, 3]]
-    attended = [row.nonzero()[:, 0].tolist() for row in view.mask[0]]
+    attended = [row.nonzero()[:, 0].tolist() for row in view.seen[0]]
     assert attended == [[0], [0, 1], [0, 2], [0, 1, 3], [0, 2, 4], [0, 2, 4, 5]]
     assert last_of(domain, torch.tensor([[1, 0, 1, 2, 0]])).tolist() == [[0, 1, 2, 0, 3]]
+    assert view.single and view.read.tolist() == [0, 0, 1, 2, 3, 4, 5] and view.task.tolist() == [[0, 1, 0, 1, 0, 1, 1]]
     joined = across(domain, 2)
-    assert joined.mask is None and joined.place.tolist() == [[0, 1, 2, 3, 4, 5]] and joined.task.tolist() == [[2] * 5]
+    assert not joined.single and torch.equal(joined.seen[0], torch.ones(6, 6).tril().bool())
+    assert joined.read.tolist() == [1, 2, 3, 4, 5] and joined.task.tolist() == [[2] * 5]
+    assert joined.place.tolist() == [[0, 1, 2, 3, 4, 5]]

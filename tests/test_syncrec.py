@@ -15,7 +15,8 @@ from torch import nn
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
-from recbole_xfer.model.syncrec import SyNCRec
+from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.model.syncrec import ACMoE, SyNCRec
 from recbole_xfer.quick_start import Experiment, build, fit
 from tests.data import config, write_joined
 from tests.reference import syncrec as reference
@@ -49,8 +50,19 @@ def batch_of(made: Experiment, targets: int = 150) -> Interaction:
     return next(iter(WindowDataLoader(dataset, targets, 0, shuffle=False, sampler=made.train_data._sampler)))
 
 
-def reference_model(model: SyNCRec) -> reference.Model:
-    acmoe, no_positions = model.acmoe, SimpleNamespace(weight=torch.zeros_like(model.position_embedding.weight))
+def alone(acmoe: ACMoE, config: Any) -> list[CausalEncoder]:
+    """The experts 1 to K, each as an encoder by itself."""
+    experts = []
+    for together in (acmoe.cross_experts, acmoe.single_experts):
+        for number in range(len(together.norm.weight)):
+            experts.append(CausalEncoder(config).double().eval())
+            experts[-1].load_state_dict({name: value[number] for name, value in together.state_dict().items()})
+    return experts
+
+
+def reference_model(made: Experiment) -> reference.Model:
+    model, acmoe = made.model, made.model.acmoe
+    no_positions = SimpleNamespace(weight=torch.zeros_like(model.position_embedding.weight))
     names = {"first": "dense_1", "second": "dense_2", "norm": "LayerNorm"}
     towers = [
         {
@@ -64,7 +76,7 @@ def reference_model(model: SyNCRec) -> reference.Model:
         start=numpy(model.start_embedding.weight[0]),
         M=numpy(model.item_embedding.weight),
         P=numpy(model.position_embedding.weight),
-        experts=[recbole_names(expert, no_positions) for expert in acmoe.experts],
+        experts=[recbole_names(expert, no_positions) for expert in alone(acmoe, made.config)],
         gates=numpy(acmoe.gate.weight),
         towers=towers,
         W_H=numpy(model.similarity.weight),
@@ -72,11 +84,16 @@ def reference_model(model: SyNCRec) -> reference.Model:
     )
 
 
+def single_states(model: SyNCRec, items: torch.Tensor) -> torch.Tensor:
+    """Y^single at the start of each domain's sequence and at every item, [B, D + L, r]."""
+    return model.single_states(items, model.item_embedding(items))
+
+
 def read_by_reference(
     made: Experiment, batch: Interaction
 ) -> tuple[list[reference.Target], dict[tuple[int, int], tuple[int, Array, Array]]]:
     """The targets of a batch, and the sequences of each window's domains."""
-    model, domain_of = reference_model(made.model), made.dataset.item_domain
+    model, domain_of = reference_model(made), made.dataset.item_domain
     columns = (batch[name].tolist() for name in ("item_id_list", TARGETS, NEGATIVES, "user_id"))
     targets, sequences = [], {}
     for window, (padded, wanted, negatives, user) in enumerate(zip(*columns, strict=True)):
@@ -127,7 +144,7 @@ def test_a_user_is_ranked_by_the_cross_domain_tower(tmp_path: Path) -> None:
     made = experiment(tmp_path)
     model, data = made.model, made.test_data._dataset
     rows = data[np.arange(6)]
-    theirs = reference_model(model)
+    theirs = reference_model(made)
     scores = numpy(model.full_sort_predict(rows))
     for row, items in enumerate(rows["item_id_list"].tolist()):
         state = reference.Y(theirs, [item for item in items if item], task=3)[-1]
@@ -140,13 +157,14 @@ def test_a_user_is_ranked_by_the_cross_domain_tower(tmp_path: Path) -> None:
 
 
 def gradients(model: SyNCRec, loss: torch.Tensor) -> list[float]:
-    """Largest gradient that the loss sends into each expert."""
+    """Largest gradient that the loss sends into each expert, 1 to K."""
     model.zero_grad()
     loss.backward(retain_graph=True)
-    return [
-        max(float(p.grad.abs().max()) if p.grad is not None else 0.0 for p in expert.parameters())
-        for expert in model.acmoe.experts
-    ]
+    largest = []
+    for experts in (model.acmoe.cross_experts, model.acmoe.single_experts):
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in experts.parameters()]
+        largest += torch.stack([g.flatten(1).abs().amax(dim=1) for g in gradients]).amax(dim=0).tolist()
+    return largest
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -183,11 +201,11 @@ def test_gradients_equal_finite_differences(tmp_path: Path) -> None:
     """Of the single-domain loss in an expert that learns from it, and of the corrected loss in alpha and beta."""
     made = experiment(tmp_path)
     model, batch = made.model, batch_of(made)
-    expert = model.acmoe.experts[2].layers[0].out.weight
+    expert = model.acmoe.single_experts.layers[0].out.weight
     for number, parameter in ((0, expert), (1, model.alpha), (1, model.beta)):
         model.zero_grad()
         model.calculate_loss(batch)[number].backward()
-        entry, ends = (1, 4) if parameter.ndim else (), []
+        entry, ends = (0, 1, 4) if parameter.ndim else (), []
         for step in (1e-5, -2e-5):
             with torch.no_grad():
                 parameter[entry] += step
@@ -204,32 +222,22 @@ def test_all_domains_in_one_batch_equal_one_domain_after_another(tmp_path: Path)
     made = experiment(tmp_path)
     model, domain_of = made.model, torch.from_numpy(made.dataset.item_domain).long()
     items = torch.randint(1, model.n_items, (7, 10))
-    row, column = (items > 0).nonzero(as_tuple=True)
-    together = model.single_states(items, row, column + 1, domain_of[items[row, column]])
+    together = single_states(model, items)
     for window in range(7):
         for domain in range(3):
-            own = items[window][domain_of[items[window]] == domain][None]
-            if own.numel():
-                place = torch.arange(own.numel())
-                alone = model.single_states(own, torch.zeros_like(place), place + 1, torch.full_like(place, domain))
-                mine = (row == window) & (domain_of[items[row, column]] == domain)
-                assert torch.allclose(together[mine], alone, atol=1e-10)
+            own = domain_of[items[window]] == domain
+            if own.any():
+                by_itself = single_states(model, items[window][own][None])[0]
+                assert torch.allclose(together[window, domain], by_itself[domain], atol=1e-10)  # at the start token
+                assert torch.allclose(together[window, 3:][own], by_itself[3:], atol=1e-10)
 
 
 def test_single_domain_states_know_nothing_later_where_a_gate_reads_its_position(tmp_path: Path) -> None:
     model = experiment(tmp_path, gate="position").model
     items = torch.randint(1, model.n_items, (4, 9))
-    everywhere = torch.ones_like(items).nonzero(as_tuple=True)
-
-    def states(items: torch.Tensor) -> torch.Tensor:
-        window, position = everywhere
-        return model.single_states(items, window, position + 1, model.item_domain[items[window, position]]).view(
-            4, 9, -1
-        )
-
     changed = items.clone()
     changed[:, 5:] = items[:, 5:] % (model.n_items - 1) + 1
-    before, after = states(items), states(changed)
+    before, after = (single_states(model, windows)[:, 3:] for windows in (items, changed))
     assert torch.allclose(before[:, :5], after[:, :5], atol=1e-10)
     assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-3)
 

@@ -24,4 +24,4 @@ class TestSyNCRecWithAGateAtEachPosition(CausalContract):
     history = ["A/i1", "B/i1"]
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.cross_states(items)
+        return experiment.model.cross_states(items, experiment.model.item_embedding(items))

@@ -17,32 +17,41 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class View:
-    """Which sequence each position belongs to.
+    """Which sequences the positions of windows belong to, and which of their states are read, R of each window.
 
     Attributes:
-        task: number of the sequence's kind: its domain, or the number of domains for the cross-domain sequence, [B, L].
+        single: whether the sequences are single-domain ones.
         place: place of each item in its sequence; the start token has place 0, [B, 1 + L].
-        mask: which positions each position attends to, bool [B, 1 + L, 1 + L]; None where to all up to itself.
+        seen: which positions (columns) each position attends to, bool [B or 1, 1 + L, 1 + L].
+        read: positions that are read, those of the items last, [R].
+        task: as part of which sequence: number of its domain, or of domains for the cross-domain sequence, [B, R].
     """
 
-    task: Tensor
+    single: bool
     place: Tensor
-    mask: Tensor | None
+    seen: Tensor
+    read: Tensor
+    task: Tensor
 
 
 def across(domain: Tensor, domains: int) -> View:
-    """The cross-domain view of windows whose items have these domains, [B, L]."""
-    length = domain.shape[1]
-    place = torch.arange(1 + length, device=domain.device).expand(len(domain), -1)
-    return View(torch.full_like(domain, domains), place, None)
+    """The cross-domain view of windows whose items have these domains, [B, L]: each item is read, R = L."""
+    number = torch.arange(1 + domain.shape[1], device=domain.device)
+    seen = torch.ones(1, len(number), len(number), dtype=torch.bool, device=domain.device).tril()
+    return View(False, number.expand(len(domain), -1), seen, number[1:], torch.full_like(domain, domains))
 
 
-def per_domain(domain: Tensor) -> View:
-    """The single-domain view of windows whose items have these domains, [B, L]."""
+def per_domain(domain: Tensor, domains: int) -> View:
+    """The single-domain view of windows whose items have these domains, [B, L].
+
+    The start token is read as each domain's, then each item, R = D + L.
+    """
     same = past_of(domain, domain)
-    mask = F.pad(same, (1, 0, 1, 0))
-    mask[:, :, 0] = True  # every sequence begins with the start token
-    return View(domain, F.pad(same.sum(dim=-1), (1, 0)), mask)
+    seen = F.pad(same, (1, 0, 1, 0))
+    seen[:, :, 0] = True  # every sequence begins with the start token
+    read = torch.arange(1 - domains, 1 + domain.shape[1], device=domain.device).clamp(min=0)
+    starts = torch.arange(domains, device=domain.device).expand(len(domain), -1)
+    return View(True, F.pad(same.sum(dim=-1), (1, 0)), seen, read, torch.cat([starts, domain], dim=1))
 
 
 def past_of(domain: Tensor, target_domain: Tensor) -> Tensor:

@@ -101,15 +101,7 @@ class CausalEncoder(nn.Module):
 
         What is ``real`` [B, L] need not be known: padding is on the right, where a causal encoder does not look.
         """
-        return self.within(x, None)
-
-    def within(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """:meth:`forward` where ``mask``, as for :class:`SelfAttention`, says what each position attends to."""
-        x = self.dropout(self.norm(x))
-        layers: list[Any] = list(self.layers)
-        for attention, feed_forward in zip(layers[::2], layers[1::2], strict=True):
-            x = feed_forward(attention(x, mask=mask))
-        return x
+        return self.layers(self.dropout(self.norm(x)))
 
     @torch.no_grad()
     def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:

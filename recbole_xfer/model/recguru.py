@@ -35,10 +35,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
         """[B, L, d] to [B, L, d], users [B, d]; attention is to all that is ``real``, bool [B, L], or else causal."""
+        return self.feed_forward(self.attend(x, user, real))
+
+    def attend(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """:meth:`forward` up to the feed-forward part."""
         x = self.self_attention(x, mask=None if real is None else real[:, None])
-        if self.user_attention is not None:
-            x = self.user_attention(x, user)
-        return self.feed_forward(x)
+        return x if self.user_attention is None else self.user_attention(x, user)
 
 
 class UserAttention(nn.Module):
@@ -74,6 +76,15 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x = layer(x, user, real)
         return x
+
+    def first(self, x: Tensor, real: Tensor) -> Tensor:
+        """The first position of :meth:`forward`, [B, d]; the last feed-forward part is computed there alone."""
+        x = self.dropout(self.norm(x))
+        layers: list[Any] = list(self.layers)
+        *before, last = layers
+        for layer in before:
+            x = layer(x, real=real)
+        return last.feed_forward(last.attend(x, real=real)[:, 0])
 
 
 class DomainItems(nn.Module):
@@ -151,7 +162,7 @@ class GURU(nn.Module):
         """Histories [B, L] of domains [B] to users h [B, d]: the state of [eos], which stands first here (Eq. 4)."""
         embedded = torch.cat([self.embed.end(domain)[:, None], self.embed(items, domain)], dim=1)
         real = F.pad(items > 0, (1, 0), value=True)  # [eos] is never masked
-        return self.encoder(embedded, real=real)[:, 0]
+        return self.encoder.first(embedded, real)
 
     def represent_domains(self, histories: Tensor) -> Tensor:
         """Histories of each domain, [D, B, L], to users h, [D, B, d]."""

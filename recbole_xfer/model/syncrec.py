@@ -19,7 +19,8 @@ from recbole_xfer.config import choice
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.data.domains import View, across, last_of, per_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.layers.encoder import CausalEncoder, FeedForward, last_states
+from recbole_xfer.layers.encoder import FeedForward, last_states
+from recbole_xfer.layers.experts import Experts
 from recbole_xfer.layers.losses import precise
 
 
@@ -38,11 +39,12 @@ class ACMoE(nn.Module):
 
     def __init__(self, config: Any, domains: int, length: int) -> None:
         super().__init__()
-        count, self.cross_experts = config["n_experts"], config["cross_experts"]
-        if not 0 < self.cross_experts < count:
-            raise XferError(f"cross_experts={self.cross_experts} must lie between 1 and n_experts - 1 = {count - 1}.")
+        count, cross = config["n_experts"], config["cross_experts"]
+        if not 0 < cross < count:
+            raise XferError(f"cross_experts={cross} must lie between 1 and n_experts - 1 = {count - 1}.")
         self.decoupled = config["decoupled"]
-        self.experts = nn.ModuleList(CausalEncoder(config) for _ in range(count))  # f_TRM^k
+        self.cross_experts = Experts(config, cross)  # f_TRM^1 to f_TRM^j
+        self.single_experts = Experts(config, count - cross)  # f_TRM^(j+1) to f_TRM^K
         self.gate = Gate(config, domains + 1, length)  # g^d and g^cross
         width, act, eps = config["hidden_size"], config["hidden_act"], float(config["layer_norm_eps"])
         self.towers = nn.ModuleList(  # h^d and h^cross
@@ -50,30 +52,28 @@ class ACMoE(nn.Module):
             for _ in range(domains + 1)
         )
 
-    def forward(self, x: Tensor, view: View, real: Tensor, window: Tensor, position: Tensor, task: Tensor) -> Tensor:
-        """Y at some positions (Eq. 2 or 4).
+    def forward(self, x: Tensor, view: View, real: Tensor) -> Tensor:
+        """Y (Eq. 2 or 4) at the R positions that a view reads.
 
         Args:
             x: embedded windows E, [B, 1 + L, r].
-            view: what each position is in.
+            view: of cross-domain or of single-domain sequences.
             real: where items are, [B, L].
-            window, position: which positions are read, [N] each; in order of ``task``.
-            task: as whose sequence each is read, [N].
 
         Returns:
-            [N, r]
+            [B, R, r]
         """
-        single = view.mask is not None
         states = []
-        experts: list[Any] = list(self.experts)
-        for number, expert in enumerate(experts):
-            trained = not self.decoupled or (number < self.cross_experts) != single
-            with torch.set_grad_enabled(torch.is_grad_enabled() and trained):  # SG
-                states.append(expert.within(x, view.mask)[window, position])  # [N, r]
-        gates = self.gate(x, view, real, window, position, task)  # [N, K]
-        mixed = torch.einsum("nk,knr->nr", gates, torch.stack(states))  # f of Eq. 2 and 4
-        sizes = torch.bincount(task, minlength=len(self.towers)).tolist()
-        return torch.cat([tower(part) for tower, part in zip(self.towers, mixed.split(sizes), strict=True)])
+        for experts, learns in ((self.cross_experts, not view.single), (self.single_experts, view.single)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or not self.decoupled)):  # SG
+                states.append(experts(x, view.seen).index_select(2, view.read))  # [j or K - j, B, R, r]
+        gates = self.gate(x, view, real).permute(2, 0, 1)[..., None]  # [K, B, R, 1]
+        mixed = (gates * torch.cat(states)).sum(dim=0).flatten(0, 1)  # f of Eq. 2 and 4
+        task = view.task.flatten()
+        order, sizes = task.argsort(stable=True), torch.bincount(task, minlength=len(self.towers)).tolist()
+        parts = mixed.index_select(0, order).split(sizes)
+        y = torch.cat([tower(part) for tower, part in zip(self.towers, parts, strict=True)])
+        return torch.zeros_like(y).index_copy(0, order, y).unflatten(0, view.task.shape)
 
 
 class Gate(nn.Module):
@@ -96,16 +96,20 @@ class Gate(nn.Module):
         self.weight = nn.Parameter(torch.empty(shape))  # W_g
         nn.init.normal_(self.weight, std=config["initializer_range"])
 
-    def forward(self, x: Tensor, view: View, real: Tensor, window: Tensor, position: Tensor, task: Tensor) -> Tensor:
-        """Shares [N, K]; arguments as for :class:`ACMoE`."""
+    def forward(self, x: Tensor, view: View, real: Tensor) -> Tensor:
+        """Shares [B, R, K]; arguments as for :class:`ACMoE`."""
         if self.places == 1:
-            return precise(torch.einsum("nr,nkr->nk", x[window, position], self.weight[task, 0])).softmax(dim=-1)
-        rows = view.task * self.places + view.place[:, 1:]
-        weight = F.embedding(rows, self.weight.flatten(0, 1).flatten(1)).unflatten(-1, self.weight.shape[2:])
-        items = torch.einsum("blr,blkr->blk", x[:, 1:] * real[..., None], weight)  # [B, L, K]
-        start = torch.einsum("br,tkr->btk", x[:, 0], self.weight[:, 0])  # [B, D + 1, K]
-        logits = precise(start).scatter_add(1, view.task[..., None].expand_as(items), precise(items))
-        return logits[window, task].softmax(dim=-1)
+            return self.products(x[:, view.read], view.task).softmax(dim=-1)
+        task = view.task[:, -real.shape[1] :]  # of the items, [B, L]
+        items = self.products(x[:, 1:] * real[..., None], task * self.places + view.place[:, 1:])  # [B, L, K]
+        start = precise(torch.einsum("br,tkr->btk", x[:, 0], self.weight[:, 0]))  # [B, D + 1, K]
+        logits = start.scatter_add(1, task[..., None].expand_as(items), items)
+        return logits.softmax(dim=-1).take_along_dim(view.task[..., None], dim=1)
+
+    def products(self, x: Tensor, row: Tensor) -> Tensor:
+        """Of x [B, l, r] with each expert's weights in rows [B, l] of (task, place), [B, l, K]."""
+        weight = F.embedding(row, self.weight.flatten(0, 1).flatten(1)).unflatten(-1, self.weight.shape[2:])
+        return precise(x[..., None, :] * weight).sum(dim=-1)  # einsum would be a matrix product for each position
 
 
 class SyNCRec(SequentialRecommender):
@@ -167,68 +171,55 @@ class SyNCRec(SequentialRecommender):
 
     # --- representations -------------------------------------------------------------------------------------------
 
-    def embed(self, items: Tensor, view: View) -> Tensor:
-        """E + P with the start token before the items: items [B, L] to [B, 1 + L, r]."""
-        start = self.start_embedding.weight.expand(len(items), 1, -1)
-        return torch.cat([start, self.item_embedding(items)], dim=1) + self.position_embedding(view.place)
+    def embed(self, vectors: Tensor, view: View) -> Tensor:
+        """E + P with the start token before the items: item embeddings [B, L, r] to [B, 1 + L, r]."""
+        start = self.start_embedding.weight.expand(len(vectors), 1, -1)
+        return torch.cat([start, vectors], dim=1) + self.position_embedding(view.place)
 
-    def cross_states(self, items: Tensor) -> Tensor:
-        """Y^cross (Eq. 4) at every item, [B, L] to [B, L, r]."""
+    def cross_states(self, items: Tensor, vectors: Tensor) -> Tensor:
+        """Y^cross (Eq. 4) at every item: items [B, L] and their embeddings [B, L, r] to [B, L, r]."""
         view = across(self.item_domain[items], len(self.domains))
-        window, position = torch.ones_like(items).nonzero(as_tuple=True)
-        states = self.acmoe(self.embed(items, view), view, items > 0, window, position + 1, view.task.flatten())
-        return states.unflatten(0, items.shape)
+        return self.acmoe(self.embed(vectors, view), view, items > 0)
 
-    def single_states(self, items: Tensor, window: Tensor, position: Tensor, domain: Tensor) -> Tensor:
-        """Y^single (Eq. 2) of all domains' sequences in one batch.
+    def single_states(self, items: Tensor, vectors: Tensor) -> Tensor:
+        """Y^single (Eq. 2) at the start token of each domain's sequence and at every item, all domains in one batch.
 
-        Args:
-            items: windows, [B, L].
-            window, position: which positions are read, 0 for the start token, [N] each.
-            domain: as the sequence of which domain, [N].
-
-        Returns:
-            [N, r]
+        Items [B, L] and their embeddings [B, L, r] to [B, D + L, r].
         """
-        view = per_domain(self.item_domain[items])
-        order = domain.argsort(stable=True)
-        x = self.embed(items, view)
-        states = self.acmoe(x, view, items > 0, window[order], position[order], domain[order])
-        return torch.zeros_like(states).index_copy(0, order, states)
+        view = per_domain(self.item_domain[items], len(self.domains))
+        return self.acmoe(self.embed(vectors, view), view, items > 0)
 
     # --- training --------------------------------------------------------------------------------------------------
 
     def calculate_loss(self, interaction: Interaction) -> tuple[Tensor, ...]:
         """Eq. 18: the single-domain losses, the corrected cross-domain loss, and SC-MIM where eta is below 1."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
-        window, position = (targets > 0).nonzero(as_tuple=True)  # [T]
-        row, column = (items > 0).nonzero(as_tuple=True)  # [N], all items
-        domains = self.item_domain[items]
-        domain = self.item_domain[targets[window, position]]  # [T]
-        read = last_of(domains, self.item_domain[targets])[window, position]  # [T], the last item of the same domain
+        domains, target_domains = self.item_domain[items], self.item_domain[targets]
+        # one look-up for all, since the gradient of each is as large as the table
+        vectors, positive, negative = self.item_embedding(torch.stack([items, targets, interaction[NEGATIVES]]))
+        cross = self.cross_states(items, vectors)  # [B, L, r]
+        single = self.single_states(items, vectors)  # [B, D + L, r]
 
-        cross = self.cross_states(items)  # [B, L, r]
-        at_targets, at_items = self.single_states(
-            items,
-            torch.cat([window, row]),
-            torch.cat([read, column + 1]),
-            torch.cat([domain, domains[row, column]]),
-        ).split([len(window), len(row)])
-
-        candidates = targets[window, position], interaction[NEGATIVES][window, position]
-        single_loss = self.pairwise_loss(at_targets, *candidates)  # Eq. 8, [T]
-        cross_loss = self.pairwise_loss(cross[window, position], *candidates)  # Eq. 9, [T]
+        wanted = targets > 0
+        window, domain = wanted.nonzero()[:, 0], target_domains[wanted]  # [T]
+        last = last_of(domains, target_domains)[wanted]  # [T], the last item of the same domain
+        before = torch.where(last > 0, len(self.domains) - 1 + last, domain)  # or the start of the domain's sequence
+        candidates = positive[wanted], negative[wanted]
+        single_loss = self.pairwise_loss(single[window, before], *candidates)  # Eq. 8, [T]
+        cross_loss = self.pairwise_loss(cross[wanted], *candidates)  # Eq. 9, [T]
         weight = self.weights(self.gaps(single_loss, cross_loss, domain))  # [D]
         losses = self.eta * single_loss.mean(), self.eta * (weight[domain] * cross_loss).mean()  # Eq. 12
         if self.eta == 1:
             return losses
+        row, column = (items > 0).nonzero(as_tuple=True)
         key = domains[row, column] * len(items) + row
+        at_items = single[:, len(self.domains) :][row, column]
         mim = self.mutual_information_loss(at_items, cross[row, column], key, interaction[self.USER_ID])
         return *losses, (1 - self.eta) * mim / len(window)
 
     def pairwise_loss(self, states: Tensor, target: Tensor, negative: Tensor) -> Tensor:
-        """Eq. 8 and 9 at each target: states [T, r], targets [T] and what was drawn against them [T] to [T]."""
-        positive, other = (precise((states * self.item_embedding(ids)).sum(dim=-1)) for ids in (target, negative))
+        """Eq. 8 and 9 at each target: states, targets' embeddings and those of the negatives, [T, r] each, to [T]."""
+        positive, other = (precise((states * item).sum(dim=-1)) for item in (target, negative))
         if self.bounded_scores:
             positive, other = positive.sigmoid(), other.sigmoid()
         return -F.logsigmoid(positive - other)
@@ -288,7 +279,11 @@ class SyNCRec(SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to users y_T^cross [B, r]."""
-        return precise(last_states(item_seq, item_seq_len, self.cross_states))
+
+        def states(items: Tensor) -> Tensor:
+            return self.cross_states(items, self.item_embedding(items))
+
+        return precise(last_states(item_seq, item_seq_len, states))
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Eq. 19 for every item, [B, n_items]."""

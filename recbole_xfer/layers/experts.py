@@ -1,0 +1,141 @@
+"""Several causal encoders of one size, run as one: the experts of a mixture.
+
+Symbols in comments: K encoders, B windows, L positions, d width, h heads. Parameters have the names and shapes of
+:class:`~recbole_xfer.layers.encoder.CausalEncoder`'s, with K in front.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_xfer.layers.encoder import activation
+from recbole_xfer.layers.losses import precise
+
+
+class Experts(nn.Module):
+    """K encoders as :class:`~recbole_xfer.layers.encoder.CausalEncoder`, each with parameters and dropout of its own.
+
+    Args:
+        config: as for :class:`~recbole_xfer.layers.encoder.CausalEncoder`, and ``initializer_range``.
+        count: K.
+    """
+
+    def __init__(self, config: Any, count: int) -> None:
+        super().__init__()
+        self.norm = Norm(config, count)
+        self.dropout = Dropout(config["hidden_dropout_prob"])
+        self.layers = nn.Sequential()
+        for _ in range(config["n_layers"]):
+            self.layers.append(SelfAttention(config, count))
+            self.layers.append(FeedForward(config, count))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Embedded windows to the hidden states of each encoder.
+
+        Args:
+            x: positions added, [B, L, d].
+            seen: which positions (columns) each attends to, bool, [B or 1, L, L].
+
+        Returns:
+            [K, B, L, d]
+        """
+        unseen = torch.zeros(seen.shape, dtype=x.dtype, device=x.device).masked_fill(~seen, -torch.inf)
+        y = self.dropout(self.norm(x.flatten(0, 1).expand(len(self.norm.weight), -1, -1)))
+        layers: list[Any] = list(self.layers)
+        for attention, feed_forward in zip(layers[::2], layers[1::2], strict=True):
+            y = feed_forward(attention(y, unseen))
+        return y.unflatten(1, x.shape[:2])
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, a residual and layer normalisation behind it, in K encoders."""
+
+    def __init__(self, config: Any, count: int) -> None:
+        super().__init__()
+        width = config["hidden_size"]
+        self.heads = config["n_heads"]
+        self.query_key_value = Linear(config, count, width, 3 * width)
+        self.out = Linear(config, count, width, width)
+        self.attention_dropout = Dropout(config["attn_dropout_prob"])
+        self.dropout = Dropout(config["hidden_dropout_prob"])
+        self.norm = Norm(config, count)
+
+    def forward(self, x: Tensor, unseen: Tensor) -> Tensor:
+        """[K, B * L, d] to the same; ``unseen`` [B or 1, L, L] is added to the scores."""
+        shape = len(x), -1, unseen.shape[-1], 3, self.heads, x.shape[-1] // self.heads
+        q, k, v = self.query_key_value(x).view(shape).permute(3, 0, 1, 4, 2, 5)  # [K, B, h, L, d/h]
+        scores = precise(q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1]) + unseen[:, None]
+        mixed = self.attention_dropout(scores.softmax(dim=-1).to(v.dtype)) @ v
+        return self.norm(x + self.dropout(self.out(mixed.transpose(2, 3).reshape(x.shape))))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers at each position, a residual and layer normalisation behind them, in K encoders."""
+
+    def __init__(self, config: Any, count: int) -> None:
+        super().__init__()
+        width, inner = config["hidden_size"], config["inner_size"]
+        self.first = Linear(config, count, width, inner)
+        self.second = Linear(config, count, inner, width)
+        self.activation = activation(config["hidden_act"])
+        self.dropout = Dropout(config["hidden_dropout_prob"])
+        self.norm = Norm(config, count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[K, B * L, d] to the same."""
+        return self.norm(x + self.dropout(self.second(self.activation(self.first(x)))))
+
+
+class Linear(nn.Module):
+    """K linear layers."""
+
+    def __init__(self, config: Any, count: int, size_in: int, size_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, size_out, size_in))
+        self.bias = nn.Parameter(torch.zeros(count, size_out))
+        nn.init.normal_(self.weight, std=config["initializer_range"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[K, N, in] to [K, N, out]"""
+        return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+
+
+class Norm(nn.Module):
+    """K layer normalisations."""
+
+    def __init__(self, config: Any, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(count, config["hidden_size"]))
+        self.bias = nn.Parameter(torch.zeros(count, config["hidden_size"]))
+        self.eps = float(config["layer_norm_eps"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[K, N, d] to the same."""
+        one_by_one = zip(x, self.weight, self.bias, strict=True)  # faster than one with scale and shift behind it
+        return torch.stack(
+            [F.layer_norm(part, weight.shape, weight, bias, self.eps) for part, weight, bias in one_by_one]
+        )
+
+
+class Dropout(nn.Module):
+    """Dropout that draws 16 bits an entry, a quarter of a random number, which is most of dropout's time on a CPU."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x in evaluation; in training with a share of its entries at 0 and the others scaled up by what is kept."""
+        if not self.training or self.share == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.share)
+        dropped = round(self.share * 2**16)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        kept = (bits[: x.numel()].view(x.shape) >= dropped - 2**15).to(x.dtype)
+        return x * kept.mul_(2**16 / (2**16 - dropped))
