@@ -56,7 +56,8 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
-            f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of {config['dataset']}. "
+            f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of "
+            f"{'+'.join(dataset.domains)}. "
             f"Set shorter rankings, such as --topk=[5]."
         )
     if config["rank_within_domain"] or config["negatives_within_domain"]:
