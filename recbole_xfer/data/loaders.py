@@ -103,9 +103,11 @@ def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
         there = np.bincount(dataset.item_domain[part.inter_feat[dataset.iid_field].numpy()], minlength=len(items))
         for domain, count in zip(dataset.domains, there, strict=True):
             if len(part) and not count:
+                apart = dataset.config["histories"] == "per_domain"
+                remedy = "" if apart else ", or set --histories=per_domain to split each domain by itself"
                 raise XferError(
                     f"No {phase} target of {dataset.dataset_name} lies in the domain {domain}. Leave it out of "
-                    f"--dataset, use more data of it, or set --histories=per_domain to split each domain by itself."
+                    f"--dataset, or use more data of it{remedy}."
                 )
 
 

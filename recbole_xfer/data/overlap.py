@@ -43,9 +43,10 @@ def _read(path: Path, frames: Frames, field: str) -> pd.DataFrame:
     if not path.is_file():
         raise XferError(f"overlap_file={path} is missing.")
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False)
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise XferError(f"{path} cannot be read: {error}. It must be a table of ids, separated by tabs.") from error
+    table = table.fillna("")  # what a line lacks
     for domain, parts in frames.items():
         if domain not in table:
             raise XferError(f"{path} has no column '{domain}', only {', '.join(table)}. It needs one for each domain.")
