@@ -378,11 +378,10 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
         config = XferConfig(overrides=row_keys(plan, row))  # a mistake in a row is found before the first is trained
         if reference is not None:
             check_pairing(config)
-    results, names = [], []
+    results = []
     for number, row in enumerate(rows, start=1):
         results += run_row(row_keys(plan, row), seeds, f"{number}/{len(rows)}", row.get("name"))
-        names += [{key: value for key, value in row.items() if key not in TABLE_KEYS}] * len(seeds)
-    results = told_apart(results, names)
+    results = told_apart(results, [row_keys({}, row) for row in rows for _ in seeds])
     by_row = [results[first : first + len(seeds)] for first in range(0, len(results), len(seeds))]
 
     def alone(row: int, domain: str) -> list[Result]:

@@ -518,9 +518,7 @@ def test_a_domain_without_histories_is_explained(tmp_path: Path) -> None:
     (tmp_path / "Short").mkdir()
     header = "user_id:token\titem_id:token\ttimestamp:float\n"
     (tmp_path / "Short" / "Short.inter").write_text(header + "\n".join(row for row in rows[::2]) + "\n")
-    with pytest.raises(
-        XferError, match="No train target of Small[+]Short lies in the domain Short.*or use more data of it[.]$"
-    ):
+    with pytest.raises(XferError, match="No train target of .* in the domain Short.*, or use more data of it[.]$"):
         fit(build(config(tmp_path, "RecGURU", "Small+Short")))
 
 
