@@ -170,10 +170,10 @@ def train_and_evaluate(
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
     earlier = artifacts.load_result(folder) if reuse and config["resume"] else None
     if earlier:
-        logger.info(f"{label(config)} on {config['dataset']}: taken from {folder}, which an equal run left.")
+        logger.info(f"{label(config)} on {target(config)}: taken from {folder}, which an equal run left.")
         return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
     with logging_to(folder):
-        logger.info(f"Training {label(config)} on {config['dataset']} ({describe(experiment)})")
+        logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
         started = time.time()
         _, valid = fit(experiment, on_epoch)
         result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
@@ -190,7 +190,7 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     groups = user_groups(names, experiment.test_data, experiment.train_data, config["head_share"]) if names else {}
     return Result(
         model=config["model"],
-        dataset=config["dataset"],
+        dataset=target(config),
         source=config["source"],
         adaptation=adaptation_of(config),
         label=label(config),
@@ -343,10 +343,14 @@ def adaptation_of(config: XferConfig) -> str | None:
 
 
 def label(config: XferConfig) -> str:
-    """Such as ``ANT (relearn)`` and ``SASRec (Books alone)``."""
-    single = config["single_domain"]
-    kind = ", ".join(filter(None, [adaptation_of(config), f"{single} alone" if single else None]))
-    return f"{config['model']} ({kind})" if kind else config["model"]
+    """Such as ``ANT (relearn)``."""
+    adaptation = adaptation_of(config)
+    return f"{config['model']} ({adaptation})" if adaptation else config["model"]
+
+
+def target(config: XferConfig) -> str:
+    """What is ranked: the dataset, or such as ``Books of Books+Toys``."""
+    return " of ".join(filter(None, [config["single_domain"], config["dataset"]]))
 
 
 def describe(experiment: Experiment) -> str:

@@ -18,7 +18,7 @@ from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.joint import JointAgainstAlone, Pair, references
 from recbole_xfer.evaluation.result import Protocol, Result
-from recbole_xfer.quick_start import Experiment, build, compare, run
+from recbole_xfer.quick_start import Experiment, build, compare, evaluate, run
 from tests.data import SIZES, SMALL, config, settings, write_joined
 
 SPLITS = [{"LS": "valid_and_test"}, {"NU": 0.3}, {"HU": [6, 2, 2]}, {"RS": [0.5, 0.2, 0.3]}]
@@ -80,7 +80,9 @@ def test_with_histories_apart_a_domain_alone_is_its_own_dataset(tmp_path: Path, 
     alone = run(model, "A+B+C", overrides={**keys, "histories": "per_domain", "single_domain": "B"})
     own = run(model, "B", overrides=keys)
     assert alone.test == own.test and (alone.by_row == own.by_row).all()
-    assert alone.label == f"{model} (B alone)" and "-A+B+C-B-" in alone.folder
+    assert alone.dataset == "B of A+B+C" and "-A+B+C-B-" in alone.folder
+    with pytest.raises(XferError, match=r"cannot be compared: B of A[+]B[+]C, .*; B, "):
+        evaluate([alone.folder, own.folder])
 
 
 def plan(root: Path, **keys: Any) -> Path:

@@ -32,9 +32,9 @@ class Comparison:
     joint: JointAgainstAlone | None = None
 
     def __post_init__(self) -> None:
-        protocols = {result.protocol for result in self.results}
-        if len(protocols) > 1 or len({result.dataset for result in self.results}) > 1:
-            raise XferError(f"These results cannot be compared: {'; '.join(map(str, protocols))}.")
+        measured = dict.fromkeys(f"{result.dataset}, {result.protocol}" for result in self.results)
+        if len(measured) > 1:
+            raise XferError(f"These results cannot be compared: {'; '.join(measured)}.")
 
     def by_label(self) -> dict[str, list[Result]]:
         """Results of each row of the table, one a seed."""

@@ -16,9 +16,12 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.evaluation.significance import SIGNIFICANCE, holm, paired_change
+
+SIDES = "alone", "joint"
 
 
 @dataclass(frozen=True)
@@ -102,22 +105,17 @@ class JointAgainstAlone:
         )
         table.add_column("model", no_wrap=True)
         table.add_column("domain", no_wrap=True)
-        for name in ("targets", "alone", "joint", "change", "p"):
+        for name in ("targets", *SIDES, "change", "p"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("sure", no_wrap=True)
         above = None
         for row in self.changes():
-            names = row["model"], row["alone_model"]
-            if names != above and row["alone_model"] != row["model"]:
-                table.add_row(f"{row['model']} (alone: {row['alone_model']})")
-            elif names != above:
-                table.add_row(row["model"])
-            above = names
+            own = row["model"] == row["alone_model"]
+            name = row["model"] if own else f"{row['model']} (alone: {row['alone_model']})"
             cells = [f"{row[side]['mean']:.4f} ±{row[side]['spread']:.4f}".replace("±0", "±") for side in SIDES]
-            table.add_row(
-                "", row["domain"], f"{row['targets']:,}", *cells, f"{row['change']:+.1%}", f"{row['p_corrected']:.2g}",
-                row["sure"] or "",
-            )  # fmt: skip
+            change = f"{row['change']:+.1%}", f"{row['p_corrected']:.2g}", row["sure"] or ""
+            table.add_row("" if name == above else name, row["domain"], f"{row['targets']:,}", *cells, *change)
+            above = name
         return table
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,9 +126,6 @@ class JointAgainstAlone:
             "changes": self.changes(),
             "runs_alone": [result.as_dict() for result in alone.values()],
         }
-
-
-SIDES = "alone", "joint"
 
 
 def _over_seeds(scores: np.ndarray) -> dict[str, float]:
@@ -192,7 +187,7 @@ def references(rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
 def check_pairing(config: Any) -> None:
     """Raises XferError where a joint model and one alone would not rank the same targets among the same items."""
     name, (split, *_) = f"alone ({config['model']} on {config['dataset']})", config["eval_args"]["split"]
-    if "+" not in config["dataset"]:
+    if DOMAIN_SEPARATOR not in config["dataset"]:
         raise XferError(f"{name} needs several domains, such as dataset: Books+Toys.")
     if not config["rank_within_domain"]:
         raise XferError(f"{name} ranks the items of one domain. Set rank_within_domain: True for all rows.")
