@@ -199,3 +199,18 @@ def test_a_single_domain_must_be_one_of_several(tmp_path: Path) -> None:
         build(config(tmp_path, "RETR", "A+D", single_domain="D", val_interval={"timestamp": "(0,1.5e9]"}))
     with pytest.raises(XferError, match="SyNCRec learns from histories across several domains"):
         build(config(tmp_path, "SyNCRec", "A+B", single_domain="B"))
+
+
+def test_a_domain_that_no_user_takes_often_enough_alone(tmp_path: Path) -> None:
+    """Joined it is ranked, for what a user took elsewhere comes before; alone nothing of it can be trained."""
+    rows = [(f"u{user}", item) for user in range(6) for item in ("b1", "b2", "b3", "a1", "a2")]
+    rows += [(f"v{user}", item) for user in range(6) for item in ("b4", "a1", "b1", "b2", "b3")]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    table["timestamp"] = np.arange(len(table), dtype=float)
+    table["domain"] = table["item_id"].str[0].str.upper()
+    for domain, part in table.groupby("domain"):
+        write_domain(tmp_path, str(domain), part.drop(columns="domain"), None)
+    keys = {"rank_within_domain": True, "topk": [1], "valid_metric": "NDCG@1"}
+    build(config(tmp_path, "RETR", "A+B", **keys))
+    with pytest.raises(XferError, match="A has no user with two training interactions"):
+        build(config(tmp_path, "RETR", "A+B", single_domain="A", **keys))

@@ -234,7 +234,8 @@ class AtomicFilesMixin(Dataset):
         parts = self._split_of(self.sequences) if given is None else by_part(self.sequences, given)
         first, end = parts[0]
         if not (first < end).any():
-            raise XferError(f"{self.dataset_name} has no user with two training interactions. Use more data.")
+            name = DOMAIN_SEPARATOR.join(self.domains)
+            raise XferError(f"{name} has no user with two training interactions. Use more data.")
         return parts
 
     def _split_of(self, sequences: Sequences) -> list[Ranges]:
