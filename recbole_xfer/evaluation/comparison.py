@@ -15,7 +15,7 @@ from recbole_xfer.config import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domains import by_domain
 from recbole_xfer.evaluation.joint import JointAgainstAlone
-from recbole_xfer.evaluation.result import Result
+from recbole_xfer.evaluation.result import Result, score_text
 from recbole_xfer.evaluation.significance import SIGNIFICANCE, paired_change
 
 
@@ -150,5 +150,5 @@ def mean_by_row(results: Sequence[Result]) -> np.ndarray:
 
 
 def _cell(value: dict[str, float], best: float, several: bool) -> str:
-    text = f"{value['mean']:.4f}" + (f" ±{value['spread']:.4f}".replace("±0", "±") if several else "")
+    text = score_text(value, several)
     return f"[bold]{text}[/bold]" if value["mean"] == best else text

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.result import Result
+from recbole_xfer.evaluation.result import Result, score_text
 from recbole_xfer.evaluation.significance import SIGNIFICANCE, holm, paired_change
 
 SIDES = "alone", "joint"
@@ -86,11 +86,14 @@ class JointAgainstAlone:
         """What was measured and tested."""
         first = self.pairs[0].joint[0]
         seeds = ", ".join(str(result.seed) for result in self.pairs[0].joint)
+        several = len(self.pairs[0].joint) > 1
+        of_one_row = {pair.domain: pair.left_out for pair in self.pairs}
         return (
-            f"NDCG@{first.cutoff} of the same test targets, mean and standard deviation of seeds {seeds}; "
-            f"{first.protocol}. Targets whose user took nothing of the domain before are left out on both sides. "
-            f"p: paired t-test over targets (means over seeds), with Holm's correction for {len(self.pairs)} tests; "
-            f"gain and loss are sure below {SIGNIFICANCE}."
+            f"NDCG@{first.cutoff} of the same test targets, "
+            f"{'mean and standard deviation of seeds' if several else 'seed'} {seeds}; {first.protocol}. "
+            f"Left out on both sides: {sum(of_one_row.values()):,} of {first.rows:,} targets, whose user took nothing "
+            f"of the domain before. p: paired t-test over targets{' (means over seeds)' if several else ''}, with "
+            f"Holm's correction for {len(self.pairs)} tests; gain and loss are sure below {SIGNIFICANCE}."
         )
 
     def table(self) -> Table:
@@ -112,7 +115,7 @@ class JointAgainstAlone:
         for row in self.changes():
             own = row["model"] == row["alone_model"]
             name = row["model"] if own else f"{row['model']} (alone: {row['alone_model']})"
-            cells = [f"{row[side]['mean']:.4f} ±{row[side]['spread']:.4f}".replace("±0", "±") for side in SIDES]
+            cells = [score_text(row[side], len(self.pairs[0].joint) > 1) for side in SIDES]
             change = f"{row['change']:+.1%}", f"{row['p_corrected']:.2g}", row["sure"] or ""
             table.add_row("" if name == above else name, row["domain"], f"{row['targets']:,}", *cells, *change)
             above = name
