@@ -215,9 +215,9 @@ def print_comparison(comparison: Any, result_file: Path | None) -> None:
     from recbole_xfer.files import replacing
     from recbole_xfer.trainer.artifacts import as_json
 
-    table = comparison.table()
-    needed = Console(width=1000).measure(table).maximum  # a narrow terminal breaks lines, and cuts no number
-    Console(width=max(Console().width, needed)).print(table)
+    for table in filter(None, (comparison.table(), comparison.joint and comparison.joint.table())):
+        needed = Console(width=1000).measure(table).maximum  # a narrow terminal breaks lines, and cuts no number
+        Console(width=max(Console().width, needed)).print(table)
     if comparison.verdict():
         print(comparison.verdict())
     if result_file:

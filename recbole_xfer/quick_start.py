@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from recbole.data.interaction import Interaction
@@ -23,6 +24,7 @@ from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, told_apart
 from recbole_xfer.evaluation.groups import measure_groups, user_groups
+from recbole_xfer.evaluation.joint import check_pairing, joint_against_alone, references
 from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.registry import STAGE_PREFIX
@@ -31,6 +33,8 @@ from recbole_xfer.trainer.trainer import RunFolder, trainer_class
 
 LONGEST_NAME = 120
 """Characters of joined domains in the name of a folder, which file systems allow 255 bytes."""
+TABLE_KEYS = frozenset(("name", "alone"))
+"""Keys of a comparison's row that say how its table is made, and are none of a run."""
 
 
 @dataclass
@@ -168,10 +172,10 @@ def train_and_evaluate(
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
     earlier = artifacts.load_result(folder) if reuse and config["resume"] else None
     if earlier:
-        logger.info(f"{label(config)} on {config['dataset']}: taken from {folder}, which an equal run left.")
+        logger.info(f"{label(config)} on {target(config)}: taken from {folder}, which an equal run left.")
         return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
     with logging_to(folder):
-        logger.info(f"Training {label(config)} on {config['dataset']} ({describe(experiment)})")
+        logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
         started = time.time()
         _, valid = fit(experiment, on_epoch)
         result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
@@ -183,11 +187,12 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     """Evaluates the best epoch, whose validation is given, on the test split."""
     config, trainer = experiment.config, experiment.trainer
     test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
+    ranking = trainer.evaluator.ranking
     names = config["eval_groups"] or []
     groups = user_groups(names, experiment.test_data, experiment.train_data, config["head_share"]) if names else {}
     return Result(
         model=config["model"],
-        dataset=config["dataset"],
+        dataset=target(config),
         source=config["source"],
         adaptation=adaptation_of(config),
         label=label(config),
@@ -196,15 +201,23 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         valid={name: float(value) for name, value in (valid or {}).items()},
         test={name: float(value) for name, value in test.items()},
         rows=len(experiment.test_data._dataset),
-        rows_by_domain=trainer.evaluator.ranking.counts() if trainer.evaluator.ranking else None,
+        rows_by_domain=ranking.counts() if ranking else None,
         best_epoch=best_epoch,
         seconds=round(seconds, 1),
         folder=str(experiment.folder),
         valid_score=float((valid or {}).get(trainer.valid_metric, 0.0)),
         cutoff=cutoff(config["topk"]),
         by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
+        row_targets=ranking.targets(row_users(experiment.test_data)) if ranking else None,
         groups=measure_groups(trainer.evaluator, groups),
     )
+
+
+def row_users(eval_data: Any) -> np.ndarray:
+    """The user's token of each row of an evaluation loader, [rows]; some of RecBole's have one for each user."""
+    dataset = eval_data._dataset
+    users = getattr(eval_data, "uid_list", dataset.inter_feat[dataset.uid_field])
+    return dataset.field2id_token[dataset.uid_field][np.asarray(users)]
 
 
 def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run") -> Experiment:
@@ -232,7 +245,7 @@ def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: s
     kind = "pretrained" if stage == "pretrain" else config["adaptation"]
     first, *others = config["dataset"].split(DOMAIN_SEPARATOR)
     joined = f"{first}+{len(others)}-more" if len(config["dataset"]) > LONGEST_NAME else config["dataset"]
-    return "-".join(filter(None, [config["model"], joined, kind, digest]))
+    return "-".join(filter(None, [config["model"], joined, config["single_domain"], kind, digest]))
 
 
 def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, float]]:
@@ -339,6 +352,11 @@ def label(config: XferConfig) -> str:
     return f"{config['model']} ({adaptation})" if adaptation else config["model"]
 
 
+def target(config: XferConfig) -> str:
+    """What is ranked: the dataset, or such as ``Books of Books+Toys``."""
+    return " of ".join(filter(None, [config["single_domain"], config["dataset"]]))
+
+
 def describe(experiment: Experiment) -> str:
     """Counts of the data, and how many items have each feature."""
     dataset = experiment.dataset
@@ -357,21 +375,45 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
 
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
-            rows; ``source`` is used by the rows that are adapted.
+            rows; ``source`` is used by the rows that are adapted. A row may have a ``name``, and ``alone`` sets it
+            against models of each joined domain alone (see :func:`recbole_xfer.evaluation.joint.references`).
         overrides: keys for all rows, which win over those of the file.
     """
     plan = {**load_plan(Path(file)), **parse_values(overrides)}
-    rows, seeds, source = plan.pop("rows"), plan.pop("seeds", [2020]), plan.pop("source", None)
-    results, differing = [], []
+    rows, seeds = plan.pop("rows"), plan.pop("seeds", [2020])
+    against = references([{**plan, **row} for row in rows])
+    for row, reference in zip(rows, against, strict=True):
+        config = XferConfig(overrides=row_keys(plan, row))  # a mistake in a row is found before the first is trained
+        if reference is not None:
+            check_pairing(config)
+    results = []
     for number, row in enumerate(rows, start=1):
-        for seed in seeds:
-            keys = {**plan, **row, "seed": seed}
-            if row.get("adaptation") in ("relearn", "finetune"):
-                keys["source"] = keys.get("source", source)
-            logger.info(f"[{number}/{len(rows)}] seed {seed}")
-            results.append(run(overrides=keys, reuse=True))
-            differing.append(row)
-    return Comparison(told_apart(results, differing))
+        results += run_row(row_keys(plan, row), seeds, f"{number}/{len(rows)}", row.get("name"))
+    results = told_apart(results, [row_keys({}, row) for row in rows for _ in seeds])
+    by_row = [results[first : first + len(seeds)] for first in range(0, len(results), len(seeds))]
+
+    def alone(row: int, domain: str) -> list[Result]:
+        name = by_row[row][0].label
+        return run_row({**row_keys(plan, rows[row]), "single_domain": domain}, seeds, f"{name}, {domain} alone", name)
+
+    return Comparison(results, joint_against_alone(by_row, against, plan["dataset"].split(DOMAIN_SEPARATOR), alone))
+
+
+def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a comparison's row: the keys for all rows, and its own."""
+    left_out = TABLE_KEYS if row.get("adaptation") in ("relearn", "finetune") else {*TABLE_KEYS, "source"}
+    keys = {key: value for key, value in plan.items() if key not in left_out}
+    return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}
+
+
+def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: str | None = None) -> list[Result]:
+    """The results of one configuration for each seed, under a name of their own where one is given."""
+    results = []
+    for seed in seeds:
+        logger.info(f"[{number}] seed {seed}")
+        result = run(overrides={**keys, "seed": seed}, reuse=True)
+        results.append(replace(result, label=name or result.label))
+    return results
 
 
 def load_plan(file: Path) -> dict[str, Any]:

@@ -55,7 +55,10 @@ RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 STAGE_PREFIX = "pretrain_"
 """Keys with it replace those without it while a model is pre-trained."""
 
-DATASET_ARGUMENTS = ["histories", "overlap", "train_rows", "window_stride", "held_out_targets", "modalities"]
+DATASET_ARGUMENTS = [
+    "histories", "overlap", "overlap_file", "single_domain", "train_rows", "window_stride", "held_out_targets",
+    "modalities",
+]  # fmt: skip
 """Our keys that change what a dataset holds; RecBole compares them before it loads a dataset that it saved."""
 
 

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from recbole_xfer.config import XferConfig, read_yaml_file
 from recbole_xfer.evaluation.comparison import Comparison, told_apart
+from recbole_xfer.evaluation.joint import check_pairing, references
 from recbole_xfer.evaluation.result import Protocol, Result
-from recbole_xfer.quick_start import compare, label, load_plan
+from recbole_xfer.quick_start import compare, label, load_plan, row_keys
 from tests.conftest import ROOT
 from tests.data import SIZES, SMALL, write_small
 
@@ -24,18 +25,23 @@ PLANS = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "rows
 def test_a_plan_has_known_keys_and_a_table_that_tells_its_rows_apart(plan: Path) -> None:
     keys = load_plan(plan)
     rows, seeds = keys.pop("rows"), keys.pop("seeds")
-    results = [invented(XferConfig(overrides={**keys, **row}), seed) for row in rows for seed in seeds]
-    comparison = Comparison(told_apart(results, [row for row in rows for _ in seeds]))
+    for row, reference in zip(rows, references([{**keys, **row} for row in rows]), strict=True):
+        if reference is not None:
+            check_pairing(XferConfig(overrides=row_keys(keys, row)))
+    results = [
+        invented(XferConfig(overrides=row_keys(keys, row)), seed, row.get("name")) for row in rows for seed in seeds
+    ]
+    comparison = Comparison(told_apart(results, [row_keys({}, row) for row in rows for _ in seeds]))
     assert len(comparison.by_label()) == len(rows)
     console = Console(width=80, file=StringIO())
     console.print(comparison.table())
     assert "…" not in console.file.getvalue()
 
 
-def invented(config: Any, seed: int) -> Result:
+def invented(config: Any, seed: int, name: str | None) -> Result:
     metrics = {f"{metric.lower()}@{k}": 0.1234 for k in config["topk"] for metric in config["metrics"]}
     return Result(
-        label=label(config), model=config["model"], dataset=config["dataset"], source=None, adaptation=None,
+        label=name or label(config), model=config["model"], dataset=config["dataset"], source=None, adaptation=None,
         protocol=Protocol("", "", history_masked=False), seed=seed, valid=metrics, test=metrics, rows=9, best_epoch=1,
         seconds=1.0, folder="", valid_score=0.1, cutoff=10, by_row=np.zeros(9),
     )  # fmt: skip

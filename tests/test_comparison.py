@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison, paired_change, told_apart
+from recbole_xfer.evaluation.comparison import Comparison, mean_by_row, told_apart
 from recbole_xfer.evaluation.result import Protocol, Result
+from recbole_xfer.evaluation.significance import holm, paired_change
 
 PROTOCOL = Protocol("leave one out", "all 9 items", history_masked=False)
 
@@ -53,9 +54,15 @@ def test_nothing_is_said_of_transfer_where_there_was_none(scratch: np.ndarray) -
 def test_the_paired_test_is_over_rows_averaged_over_seeds(scratch: np.ndarray) -> None:
     swing = np.where(np.arange(200) % 2, 0.1, -0.1)
     ours = [result("a", scratch + 0.01 + swing, seed=1), result("a", scratch + 0.01 - swing, seed=2)]
-    change, p = paired_change(ours, [result("b", scratch)])
+    change, p = paired_change(mean_by_row(ours), mean_by_row([result("b", scratch)]))
     assert change == pytest.approx(0.01 / scratch.mean())
     assert p < 1e-6
+
+
+def test_holms_correction() -> None:
+    """By hand: 3 x 0.01, 2 x 0.02 and 1 x 0.03, none below the one before."""
+    assert holm(np.array([0.03, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
 
 
 def test_mean_and_spread_of_seeds(scratch: np.ndarray) -> None:

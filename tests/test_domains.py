@@ -158,6 +158,11 @@ def test_training_negatives_are_of_the_targets_domain(tmp_path: Path) -> None:
     assert drawn == set(range(1, made.dataset.item_num))
 
 
+def test_a_loss_without_sampled_negatives_takes_no_notice_of_their_domain(tmp_path: Path) -> None:
+    made = experiment(tmp_path, "RETR", negatives_within_domain=True, loss_type="CE", epochs=1)
+    assert np.isfinite(fit(made)[0])
+
+
 def test_the_best_epoch_is_that_of_the_named_domain(tmp_path: Path) -> None:
     """The same run, its epoch chosen by one domain, by the mean of all, and by all targets."""
     write_joined(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from recbole.data.interaction import Interaction
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from recbole_xfer.data.dataloader import CRITIC, HISTORIES, SHARED, DomainPairDataLoader, WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
+from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
 from recbole_xfer.model.recguru import CDSRec, DomainItems, Transformer
@@ -516,5 +518,28 @@ def test_a_domain_without_histories_is_explained(tmp_path: Path) -> None:
     (tmp_path / "Short").mkdir()
     header = "user_id:token\titem_id:token\ttimestamp:float\n"
     (tmp_path / "Short" / "Short.inter").write_text(header + "\n".join(row for row in rows[::2]) + "\n")
-    with pytest.raises(XferError, match="Short has no user with two training interactions. Use more data"):
+    with pytest.raises(XferError, match="No train target of .* in the domain Short.*, or use more data of it[.]$"):
         fit(build(config(tmp_path, "RecGURU", "Small+Short")))
+
+
+@pytest.mark.parametrize("mode", ["full", "pop5"])
+@pytest.mark.parametrize(("variant", "dataset"), [("RecGURU", "Small+Other"), ("AutoRec", "Small")])
+def test_targets_are_ranked_within_their_domains(tmp_path: Path, mode: str, variant: str, dataset: str) -> None:
+    """By default, among all items of the domain, or, as in the paper, some that are drawn by popularity."""
+    made = experiment(tmp_path, dataset, variant=variant, eval_args={"mode": mode}, topk=[5, 10], mask_history=False)
+    measured = made.trainer.evaluate(made.test_data, load_best_model=False)
+    domains = dataset.split("+")
+    assert {f"ndcg@10 [{name}]" for name in [*domains, "mean"]} <= set(measured)
+    assert measured["ndcg@10 [mean]"] == pytest.approx(np.mean([measured[f"ndcg@10 [{name}]"] for name in domains]))
+    ranking = made.trainer.evaluator.ranking
+    assert ranking.counts() == {
+        name: int((made.dataset.item_domain[made.test_data._dataset.inter_feat["item_id"]] == number).sum())
+        for number, name in enumerate(domains)
+    }
+
+
+def test_a_domain_of_one_item_is_explained(tmp_path: Path) -> None:
+    rows = [(f"u{user}", "i1", float(time)) for user in range(9) for time in range(4)]
+    write_domain(tmp_path, "One", pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), None)
+    with pytest.raises(XferError, match="The domain One of Small[+]One has 1 item, so that a target cannot be ranked"):
+        experiment(tmp_path, "Small+One")

@@ -21,8 +21,9 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_xfer.config import item_features
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
+from recbole_xfer.data.overlap import hide_overlap, join_users
 from recbole_xfer.data.sequences import Sequences, Windows, gather, prefixes, ranges, windows
-from recbole_xfer.data.splits import split
+from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, split
 from recbole_xfer.data.vectors import VectorTable
 from recbole_xfer.errors import XferError
 
@@ -37,18 +38,23 @@ class AtomicFilesMixin(Dataset):
     """Reads the atomic files of one domain or of several, and splits their histories, for any RecBole dataset.
 
     Attributes:
-        domains: names of the domains.
+        domains: names of the domains; the one that ``single_domain`` names, where it names one.
         sequences: all histories; they exist once the dataset was built.
+        parts: with ``single_domain``, the part of the joined split that each interaction is in, [M].
     """
 
     sequences: Sequences
     inter_feat: Any
+    parts: np.ndarray | None = None
 
     def _get_preset(self) -> None:
         super()._get_preset()
         self.domains: list[str] = self.dataset_name.split(DOMAIN_SEPARATOR)
         if len(set(self.domains)) < len(self.domains) or not all(self.domains):
             raise XferError(f"dataset={self.dataset_name} must name different domains, such as Books+Toys.")
+        single = self.config["single_domain"]
+        if single is not None and (single not in self.domains or len(self.domains) < 2):
+            raise XferError(f"single_domain={single} must be one of several domains of dataset={self.dataset_name}.")
 
     @property
     def root(self) -> Path:
@@ -72,10 +78,12 @@ class AtomicFilesMixin(Dataset):
         return np.r_[tokens[:1], pd.Series(tokens[1:]).str.partition("/")[2].to_numpy(dtype=str)]
 
     def _load_data(self, token: str, dataset_path: str) -> None:
-        frames = [self._load_domain(domain) for domain in self.domains]
-        self._hide_overlap(frames)
+        frames = {domain: self._load_domain(domain) for domain in self.domains}
+        if self.config["overlap_file"] is not None:
+            join_users(Path(self.config["overlap_file"]), frames, self.uid_field)
+        hide_overlap(self.config["overlap"], self.config["seed"], frames, self.uid_field)
         for name in ("inter", "user", "item"):
-            parts = [frame[name] for frame in frames if frame[name] is not None]
+            parts = [frame[name] for frame in frames.values() if frame[name] is not None]
             joined = pd.concat(parts, ignore_index=True) if len(parts) > 1 else next(iter(parts), None)
             if joined is not None and name == "user":
                 joined = joined.drop_duplicates(self.uid_field, ignore_index=True)
@@ -102,25 +110,6 @@ class AtomicFilesMixin(Dataset):
                 if frame is not None:
                     frame[self.iid_field] = f"{domain}/" + frame[self.iid_field]
         return frames
-
-    def _hide_overlap(self, frames: list[dict[str, pd.DataFrame | None]]) -> None:
-        """Makes users of several domains different users in each, but for a share ``overlap`` of them.
-
-        Equal seeds hide equal users, and a smaller share hides those that a larger one hides, and more.
-        """
-        share = self.config["overlap"]
-        if share is None or not 0 <= share <= 1:
-            raise XferError(f"overlap={share} must lie between 0 and 1.")
-        if share == 1 or len(self.domains) == 1:
-            return
-        users = pd.concat([pd.Series(frame["inter"][self.uid_field].unique()) for frame in frames])  # type: ignore[index]
-        shared = np.sort(users[users.duplicated()].unique())
-        hidden = shared[np.random.default_rng(self.config["seed"]).random(len(shared)) >= share]
-        for domain, frame in zip(self.domains, frames, strict=True):
-            for part in (frame["inter"], frame["user"]):
-                if part is not None:
-                    rows = part[self.uid_field].isin(hidden)
-                    part.loc[rows, self.uid_field] = f"{domain}/" + part.loc[rows, self.uid_field]
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         path = Path(dataset_path) / f"{token}.inter"
@@ -197,6 +186,29 @@ class AtomicFilesMixin(Dataset):
                 f"{self.config['item_inter_num_interval']}, val_interval {self.config['val_interval']}). "
                 f"Widen these intervals."
             ) from error
+        if self.config["single_domain"] is not None:
+            self._leave_alone(self.config["single_domain"])
+
+    def _leave_alone(self, domain: str) -> None:
+        """Keeps the interactions and items of a domain, each interaction in its part of the joined split."""
+        users = pd.factorize(self.inter_feat[self.uid_field])[0]  # in the order of RecBole's own ids
+        names = self.inter_feat[self.iid_field].str.partition("/")[0]
+        places = np.arange(len(users))
+        apart = pd.Index(self.domains).get_indexer(names) if self.config["histories"] == "per_domain" else None
+        histories = Sequences.from_interactions(users, places, apart)
+        parts = np.full(len(users), NOWHERE)
+        for number, part in enumerate(self._split_of(histories), start=NOWHERE + 1):
+            parts[histories.items[ranges(*part)]] = number
+        self.parts = parts[names == domain]
+        if not len(self.parts):
+            raise XferError(f"No interaction of {domain} is left after filtering. Widen the intervals of the filters.")
+        for name in ("inter_feat", "item_feat"):
+            frame = getattr(self, name)
+            if frame is not None:
+                own = frame[frame[self.iid_field].str.startswith(f"{domain}/")].reset_index(drop=True)
+                own[self.iid_field] = own[self.iid_field].str.partition("/")[2]
+                setattr(self, name, own)
+        self.domains = [domain]
 
     def digest(self) -> str:
         """Stands for the histories and features, so that runs on changed data are told apart."""
@@ -217,12 +229,17 @@ class AtomicFilesMixin(Dataset):
         apart = self.config["histories"] == "per_domain" and len(self.domains) > 1
         return Sequences.from_interactions(users, items, self.item_domain[items] if apart else None)
 
-    def _split(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = split(self.sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
+    def _split(self) -> list[Ranges]:
+        given = self.parts
+        parts = self._split_of(self.sequences) if given is None else by_part(self.sequences, given)
         first, end = parts[0]
         if not (first < end).any():
-            raise XferError(f"{self.dataset_name} has no user with two training interactions. Use more data.")
+            name = DOMAIN_SEPARATOR.join(self.domains)
+            raise XferError(f"{name} has no user with two training interactions. Use more data.")
         return parts
+
+    def _split_of(self, sequences: Sequences) -> list[Ranges]:
+        return split(sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
 
 
 class InteractionDataset(AtomicFilesMixin, Dataset):

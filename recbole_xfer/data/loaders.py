@@ -56,7 +56,8 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
-            f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of {config['dataset']}. "
+            f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of "
+            f"{'+'.join(dataset.domains)}. "
             f"Set shorter rankings, such as --topk=[5]."
         )
     if config["rank_within_domain"] or config["negatives_within_domain"]:
@@ -102,9 +103,11 @@ def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
         there = np.bincount(dataset.item_domain[part.inter_feat[dataset.iid_field].numpy()], minlength=len(items))
         for domain, count in zip(dataset.domains, there, strict=True):
             if len(part) and not count:
+                apart = dataset.config["histories"] == "per_domain"
+                remedy = "" if apart else ", or set --histories=per_domain to split each domain by itself"
                 raise XferError(
                     f"No {phase} target of {dataset.dataset_name} lies in the domain {domain}. Leave it out of "
-                    f"--dataset, use more data of it, or set --histories=per_domain to split each domain by itself."
+                    f"--dataset, or use more data of it{remedy}."
                 )
 
 

@@ -21,6 +21,9 @@ Ranges = tuple[np.ndarray, np.ndarray]
 SPLIT_SEED = 0
 """Draws the users that are held out: the same for every ``seed``, whose results are of the same rows then."""
 
+NOWHERE = 0
+"""The part of what is read and is no target; training, validation and test have the numbers behind it."""
+
 
 def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int) -> list[Ranges]:
     """Training, validation and test targets by RecBole's ``eval_args``.
@@ -45,6 +48,18 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
     if not more and mode == "NU":
         return new_users(sequences, argument)
     raise XferError(f"eval_args.split={eval_args['split']} must have one key: LS, RS, HU or NU.")
+
+
+def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
+    """The split whose part each interaction is in, [M]: ``NOWHERE``, then training, validation and test by number.
+
+    What was split may have held more interactions than these; the first that is left of a history is no target.
+    """
+    counts = np.zeros((len(sequences), NOWHERE + 4), dtype=np.int64)
+    np.add.at(counts, (sequences.history_of(np.arange(len(parts))), parts[sequences.order]), 1)
+    bounds = sequences.starts[:, None] + counts.cumsum(axis=1)  # a history goes through its parts in their order
+    first = sequences.starts + 1
+    return [(np.maximum(start, first), np.maximum(end, first)) for start, end in pairwise(bounds.T)]
 
 
 def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:

@@ -10,26 +10,31 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.table import Table
-from scipy import stats
 
 from recbole_xfer.config import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domains import by_domain
-from recbole_xfer.evaluation.result import Result
-
-SIGNIFICANCE = 0.05
+from recbole_xfer.evaluation.joint import JointAgainstAlone
+from recbole_xfer.evaluation.result import Result, score_text
+from recbole_xfer.evaluation.significance import SIGNIFICANCE, paired_change
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results on one target, of equal protocol."""
+    """Results on one target, of equal protocol.
+
+    Attributes:
+        results: of each row and seed.
+        joint: where rows are set against models that learned one domain alone, the changes.
+    """
 
     results: Sequence[Result]
+    joint: JointAgainstAlone | None = None
 
     def __post_init__(self) -> None:
-        protocols = {result.protocol for result in self.results}
-        if len(protocols) > 1 or len({result.dataset for result in self.results}) > 1:
-            raise XferError(f"These results cannot be compared: {'; '.join(map(str, protocols))}.")
+        measured = dict.fromkeys(f"{result.dataset}, {result.protocol}" for result in self.results)
+        if len(measured) > 1:
+            raise XferError(f"These results cannot be compared: {'; '.join(measured)}.")
 
     def by_label(self) -> dict[str, list[Result]]:
         """Results of each row of the table, one a seed."""
@@ -99,12 +104,12 @@ class Comparison:
             return ""
         findings = []
         for results in adapted:
-            change, p = paired_change(results, scratch)
+            change, p = paired_change(mean_by_row(results), mean_by_row(scratch))
             word = "made no sure difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
             findings.append(f"{results[0].label} {word} ({change:+.1%}, p = {p:.2g})")
         return (
             f"Transfer from {adapted[0][0].source}, NDCG@{scratch[0].cutoff} against {scratch[0].label}: "
-            f"{', '.join(findings)}; paired t-test over {len(_mean_by_row(scratch)):,} test targets."
+            f"{', '.join(findings)}; paired t-test over {len(mean_by_row(scratch)):,} test targets."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,6 +120,7 @@ class Comparison:
             "verdict": self.verdict(),
             "summary": self.summary(),
             "runs": [result.as_dict() for result in self.results],
+            **({"joint_against_alone": self.joint.as_dict()} if self.joint else {}),
         }
 
 
@@ -137,18 +143,12 @@ def told_apart(results: Sequence[Result], keys: Sequence[Mapping[str, Any]]) -> 
     return named
 
 
-def paired_change(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[float, float]:
-    """Relative change of mean NDCG, and the p-value of a paired t-test over test targets (means over seeds)."""
-    a, b = _mean_by_row(ours), _mean_by_row(theirs)
-    p = float(stats.ttest_rel(a, b).pvalue) if (a != b).any() else 1.0
-    return float(a.mean() / max(b.mean(), 1e-12) - 1), p
-
-
-def _mean_by_row(results: Sequence[Result]) -> np.ndarray:
+def mean_by_row(results: Sequence[Result]) -> np.ndarray:
+    """NDCG of each test target, a mean over seeds, [rows]."""
     rows = [result.by_row for result in results if result.by_row is not None]
     return np.mean(rows, axis=0)
 
 
 def _cell(value: dict[str, float], best: float, several: bool) -> str:
-    text = f"{value['mean']:.4f}" + (f" ±{value['spread']:.4f}".replace("±0", "±") if several else "")
+    text = score_text(value, several)
     return f"[bold]{text}[/bold]" if value["mean"] == best else text

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
@@ -32,6 +33,8 @@ class DomainRanking:
         self.domains = domains
         self.item_domain = item_domain
         self._rows: list[Tensor] = []
+        self._sources: list[Tensor] = []  # the loader's row behind each ranked row
+        self._seen = 0
 
     def restrict(self, scores: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """One row for each row and domain of its targets, the other domains' items at minus infinity.
@@ -49,6 +52,8 @@ class DomainRanking:
         different, new_row = key.unique(return_inverse=True)
         domain = different % len(self.domains)
         self._rows.append(domain.cpu())
+        self._sources.append(self._seen + (different // len(self.domains)).cpu())
+        self._seen += len(scores)
         other = self.item_domain != domain[:, None]
         return scores[different // len(self.domains)].masked_fill(other, -torch.inf), new_row
 
@@ -61,6 +66,10 @@ class DomainRanking:
         """How many rows each domain has."""
         counts = torch.bincount(self.rows, minlength=len(self.domains)).tolist()
         return dict(zip(self.domains, counts, strict=True))
+
+    def targets(self, users: np.ndarray) -> pd.MultiIndex:
+        """(domain, user) of each ranked row; the users are those of the loader's rows."""
+        return pd.MultiIndex.from_arrays([np.array(self.domains)[self.rows], users[torch.cat(self._sources)]])
 
     def results(self, data: DataStruct, evaluate: Callable[[DataStruct], Mapping[str, float]]) -> dict[str, float]:
         """The metrics of each domain by themselves, and their mean.
@@ -109,7 +118,7 @@ def check_valid_metric(config: Any) -> None:
     measured = [f"{name}@{k}" for name in config["metrics"] for k in config["topk"]]
     if metric.lower() not in map(str.lower, [*config["metrics"], *measured]):
         raise XferError(f"valid_metric={config['valid_metric']} is not among the metrics: {', '.join(measured)}.")
-    there = [*config["dataset"].split("+"), MEAN]
+    there = [*(config["single_domain"] or config["dataset"]).split("+"), MEAN]
     if domain and (not config["rank_within_domain"] or domain not in there):
         raise XferError(
             f"valid_metric={config['valid_metric']} needs rank_within_domain=True and one of {', '.join(there)} in "

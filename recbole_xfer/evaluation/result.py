@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from recbole_xfer.evaluation.groups import Group
@@ -46,6 +47,7 @@ class Result:
         valid_score: the metric that chose the epoch.
         cutoff: k of ``by_row``.
         by_row: NDCG@k of each test target, [rows]; rows of equal protocol and data are in equal order.
+        row_targets: (domain, user) of each of ``by_row``, where targets are ranked within their domains.
         groups: metrics of groups of test targets, by name.
     """
 
@@ -65,6 +67,7 @@ class Result:
     valid_score: float
     cutoff: int
     by_row: np.ndarray | None = field(repr=False, default=None)
+    row_targets: pd.MultiIndex | None = field(repr=False, default=None)
     rows_by_domain: Mapping[str, int] | None = None
     groups: Mapping[str, Group] = field(default_factory=dict)
 
@@ -80,7 +83,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""
         values = asdict(self)
-        del values["by_row"]
+        del values["by_row"], values["row_targets"]
         return values
 
     @classmethod
@@ -106,6 +109,11 @@ def protocol(config: Any, items: int) -> Protocol:
     if config["rank_within_domain"]:
         candidates += ", those of the target's domain"
     return Protocol(split, candidates, bool(config["mask_history"]))
+
+
+def score_text(value: Mapping[str, float], several: bool) -> str:
+    """A metric for a table: its ``mean``, and of several seeds the ``spread``, such as ``0.1234 ±.0012``."""
+    return f"{value['mean']:.4f}" + (f" ±{value['spread']:.4f}".replace("±0", "±") if several else "")
 
 
 def cutoff(topk: Sequence[int]) -> int:

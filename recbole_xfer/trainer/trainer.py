@@ -97,7 +97,7 @@ class RunFolder(Trainer):
         if not reads_windows or not isinstance(dataset, TransferDataset):
             return train_data
         sampler = getattr(train_data, "_sampler", None)
-        if self.config["negatives_within_domain"]:
+        if self.config["negatives_within_domain"] and sampler is not None:
             sampler = within_domain(sampler)
         if self.config["inner_steps"] is not None:
             steps, paths, share = (self.config[key] for key in ("inner_steps", "paths", "head_share"))
