@@ -31,8 +31,8 @@ from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.alignment import Weights, WithGradient, descend, number_ids, sum_of_paths
 from recbole_xfer.model.retr import RETR
+from recbole_xfer.registry import TP as PREFIX
 
-PREFIX = "TP"
 NUMBERS = {"cpu": 2**22, "cuda": 2**28}
 """Parameters that the paths of a group have together, by kind of device: on a CPU they stay in its cache. More paths go
 one group behind the other."""
