@@ -4,9 +4,9 @@
     recbole-xfer compare tp_parts.yaml --result=tp_parts.json
 
 Both sides have as many trials, drawn from grids of which ordinary training's is a part of TP's; each is a run of one
-seed, and its validation split alone is looked at. What ran before is not run again. Every row of the plan takes 64 users'
-gradients in a step, whatever its k, and as many steps an epoch. The row of RETR, without its pathway, is ordinary training
-on batches of about 64 users of MovieTweetings, in which each target weighs the same and not each user.
+seed, and its validation split alone is looked at. What ran before is not run again. Every row of the plan takes
+64 users' gradients in a step, whatever its k, and as many steps an epoch. The row of RETR, without its pathway, is
+ordinary training on batches of about 64 users of MovieTweetings, where each target weighs the same, not each user.
 """
 
 from __future__ import annotations
