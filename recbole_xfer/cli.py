@@ -181,11 +181,9 @@ def _print_result(result: Any) -> None:
     table.add_column("split")
     for metric in by_domain(result.test)[None]:
         table.add_column(metric, justify="right")
-    for split, metrics in (("validation", result.valid), ("test", result.test)):
+    for split, metrics in (("validation", result.valid), ("test", result.test_by_part())):
         for domain, row in by_domain(metrics).items():  # no row in RecBole's pre-training of S3Rec
             table.add_row(f"{split}, {domain}" if domain else split, *(f"{value:.4f}" for value in row.values()))
-    for name, group in result.groups.items():
-        table.add_row(f"test, {name} ({group.rows:,})", *(f"{value:.4f}" for value in group.test.values()))
     Console().print(table)
     print(f"{result.folder}/result.json")
 

@@ -36,6 +36,9 @@ DERIVED = {
 }  # fmt: skip
 """What RecBole works out of the other values."""
 
+TP_MODEL = "tp_model"
+"""Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
+
 
 def parse_value(text: str) -> Any:
     """A value of the command line as yaml reads it; blanks, and what is not yaml, such as ``[5,inf)``, stay text."""
@@ -107,6 +110,8 @@ class XferConfig(Config):
         for key, value in (("model", model), ("dataset", dataset)):
             if not value:
                 raise XferError(f"No {key} was named. Add --{key}=NAME, or the key '{key}' to a config file.")
+        if model == registry.TP:
+            model = trained_by_tp(given.pop(TP_MODEL, None))
         check_model(str(model))
         check_keys(given, known_keys(str(model), str(dataset)))
         try:
@@ -150,6 +155,10 @@ class XferConfig(Config):
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         return parse_values(config_dict)
 
+    def _merge_external_config_dict(self) -> None:
+        super()._merge_external_config_dict()
+        self.external_config_dict.pop(TP_MODEL, None)  # it is in the model's name by now
+
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # cli.py reads the command line
 
@@ -181,6 +190,21 @@ def check_model(name: str) -> None:
     }
     if name.lower() not in {known.lower() for known in names}:
         raise XferError(f"The model '{name}' does not exist{nearest(name.lower(), {n.lower() for n in names})}")
+
+
+def trained_by_tp(name: str | None) -> str:
+    """The registered name of a model as TP trains it.
+
+    Raises:
+        XferError: if no model is named, or TP cannot train it.
+    """
+    if not name:
+        raise XferError(f"model={registry.TP} needs the model that is trained. Add --{TP_MODEL}=NAME, such as SASRec.")
+    if f"{registry.TP}{name}" not in registry.MODELS:
+        check_model(name)
+        fit = ", ".join(sorted(known[len(registry.TP) :] for known in registry.MODELS if known.startswith(registry.TP)))
+        raise XferError(f"{TP_MODEL}={name} does not give TP the sequence embedding that it needs. These do: {fit}.")
+    return f"{registry.TP}{name}"
 
 
 def _model_packages() -> list[list[str]]:

@@ -43,7 +43,10 @@ MODELS = {
 TRAINERS = {"RecGURU": "recbole_xfer.trainer.recguru"}
 """The models with a trainer of their own and the modules that define it; the others keep RecBole's."""
 
-PREFIXES = ("Pathway", "TP")
+TP = "TP"
+"""Begins the names of models that TP trains."""
+
+PREFIXES = ("Pathway", TP)
 """Begin the names of models that are another with something added: they keep its trainer."""
 
 LIKE = "like"
@@ -141,7 +144,7 @@ def _model_files(model: str) -> Iterator[Path]:
     """A model's yaml file behind those that its key ``like`` names; none for a model of RecBole's."""
     path = properties() / f"model/{model}.yaml"
     below = underlying(model)
-    names = [below, "TP"] if below else []  # where there is none: a model of RecBole's, trained by TP
+    names = [below, TP] if below else []  # where there is none: a model of RecBole's, trained by TP
     if path.is_file():
         names = read_yaml(path).get(LIKE, [])
     for name in names:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, mean_by_row, told_apart
+from recbole_xfer.evaluation.groups import Group
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.evaluation.significance import holm, paired_change
 
@@ -98,3 +99,9 @@ def test_results_of_different_protocols_are_not_compared(scratch: np.ndarray) ->
     masked = Protocol("leave one out", "all 9 items", history_masked=True)
     with pytest.raises(XferError, match="cannot be compared"):
         Comparison([result("a", scratch), result("b", scratch, protocol=masked)])
+
+
+def test_results_of_different_groups_are_not_compared(scratch: np.ndarray) -> None:
+    grouped = replace(result("b", scratch), groups={"new": Group(3, {"ndcg@10": 0.5})})
+    with pytest.raises(XferError, match="different metrics or groups. Give --metrics, --topk and --eval_groups"):
+        Comparison([result("a", scratch), grouped])

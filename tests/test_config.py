@@ -76,6 +76,29 @@ def test_an_unknown_model_names_the_nearest() -> None:
         XferConfig("SASRec")
 
 
+def test_tp_model_names_what_tp_trains(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("model: TP\ntp_model: LightSANs\ninner_steps: 3\n")
+    named = XferConfig("TP", "Small", overrides={"tp_model": "LightSANs", "inner_steps": 3})
+    for made in (named, XferConfig(dataset="Small", config_files=[file])):
+        direct = XferConfig("TPLightSANs", "Small", overrides={"inner_steps": 3})
+        assert made.final_config_dict == direct.final_config_dict  # and so one folder, one label
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "message"),
+    [
+        ("TP", {}, r"model=TP needs the model that is trained. Add --tp_model=NAME"),
+        ("TP", {"tp_model": "LightSAN"}, "'LightSAN' does not exist. Did you mean 'lightsans'"),
+        ("TP", {"tp_model": "BERT4Rec"}, "tp_model=BERT4Rec does not give TP .* These do: CORE, Caser, .*, STAMP"),
+        ("SASRec", {"tp_model": "SASRec"}, "The key 'tp_model' is not known"),
+    ],
+)
+def test_a_tp_model_that_there_is_not(model: str, keys: dict, message: str) -> None:
+    with pytest.raises(XferError, match=message):
+        XferConfig(model, "Small", overrides=keys)
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "is missing"), ("- a list\n", "must hold lines"), ("a: [1", "is not yaml")]
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from recbole_xfer.cli import main
 from recbole_xfer.data.sequences import head_users
@@ -101,7 +102,30 @@ def test_the_command_line_prints_groups(tmp_path: Path, capsys: pytest.CaptureFi
     keys = {**settings(tmp_path, "Pop"), "eval_groups": "[head, tail]"}
     assert main(["run", "--model=Pop", "--dataset=Small", *(f"--{key}={value}" for key, value in keys.items())]) == 0
     printed = capsys.readouterr().out
-    assert "test, head (" in printed and "test, tail (" in printed
+    assert "test, head " in printed and "test, tail " in printed
+    assert "test targets (head " in printed
+
+
+def test_a_comparison_has_groups_over_seeds_and_tells_inner_steps_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_small(tmp_path)
+    rows = [{"model": "TP", "tp_model": "SASRec", "inner_steps": steps} for steps in (1, 2)]
+    groups = ["existing-tail", "new"]
+    plan = {**settings(tmp_path, "TPSASRec"), **KEYS, "dataset": "Small", "seeds": [1, 2], "eval_groups": groups}
+    (tmp_path / "plan.yaml").write_text(yaml.dump({**plan, "rows": rows}))
+    result = tmp_path / "result.json"
+    assert main(["compare", str(tmp_path / "plan.yaml"), f"--result={result}"]) == 0
+    written = json.loads(result.read_text())
+    assert list(written["summary"]) == ["TPSASRec inner_steps=1", "TPSASRec inner_steps=2"]
+    for label, summary in written["summary"].items():
+        for group in groups:
+            of_seeds = [run["groups"][group]["test"]["hit@3"] for run in written["runs"] if run["label"] == label]
+            assert len(of_seeds) == 2
+            assert summary[f"hit@3 [{group}]"]["mean"] == pytest.approx(np.mean(of_seeds))
+            assert summary[f"hit@3 [{group}]"]["spread"] == pytest.approx(np.std(of_seeds, ddof=1))
+    printed = capsys.readouterr().out
+    assert printed.count("existing-tail ") == 3  # of two rows, and in the caption
 
 
 def test_head_users_at_the_edge() -> None:

@@ -18,7 +18,7 @@ from recbole_xfer.config import known_keys
 from recbole_xfer.data.dataloader import HEAD
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
-from recbole_xfer.layers.alignment import descend, number_ids, sum_of_paths
+from recbole_xfer.layers.alignment import AllPaths, descend, number_ids, sum_of_paths
 from recbole_xfer.model import tp
 from recbole_xfer.quick_start import Experiment, build, run
 from tests.data import config, settings, write_small
@@ -125,6 +125,18 @@ def test_paths_side_by_side_equal_paths_one_by_one(
     for name, value in together.items():
         assert torch.allclose(value, alone[name], atol=1e-10), name
         assert torch.allclose(value, grouped[name], atol=1e-10), name
+
+
+@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+def test_reduced_precision_keeps_the_direction(tmp_path: Path, model: str) -> None:
+    made = experiment(tmp_path, model)
+    made.model.float().eval()
+    batch = batch_of(made)
+    full = gradient(made, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        reduced = gradient(made, batch)
+    ours, expected = (torch.cat([found[name].flatten() for name in full]) for found in (reduced, full))
+    assert (ours - expected).norm() < 0.1 * expected.norm()
 
 
 @pytest.mark.parametrize("model", ["TPSASRec", "TPCaser"])
@@ -239,12 +251,12 @@ def test_each_path_draws_its_own_dropout(tmp_path: Path) -> None:
     model = made.model.train()
     one = {key: value[0, :1].expand(6, *value.shape[2:]) for key, value in batch_of(made).interaction.items()}
     theta = {name: value.detach().expand(6, *value.shape) for name, value in model.named_parameters()}
-    assert len(model._losses(theta, one).unique()) == 6
+    assert len(model._losses(theta, one, AllPaths((), 0.1)).unique()) == 6
     model.encoder.dropout.p = 0.0
     for layer in model.encoder.layers:
         layer.dropout.p = 0.0
-    assert len(model._losses(theta, one).unique()) == 6  # that of attention alone
-    assert len(model.eval()._losses(theta, one).unique()) == 1
+    assert len(model._losses(theta, one, AllPaths((), 0.1)).unique()) == 6  # that of attention alone
+    assert len(model.eval()._losses(theta, one, AllPaths((), 0.1)).unique()) == 1
 
 
 def test_ids_are_numbered_from_the_padding() -> None:

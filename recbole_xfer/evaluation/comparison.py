@@ -35,6 +35,8 @@ class Comparison:
         measured = dict.fromkeys(f"{result.dataset}, {result.protocol}" for result in self.results)
         if len(measured) > 1:
             raise XferError(f"These results cannot be compared: {'; '.join(measured)}.")
+        if len({frozenset(result.test_by_part()) for result in self.results}) > 1:
+            raise XferError("These results have different metrics or groups. Give --metrics, --topk and --eval_groups.")
 
     def by_label(self) -> dict[str, list[Result]]:
         """Results of each row of the table, one a seed."""
@@ -44,16 +46,17 @@ class Comparison:
         return dict(rows)
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Mean and standard deviation (over seeds) of each test metric of each row."""
+        """Mean and standard deviation (over seeds) of each test metric of each row, of its domains and groups too."""
+        rows = {label: [result.test_by_part() for result in results] for label, results in self.by_label().items()}
         return {
             label: {
                 metric: {
-                    "mean": float(np.mean([result.test[metric] for result in results])),
-                    "spread": float(np.std([result.test[metric] for result in results], ddof=len(results) > 1)),
+                    "mean": float(np.mean([test[metric] for test in tests])),
+                    "spread": float(np.std([test[metric] for test in tests], ddof=len(tests) > 1)),
                 }
-                for metric in results[0].test
+                for metric in tests[0]
             }
-            for label, results in self.by_label().items()
+            for label, tests in rows.items()
         }
 
     def caption(self) -> str:
@@ -77,22 +80,23 @@ class Comparison:
             collapse_padding=True,
         )
         table.add_column("model", no_wrap=True)
-        domains = by_domain(first.test)
-        if len(domains) > 1:
-            table.add_column("domain", no_wrap=True)
-        for metric in domains[None]:
+        metrics = list(first.test_by_part())
+        parts = by_domain(dict.fromkeys(metrics))
+        if len(parts) > 1:
+            table.add_column("group" if first.groups else "domain", no_wrap=True)
+        for metric in parts[None]:
             table.add_column(metric, justify="right", no_wrap=True)
         if not several:
             table.add_column("epoch", justify="right")
             table.add_column("seconds", justify="right", no_wrap=True)
         summary = self.summary()
-        best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in first.test}
+        best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in metrics}
         for label, results in self.by_label().items():
-            cells = {metric: _cell(summary[label][metric], best[metric], several) for metric in first.test}
+            cells = {metric: _cell(summary[label][metric], best[metric], several) for metric in metrics}
             rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
-            for domain, row in by_domain(cells).items():
-                names = [label] if len(domains) == 1 else ["", domain] if domain else [label, "all"]
-                table.add_row(*names, *row.values(), *([] if domain else rest))
+            for part, row in by_domain(cells).items():
+                names = [label] if len(parts) == 1 else ["", part] if part else [label, "all"]
+                table.add_row(*names, *row.values(), *([] if part else rest))
         return table
 
     def verdict(self) -> str:

@@ -92,7 +92,7 @@ def named(metric: str, domain: str) -> str:
 
 
 def by_domain(metrics: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
-    """Metrics over all targets under None, and those of each domain and their mean under their names."""
+    """Metrics over all targets under None, and those of each domain (or group of users) under its name."""
     parts: dict[str | None, dict[str, Any]] = {}
     for name, value in metrics.items():
         metric, domain = _parsed(name)

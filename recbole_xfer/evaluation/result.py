@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from recbole_xfer.evaluation.domains import named
 from recbole_xfer.evaluation.groups import Group
 
 
@@ -76,9 +77,17 @@ class Result:
         return f"{self.targets()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
 
     def targets(self) -> str:
-        """Such as ``900 test targets (Books 600, Toys 300)``."""
-        domains = ", ".join(f"{name} {rows:,}" for name, rows in (self.rows_by_domain or {}).items())
-        return f"{self.rows:,} test targets" + (f" ({domains})" if domains else "")
+        """Such as ``900 test targets (Books 600, Toys 300)``, or of groups of users ``(new 300, new-tail 240)``."""
+        parts = {**(self.rows_by_domain or {}), **{name: group.rows for name, group in self.groups.items()}}
+        counts = ", ".join(f"{name} {rows:,}" for name, rows in parts.items())
+        return f"{self.rows:,} test targets" + (f" ({counts})" if counts else "")
+
+    def test_by_part(self) -> dict[str, float]:
+        """Test metrics, with those of groups of users named as those of domains are: ``ndcg@10 [new-tail]``."""
+        of_groups = {
+            named(metric, name): value for name, group in self.groups.items() for metric, value in group.test.items()
+        }
+        return {**self.test, **of_groups}
 
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""

@@ -5,17 +5,25 @@ Symbols in comments: P paths, N ids that a path looks up, m different ids among 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 Weights = Mapping[str, Tensor]
 
 
 def descend(
-    loss: Callable[[Weights, Any], Tensor], start: Weights, batches: Sequence[Any], rate: float
+    loss: Callable[[Weights, Any], Tensor],
+    start: Weights,
+    batches: Sequence[Any],
+    rate: float,
+    factored: Collection[str] = (),
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Takes a step of descent for each batch (Eq. 6), and gives each step's gradients and loss.
 
@@ -33,6 +41,7 @@ def descend(
         start: theta_0 by name.
         batches: one for each inner step.
         rate: alpha.
+        factored: names that stay at theta_0, since :class:`AllPaths` keeps how each path moved them.
     """
     theta = start
     for number, batch in enumerate(batches, start=1):
@@ -43,7 +52,109 @@ def descend(
         yield gradients, value.detach()
         if number < len(batches):
             # in the gradients' layout, which for a layer's weight is not that of theta
-            theta = {name: gradients[name].mul(-rate).add_(value.detach()) for name, value in theta.items()}  # Eq. 6
+            theta = {
+                name: value if name in factored else gradients[name].mul(-rate).add_(value.detach())  # Eq. 6
+                for name, value in theta.items()
+            }
+
+
+class AllPaths(TorchFunctionMode):
+    """While it is entered, linear layers, dropout and attention inside ``vmap`` are one call for all paths.
+
+    A step moves a linear layer's weight by -alpha G^T X, where X [N, d] are the layer's inputs on the path and G [N, h]
+    the gradients of its outputs. The moved weight itself is never made, for with few positions N the factors are much
+    smaller: its map is x W_0^T - alpha (x X^T) G. So the paths share one product with theta_0, forward and backward,
+    and the gradient of theta_0 is already their sum. Dropout and attention have no parameters; ``vmap`` would do them
+    in a slower way.
+
+    Args:
+        linear: names of the weights of linear layers, which ``F.linear`` alone may use.
+        rate: alpha.
+    """
+
+    def __init__(self, linear: Collection[str], rate: float) -> None:
+        super().__init__()
+        self.moves = {name: Moves(rate) for name in linear}
+        self._moves_of: dict[int, Moves] = {}
+
+    def under(self, theta: Weights) -> AllPaths:
+        """For a loss under ``theta``, which has theta_0 of these weights."""
+        self._moves_of = {id(theta[name]): moves for name, moves in self.moves.items()}
+        return self
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear and id(args[1]) in self._moves_of:
+            x, weight, bias = args  # as nn.Linear calls it
+            mapped = _Together.apply(partial(_moved, weight, self._moves_of[id(weight)]), x)
+            return mapped if bias is None else mapped + bias
+        if func is F.dropout:
+            return _Together.apply(lambda x: F.dropout(x, *args[1:], **kwargs), args[0])
+        if func is F.scaled_dot_product_attention and kwargs.get("attn_mask") is None:
+            return _Together.apply(lambda *parts: _attention(*parts, **kwargs), *args)
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How the steps so far moved a weight [h, d] on each path."""
+
+    rate: float
+    steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """X [P, N, d] and G [P, N, h] of each."""
+
+
+def _moved(weight: Tensor, moves: Moves, x: Tensor) -> Tensor:
+    """Inputs [P, ..., d] by the moved weight, [P, ..., h]; in the precision of an autocast, as ``F.linear``."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    flat = x.reshape(len(x), -1, x.shape[-1]).to(dtype)
+    return _FactoredLinear.apply(flat, weight.to(dtype), moves).view(*x.shape[:-1], -1)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """Of [P, B, ...], as [P B, ...]."""
+    query_key_value = (part.flatten(0, 1) for part in (query, key, value))
+    mixed: Tensor = F.scaled_dot_product_attention(*query_key_value, **options)  # type: ignore[arg-type]
+    return mixed.unflatten(0, query.shape[:2])
+
+
+class _Together(torch.autograd.Function):
+    """A function of tensors [P, ...] of all paths, called inside ``vmap``, where code sees those of one."""
+
+    @staticmethod
+    def forward(function: Callable[..., Tensor], *of_one: Tensor) -> Tensor:
+        raise NotImplementedError("of use inside vmap only")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """What ``vmap`` asks a function to have."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: Callable[..., Tensor], *of_all: Tensor) -> tuple[Tensor, int]:
+        return function(*(x.movedim(dim, 0) for x, dim in zip(of_all, in_dims[1:], strict=True))), 0
+
+
+class _FactoredLinear(torch.autograd.Function):
+    """See :class:`AllPaths`: x [P, N, d] to [P, N, h]; a backward pass adds its own factors to the moves."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, moves: Moves) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.moves, ctx.before = moves, tuple(moves.steps)
+        y = F.linear(x, weight)
+        for inputs, gradients in ctx.before:
+            y.baddbmm_(x @ inputs.mT, gradients, alpha=-moves.rate)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        ctx.moves.steps.append((x, gradient))
+        of_x = gradient @ weight
+        for inputs, gradients in ctx.before:
+            of_x.baddbmm_(gradient @ gradients.mT, inputs, alpha=-ctx.moves.rate)
+        return of_x, gradient.flatten(0, 1).mT @ x.flatten(0, 1), None
 
 
 def sum_of_paths(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -24,18 +24,17 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recbole_xfer.data.dataloader import HEAD
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
-from recbole_xfer.layers.alignment import Weights, WithGradient, descend, number_ids, sum_of_paths
+from recbole_xfer.layers.alignment import AllPaths, Weights, WithGradient, descend, number_ids, sum_of_paths
 from recbole_xfer.model.retr import RETR
+from recbole_xfer.registry import TP as PREFIX
 
-PREFIX = "TP"
 NUMBERS = {"cpu": 2**22, "cuda": 2**28}
-"""Parameters that the paths of a group have together, by kind of device: on a CPU they stay in its cache. More paths go
-one group behind the other."""
+"""Parameters that the paths of a group have each for itself, all together, by kind of device: on a CPU they stay in its
+cache. More paths go one group behind the other."""
 
 OVER_ROWS = (
     "CORE", "FDSA", "FOSSIL", "GCSAN", "HGN", "LightSANs", "NARM", "NextItNet", "NPE", "SASRecF", "SINE",
@@ -106,10 +105,11 @@ class TP(SequentialRecommender):
 
     def _groups(self, interaction: Interaction, trained: Weights) -> Iterator[list[dict[str, Tensor]]]:
         """For each group of paths, of like lengths, the batch of each inner step, cut to its longest window."""
-        numbers = sum(value.numel() for name, value in trained.items() if name not in self.tables)
+        shared = {*self.tables, *self._linear_weights(trained)}
+        numbers = sum(value.numel() for name, value in trained.items() if name not in shared)
         limit = NUMBERS.get(interaction[HEAD].device.type, NUMBERS["cuda"])
         size = max(1, limit // numbers) if self.side_by_side else 1
-        order = interaction[self.ITEM_SEQ_LEN].sum(dim=0).argsort()
+        order = interaction[self.ITEM_SEQ_LEN].amax(dim=0).argsort()
         parts = {field: value[:, order].split(size, dim=1) for field, value in interaction.interaction.items()}
         for group in range(len(parts[HEAD])):
             lengths = parts[self.ITEM_SEQ_LEN][group].amax(dim=1).tolist()
@@ -125,19 +125,25 @@ class TP(SequentialRecommender):
         """Walks a group of paths and adds the gradients on the way to ``total``; returns the losses, [k, P]."""
         paths = len(batches[0][HEAD])
         rows, batches = self._look_up(batches)
-        start = {
-            name: value.detach()[rows[name]] if name in rows else value.detach().expand(paths, *value.shape)
-            for name, value in trained.items()
-        }
+        together = AllPaths(self._linear_weights(trained) if paths > 1 else (), self.inner_rate)
+        start = {name: value.detach() for name, value in trained.items()}
+        for name, value in start.items():
+            if name in rows:
+                start[name] = value[rows[name]]
+            elif name not in together.moves:
+                start[name] = value.expand(paths, *value.shape)
         padded = {f"{n}.weight" for n, m in self.named_modules() if isinstance(m, nn.Embedding) and m.padding_idx == 0}
         losses = []
-        for gradients, loss in descend(self._losses, start, batches, self.inner_rate):
+        losses_of = partial(self._losses, together=together)
+        for gradients, loss in descend(losses_of, start, batches, self.inner_rate, together.moves):
             losses.append(loss)
             for name, gradient in gradients.items():
                 if self.side_by_side and name in padded:
                     gradient[:, 0] = 0  # as nn.Embedding does alone; vmap forgets its padding_idx
                 if name in rows:
                     total[name].index_add_(0, rows[name].flatten(), gradient.flatten(0, 1))
+                elif name in together.moves:
+                    total[name] += gradient
                 else:
                     total[name] += sum_of_paths(gradient)
         return torch.stack(losses)
@@ -155,16 +161,22 @@ class TP(SequentialRecommender):
                 batch[field] = place.reshape(batch[field].shape)
         return rows, batches
 
-    def _losses(self, theta: Weights, batch: Batch) -> Tensor:
-        """The loss of each path's user under the path's own parameters, [P]."""
+    def _linear_weights(self, trained: Weights) -> set[str]:
+        """Of linear layers, those that are trained."""
+        linear = (name for name, module in self.named_modules() if isinstance(module, nn.Linear))
+        return {f"{name}.weight" for name in linear} & set(trained)
+
+    def _losses(self, theta: Weights, batch: Batch, together: AllPaths) -> Tensor:
+        """The loss of each path's user under the path's own parameters, [P]; ``together`` has some of theirs."""
         user_loss = _UserLoss(self)
 
         def one(theta: Weights, batch: Batch) -> Tensor:
             return functional_call(user_loss, {f"model.{name}": value for name, value in theta.items()}, (batch,))
 
         if len(batch[HEAD]) > 1:
-            with sdpa_kernel(SDPBackend.MATH):  # vmap would call the others once a path
-                return vmap(one, randomness="different")(theta, batch)
+            stacked = {name: None if name in together.moves else 0 for name in theta}
+            with together.under(theta):
+                return vmap(one, in_dims=(stacked, 0), randomness="different")(theta, batch)
         first = ({name: value[0] for name, value in part.items()} for part in (theta, batch))
         return one(*first)[None]
 

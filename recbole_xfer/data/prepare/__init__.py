@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_xfer.data.prepare import completejourney, table, unisrec
+from recbole_xfer.data.prepare import completejourney, movielens, table, unisrec
 from recbole_xfer.data.prepare.atomic import Summary, describe, write_domain
 
 __all__ = ["SOURCES", "Source", "Summary", "describe", "write_domain"]
@@ -52,6 +52,7 @@ SOURCES = {
         ),
         Source("toy", "small generated domains with a known answer", _add_toy_options, _run_toy),
         Source("unisrec", "the files that UniSRec and ANT publish", unisrec.add_options, unisrec.run),
+        Source("movielens", "MovieLens, from your own copy of it", movielens.add_options, movielens.run),
         Source("table", "your own tables: csv, tsv, json or parquet", table.add_options, table.run),
     )
 }

@@ -162,7 +162,7 @@ def prepare_table(
     if name is None and domain_column is None:
         raise XferError("Give the domain a name with --name, or split the interactions with --domain_column.")
     raw = read_table(interactions, form)
-    table = _interactions(raw, columns, interactions, time_format)
+    table = interactions_of(raw, columns, interactions, time_format)
     domains = pd.Series("", index=raw.index)
     if domain_column is not None:
         domains = _tokens(raw, domain_column, interactions)
@@ -178,12 +178,15 @@ def prepare_table(
         if items is not None and catalogue is not None:
             split = domain_column in catalogue
             listed = catalogue[catalogue[domain_column].astype(str) == value] if split else catalogue
-            described = _items(listed, items, rows["item_id"])
+            described = items_of(listed, items, rows["item_id"])
         folders.append(write_domain(output, "-".join(filter(None, [name, str(value)])), rows, described))
     return folders
 
 
-def _interactions(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, time_format: str | None) -> pd.DataFrame:
+def interactions_of(
+    raw: pd.DataFrame, columns: Mapping[str, str], path: Path, time_format: str | None = None
+) -> pd.DataFrame:
+    """The interactions in a table that was read from ``path``; see :func:`prepare_table`."""
     table = pd.DataFrame(
         {"user_id": _tokens(raw, columns["user"], path), "item_id": _tokens(raw, columns["item"], path)}
     )
@@ -198,7 +201,7 @@ def _interactions(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, tim
     return table
 
 
-def _items(listed: pd.DataFrame, source: ItemTable, taken: pd.Series) -> pd.DataFrame:
+def items_of(listed: pd.DataFrame, source: ItemTable, taken: pd.Series) -> pd.DataFrame:
     """The item table of one domain: what ``listed`` says of the items in ``taken``, or of all of its items."""
     columns, path = source.columns, source.path
     ids = _tokens(listed, columns["item"], path)

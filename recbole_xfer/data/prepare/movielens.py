@@ -1,0 +1,143 @@
+"""MovieLens, from a copy that the user has: its licence forbids passing it on, so nothing is downloaded.
+
+A copy is a folder, or a zip file as published, with one of these pairs of files at any depth:
+
+* ``ratings.dat`` and ``movies.dat``, separated by ``::`` (1M and 10M; MovieTweetings is written so, too).
+* ``ratings.csv`` and ``movies.csv`` (20M, 25M, 32M and the "latest" ones).
+* ``ml-1m.inter`` and ``ml-1m.item``: RecBole's atomic files, of this or any other MovieLens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from recbole_xfer.data.prepare.atomic import write_domain
+from recbole_xfer.data.prepare.reading import TextFormat, read_table
+from recbole_xfer.data.prepare.table import ItemTable, interactions_of, items_of
+from recbole_xfer.errors import XferError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A pair of files and what their columns are."""
+
+    ratings: str
+    """Pattern of the file's name; with ``*`` both files have the same stem."""
+    movies: str
+    form: TextFormat
+    rating_columns: Mapping[str, str]
+    movie_columns: Mapping[str, str]
+
+    def beside(self, ratings: Path) -> Path:
+        """The file of the movies that belongs to a file of ratings."""
+        return ratings.with_name(self.movies.replace("*", ratings.stem))
+
+
+LAYOUTS = (
+    Layout(
+        "ratings.dat", "movies.dat", TextFormat("::", header=False),
+        {"user": "1", "item": "2", "rating": "3", "time": "4"}, {"item": "1", "text": "2+3"},
+    ),
+    Layout(
+        "ratings.csv", "movies.csv", TextFormat(),
+        {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"},
+        {"item": "movieId", "text": "title+genres"},
+    ),
+    Layout(
+        "ml-*.inter", "*.item", TextFormat(quotes=False),
+        {"user": "user_id", "item": "item_id", "rating": "rating", "time": "timestamp"},
+        {"item": "item_id", "text": "movie_title+release_year+class"},
+    ),
+)  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The source's command line: where the copy is."""
+    parser.add_argument("--input", type=Path, required=True, metavar="COPY", help="a folder, or ml-1m.zip as published")
+    parser.add_argument("--name", help="the domain's name, such as ML-1M; that of the copy where not given")
+
+
+def run(args: argparse.Namespace) -> list[Path]:
+    """Prepares what the command line asks for; the folders of the domains."""
+    return [prepare_movielens(args.output, args.input, args.name)]
+
+
+def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path:
+    """Writes one domain: who rated what, how and when, with each movie's title, year and genres as its text.
+
+    Args:
+        output: the folder that holds the domains.
+        copy: a folder or a zip file.
+        name: the domain's name; that of the copy where not given.
+
+    Raises:
+        XferError: if the copy has none of the pairs of files, or several, or a value cannot be read; it names the row.
+    """
+    copy = Path(copy).resolve()
+    with _unpacked(copy) as folder:
+        layout, ratings = _found(folder, copy)
+        movies = layout.beside(ratings)
+        form = replace(layout.form, encoding=_encoding(movies))
+        interactions = interactions_of(read_table(ratings, form), layout.rating_columns, ratings)
+        source = ItemTable(movies, layout.movie_columns)
+        items = items_of(read_table(movies, form), source, interactions["item_id"])
+    items["text"] = items["text"].str.replace("|", " ")  # between genres
+    return write_domain(output, name or (copy.name if copy.is_dir() else copy.stem), interactions, items)
+
+
+@contextmanager
+def _unpacked(copy: Path) -> Iterator[Path]:
+    """The copy as a folder; a zip file is one for as long as the block runs, and sentences then name the zip file."""
+    if copy.is_dir():
+        yield copy
+        return
+    if not copy.is_file():
+        raise XferError(f"{copy} does not exist.")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / copy.name
+        try:
+            with zipfile.ZipFile(copy) as archive:
+                archive.extractall(
+                    folder, [name for name in archive.namelist() if _is_wanted(PurePosixPath(name).name)]
+                )
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+            raise XferError(
+                f"{copy} cannot be unpacked: {error}. Give a zip file as published, or a folder."
+            ) from error
+        try:
+            yield folder
+        except XferError as error:
+            raise XferError(str(error).replace(str(folder), str(copy))) from error
+
+
+def _is_wanted(name: str) -> bool:
+    return any(fnmatch(name, pattern) for layout in LAYOUTS for pattern in (layout.ratings, layout.movies))
+
+
+def _found(folder: Path, copy: Path) -> tuple[Layout, Path]:
+    """The one pair of files that there is: its layout and the ratings."""
+    found = [(layout, path) for layout in LAYOUTS for path in sorted(folder.rglob(layout.ratings))]
+    if len(found) != 1:
+        there = ", ".join(str(path.relative_to(folder)) for _, path in found) or "none"
+        wanted = ", ".join(layout.ratings for layout in LAYOUTS)
+        raise XferError(f"{copy} must hold the ratings once, as one of {wanted}; there: {there}.")
+    return found[0]
+
+
+def _encoding(path: Path) -> str:
+    """That of the titles: the older copies are written in latin-1."""
+    if not path.is_file():
+        raise XferError(f"{path} is missing beside the ratings. For ratings alone, use `recbole-xfer prepare table`.")
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
