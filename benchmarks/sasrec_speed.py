@@ -78,7 +78,7 @@ def train_ours(options: argparse.Namespace, compiled: bool = False, **keys: Any)
     made = ours(options, **keys)
     if compiled:
         made.model.encode = torch.compile(made.model.encode, dynamic=True)  # windows differ in length
-    trainer, loader = made.trainer, made.trainer._windowed(made.train_data)
+    trainer, loader = made.trainer, made.trainer.train_loader(made.train_data)
     with FlopCounterMode(display=False) as counter:
         Trainer._train_epoch(trainer, loader, 0)
     seconds = seconds_of(lambda number: Trainer._train_epoch(trainer, loader, number), EPOCHS)

@@ -86,7 +86,7 @@ def contestants(options: argparse.Namespace, root: Path) -> Iterator[tuple[dict[
     """What is timed, and how it takes a turn."""
     for paths, steps in STEPS.items():
         made = experiment(options, root, paths=paths)
-        loader = made.trainer._windowed(made.train_data)
+        loader = made.trainer.train_loader(made.train_data)
         yield {"paths": paths}, partial(turn, made, loader, steps, ordinary=False)
     if hasattr(made.model, "encoder"):
         windows = WindowDataLoader(loader.dataset, made.config["train_batch_size"], seed=0, sampler=loader.sampler)

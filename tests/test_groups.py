@@ -81,7 +81,7 @@ def test_new_users_are_never_trained_or_validated(tmp_path: Path) -> None:
     dataset = made.test_data._dataset
     last = dataset.sequences.ends[np.isin(dataset.sequences.users, users)] - 1
     assert dataset.inter_feat[dataset.ROW].tolist() == last.tolist()
-    batches = list(made.trainer._windowed(made.train_data))
+    batches = list(made.trainer.train_loader(made.train_data))
     assert not new & {user for batch in batches for user in batch["user_id"].flatten().tolist()}
     assert "0.3 of users new" in str(run("Pop", "Small", overrides={**settings(tmp_path, "Pop"), **KEYS}).protocol)
 

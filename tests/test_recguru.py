@@ -259,9 +259,9 @@ def test_by_default_the_preference_knows_nothing_of_what_comes_later(tmp_path: P
     items = torch.tensor([[3, 4, 5, 6]])
     real = torch.tensor([[True, True, True, False]])
     changed = torch.tensor([[3, 4, 5, 9]])
-    first, second = (made.model._prefix_preferences(rows, real) for rows in (items, changed))
+    first, second = (made.model._encode_prefixes(rows, real) for rows in (items, changed))
     assert torch.equal(first, second)
-    first, second = (made.model.preferences(rows)[:, :3] for rows in (items, changed))
+    first, second = (made.model.encode(rows)[:, :3] for rows in (items, changed))
     assert not torch.allclose(first, second, atol=1e-6)
 
 

@@ -33,4 +33,4 @@ class TestSeqRec(CausalContract):
     keys = {"variant": "SeqRec", "n_layers": 1}
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.preferences(items)
+        return experiment.model.encode(items)

@@ -52,7 +52,7 @@ def one_user(batch: Interaction, step: int, path: int) -> dict[str, torch.Tensor
 
 def batch_of(made: Experiment) -> Interaction:
     """Users for a step, [k, P, ...]."""
-    return next(iter(made.trainer._windowed(made.train_data)))
+    return next(iter(made.trainer.train_loader(made.train_data)))
 
 
 def gradient(made: Experiment, batch: Interaction) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ def test_steps_on_a_quadratic_as_worked_by_hand() -> None:
 
 def test_an_adam_step_of_the_trainer_goes_along_the_outer_direction(tmp_path: Path) -> None:
     made = experiment(tmp_path, learning_rate=0.01)
-    loader, trainer = made.trainer._windowed(made.train_data), made.trainer
+    loader, trainer = made.trainer.train_loader(made.train_data), made.trainer
     batch = next(iter(loader))
     direction = gradient(made, batch)
     before = {name: value.detach().clone() for name, value in made.model.named_parameters()}
@@ -275,7 +275,7 @@ def test_sum_of_paths(shape: tuple[int, ...]) -> None:
 
 def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
     made = experiment(tmp_path, paths=3, MAX_ITEM_LIST_LENGTH=5)
-    loader = made.trainer._windowed(made.train_data)
+    loader = made.trainer.train_loader(made.train_data)
     trained = np.unique(made.train_data._dataset.inter_feat["user_id"].numpy())
     seen, windows = [], set()
     for epoch in range(40):
@@ -294,7 +294,7 @@ def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
     assert not (seen[0] == seen[1]).all()
     targets = sum(len(row) for _, row in windows)
     assert targets > 0.95 * len(made.train_data._dataset)  # long histories come in several windows
-    again = made.trainer._windowed(made.train_data)
+    again = made.trainer.train_loader(made.train_data)
     again.set_epoch(39)
     assert torch.equal(next(iter(again))["user_id"], batches[0]["user_id"])
 
@@ -304,7 +304,7 @@ def test_head_users_are_those_with_most_interactions(tmp_path: Path) -> None:
     dataset = made.train_data._dataset
     starts, ends = dataset.train_ranges
     counts = dict(zip(dataset.sequences.users.tolist(), (ends - starts).tolist(), strict=True))
-    batches = list(made.trainer._windowed(made.train_data))
+    batches = list(made.trainer.train_loader(made.train_data))
     heads = {u for b in batches for u in b["user_id"][b[HEAD] == 1].tolist()}
     tails = {u for b in batches for u in b["user_id"][b[HEAD] == 0].tolist()}
     assert min(counts[user] for user in heads) >= max(counts[user] for user in tails)

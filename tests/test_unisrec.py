@@ -240,7 +240,7 @@ def test_lightsans_rows_end_in_one_target_and_hold_nothing_behind_it(tmp_path: P
     experiment = build(config(tmp_path, "XLightSANs"))
     train = experiment.train_data._dataset
     pairs = []
-    for batch in experiment.trainer._windowed(experiment.train_data):
+    for batch in experiment.trainer.train_loader(experiment.train_data):
         items, targets = batch["item_id_list"], batch["target_list"]
         assert torch.equal((targets > 0).sum(dim=1), torch.ones(len(items), dtype=torch.long))
         ends = (items > 0).sum(dim=1) - 1

@@ -50,6 +50,11 @@ class WindowDataLoader:
         self.sampler = sampler
         self.epoch = 0
 
+    @classmethod
+    def of(cls, config: Any, dataset: TransferDataset, sampler: Any = None) -> WindowDataLoader:
+        """The loader that a configuration asks for."""
+        return cls(dataset, config["train_batch_size"], config["seed"], config["shuffle"], sampler)
+
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next pass."""
         self.epoch = epoch
@@ -208,6 +213,12 @@ class UserDataLoader(WindowDataLoader):
         if len(self._first) < steps:
             raise XferError(f"inner_steps={steps} needs as many users; {dataset.dataset_name} has {len(self._first)}.")
         self.steps, self.paths = steps, min(paths, len(self._first) // steps)
+
+    @classmethod
+    def of(cls, config: Any, dataset: TransferDataset, sampler: Any = None) -> UserDataLoader:
+        """The loader that a configuration asks for."""
+        steps, paths, share = (config[key] for key in ("inner_steps", "paths", "head_share"))
+        return cls(dataset, steps, paths, share, config["seed"], sampler)
 
     def __len__(self) -> int:
         return len(self._first) // (self.steps * self.paths)

@@ -19,6 +19,15 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return getattr(F, {"swish": "silu"}.get(name, name))
 
 
+def init_as_sasrec(module: nn.Module, deviation: float) -> None:
+    """Draws all weights as RecBole's SASRec does: normal with this standard deviation, biases zero."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=deviation)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention, causal unless told otherwise, a residual and layer normalisation behind it.
 

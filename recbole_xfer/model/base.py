@@ -1,4 +1,4 @@
-"""What models share whose item vectors are computed from features: each is encoded once a step, or once a pass.
+"""What models share: a ranking by dot products with item embeddings, or with item vectors computed from features.
 
 Symbols in comments: N items, B windows, L positions, T targets, C candidates, d width.
 """
@@ -16,6 +16,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import last_states
@@ -49,8 +50,45 @@ class Step:
     users: Tensor
 
 
+class DotProductRecommender(SequentialRecommender):
+    """Scores items by the dot product of their embeddings and the state at a history's last item.
+
+    A subclass defines :meth:`encode`.
+    """
+
+    loader: ClassVar = WindowDataLoader
+    """Makes the batches that the model is trained on."""
+    item_embedding: nn.Embedding
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Windows [B, L] to the state at every position, [B, L, d]."""
+        raise NotImplementedError
+
+    @property
+    def item_table(self) -> nn.Embedding:
+        """The embeddings that are ranked."""
+        return self.item_embedding
+
+    @torch.no_grad()
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Histories [B, L] of given lengths [B] to users [B, d]."""
+        return precise(last_states(item_seq, item_seq_len, self.encode))
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Scores of all items, [B, n_items]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return users @ self.item_table.weight.T
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """The score of one item each, [B]."""
+        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (users * self.item_table(interaction[self.ITEM_ID])).sum(dim=-1)
+
+
 class FeatureRecommender(SequentialRecommender):
     """Scores items by the cosine of their vectors and the user's state; trained at the positions of windows.
+
+    Each item is encoded once a step, and the catalogue once an evaluation pass.
 
     A subclass defines :meth:`encode_items` and :meth:`encode_states`, and says what an adaptation keeps.
 
@@ -59,8 +97,7 @@ class FeatureRecommender(SequentialRecommender):
     """
 
     input_type = InputType.POINTWISE
-    reads_windows: ClassVar = True
-    """Its batches are windows, also where ``train_rows`` has each end in one target."""
+    loader: ClassVar = WindowDataLoader
 
     kept: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """For each adaptation, how the names of the parameters begin that are taken from the pre-trained model."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,8 +18,9 @@ from recbole_xfer.data.dataloader import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
-from recbole_xfer.layers.encoder import FeedForward, SelfAttention, in_groups, last_states
+from recbole_xfer.layers.encoder import FeedForward, SelfAttention, in_groups, init_as_sasrec, last_states
 from recbole_xfer.layers.losses import item_cross_entropy, precise
+from recbole_xfer.model.base import DotProductRecommender
 
 
 class Layer(nn.Module):
@@ -246,7 +246,7 @@ class CDSRec(nn.Module):
         return torch.cat(losses).mean()
 
 
-class RecGURU(SequentialRecommender):
+class RecGURU(DotProductRecommender):
     """Users of two domains in one space, where a critic cannot tell them apart, and a recommender that reads them.
 
     The three phases of Algorithm 1 minimise :meth:`autoencoder_losses`, then in turn :meth:`critic_losses` and
@@ -279,7 +279,8 @@ class RecGURU(SequentialRecommender):
         self.guru = GURU(config, items, domains)
         self.cdsrec = CDSRec(config, items, domains, attends=self.variant != "SeqRec")
         for part in (self.guru, self.cdsrec):
-            self._init_weights(part, config["initializer_range"])
+            init_as_sasrec(part, config["initializer_range"])
+            nn.init.normal_(part.embed.positions, std=config["initializer_range"])
         self.critic = Critic(config["hidden_size"], config["critic_size"], config["critic_layers"])
 
     def _check(self, config: Any, domains: list[str]) -> None:
@@ -293,17 +294,6 @@ class RecGURU(SequentialRecommender):
             )
         if config["critic_steps"] < 1:
             raise XferError(f"critic_steps={config['critic_steps']} must be at least 1.")
-
-    @staticmethod
-    def _init_weights(part: nn.Module, deviation: float) -> None:
-        """As RecBole's SASRec."""
-        for module in part.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=deviation)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-            if isinstance(module, Embedding):
-                nn.init.normal_(module.positions, std=deviation)
 
     # --- training (section 3.5) --------------------------------------------------------------------------------------
 
@@ -342,38 +332,26 @@ class RecGURU(SequentialRecommender):
         """Phase 3: Eq. 12 at every position with a target."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         real = targets > 0
-        states = self.preferences(items)[real] if self.whole_window else self._prefix_preferences(items, real)
+        states = self.encode(items)[real] if self.whole_window else self._encode_prefixes(items, real)
         return self.cdsrec.loss(states, targets[real])
 
-    def _prefix_preferences(self, items: Tensor, real: Tensor) -> Tensor:
+    def _encode_prefixes(self, items: Tensor, real: Tensor) -> Tensor:
         """q [T, d] at the positions that are real, each with the representation of the items up to there alone."""
         window, position = real.nonzero(as_tuple=True)
         prefixes = items[window] * (torch.arange(items.shape[1], device=items.device) <= position[:, None])
-        return last_states(prefixes, position + 1, self.preferences)
+        return last_states(prefixes, position + 1, self.encode)
 
-    def preferences(self, items: Tensor) -> Tensor:
-        """Histories [B, L], each of one domain, to q at every position, [B, L, d]."""
+    def encode(self, items: Tensor) -> Tensor:
+        """Histories [B, L], each of one domain, to preferences q at every position, [B, L, d]; q I_v ranks (Eq. 11)."""
         return self.cdsrec(items, None if self.variant == "SeqRec" else self.extract(items))
+
+    @property
+    def item_table(self) -> nn.Embedding:
+        """I, the recommenders' own."""
+        return self.cdsrec.embed.items
 
     @torch.no_grad()
     def extract(self, items: Tensor) -> Tensor:
         """The generalized representations h [B, d] of histories [B, L], each of one domain, without dropout."""
         self.guru.eval()
         return self.guru.represent(items, self.guru.items.domain[items[:, 0]])
-
-    # --- ranking -----------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Histories [B, L] of given lengths [B] to preferences q [B, d]."""
-        return precise(last_states(item_seq, item_seq_len, self.preferences))
-
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Eq. 11: q I_v for every item v, [B, n_items]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return users @ self.cdsrec.embed.items.weight.T
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        """Eq. 11 for one item each, [B]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (users * self.cdsrec.embed.items(interaction[self.ITEM_ID])).sum(dim=-1)

@@ -6,29 +6,27 @@ Symbols in comments: B windows, L positions, T targets, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
-from recbole_xfer.layers.encoder import CausalEncoder, last_states
+from recbole_xfer.layers.encoder import CausalEncoder, init_as_sasrec
 from recbole_xfer.layers.losses import item_cross_entropy, precise
 from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.model.base import DotProductRecommender
 
 
-class RETR(SequentialRecommender):
+class RETR(DotProductRecommender):
     """A causal transformer whose attention is routed through a user's pivotal behaviours (Eq. 1 to 8).
 
     With ``pathway: False`` it is SASRec, and with RecBole's SASRec weights it gives RecBole's scores.
 
     Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size.
     """
-
-    reads_windows: ClassVar = True
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -37,15 +35,7 @@ class RETR(SequentialRecommender):
         self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # E_I
         self.position_embedding = nn.Embedding(self.max_seq_length, width)  # P_s
         self.encoder = PathwayEncoder(config) if config["pathway"] else CausalEncoder(config)
-        self.initializer_range = config["initializer_range"]
-        self.apply(self._init_weights)
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """As RecBole's SASRec."""
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        init_as_sasrec(self, config["initializer_range"])
 
     @torch.no_grad()
     def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:
@@ -59,7 +49,7 @@ class RETR(SequentialRecommender):
         return self.item_embedding(items) + self.position_embedding.weight[: items.shape[1]]
 
     def encode(self, items: Tensor) -> Tensor:
-        """Items [B, L] to states Z^L [B, L, d]."""
+        """Items [B, L] to states Z^L [B, L, d]; an item k scores e_k Z^L_t."""
         return self.encoder(self.embed(items), items > 0)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
@@ -71,18 +61,3 @@ class RETR(SequentialRecommender):
             return item_cross_entropy(users, self.item_embedding.weight[1:], targets[real] - 1)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
         return -F.logsigmoid(precise((users * ahead).sum(dim=-1))).mean()
-
-    @torch.no_grad()
-    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Histories [B, L] of given lengths [B] to users Z^L_t [B, d]."""
-        return precise(last_states(item_seq, item_seq_len, self.encode))
-
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """e_k Z^L_t for every item k, [B, n_items]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return users @ self.item_embedding.weight.T
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        """e_k Z^L_t for one item each, [B]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)

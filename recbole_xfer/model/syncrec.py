@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,9 +18,10 @@ from recbole_xfer.config import choice
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.data.domains import View, across, last_of, per_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.layers.encoder import FeedForward, last_states
+from recbole_xfer.layers.encoder import FeedForward, init_as_sasrec
 from recbole_xfer.layers.experts import Experts
 from recbole_xfer.layers.losses import precise
+from recbole_xfer.model.base import DotProductRecommender
 
 
 class ACMoE(nn.Module):
@@ -112,7 +112,7 @@ class Gate(nn.Module):
         return precise(x[..., None, :] * weight).sum(dim=-1)  # einsum would be a matrix product for each position
 
 
-class SyNCRec(SequentialRecommender):
+class SyNCRec(DotProductRecommender):
     """One model for the sequences of each domain and for the joined sequence; the latter ranks (Eq. 1 to 19).
 
     Where the joined sequence predicts a domain's items worse than the domain's own sequence does, transfer hurts it:
@@ -153,21 +153,13 @@ class SyNCRec(SequentialRecommender):
         self.position_embedding = nn.Embedding(length, width)  # P
         self.acmoe = ACMoE(config, count, length)
         self.similarity = nn.Linear(width, width, bias=False)  # W^H
-        self.initializer_range = config["initializer_range"]
-        self.apply(self._init_weights)
+        init_as_sasrec(self, config["initializer_range"])
         self.alpha = nn.Parameter(torch.tensor(float(config["weight_memory"])))
         self.beta = nn.Parameter(torch.tensor(float(config["gap_influence"])))
         self.register_buffer("item_domain", torch.from_numpy(dataset.item_domain).long(), persistent=False)
         self.register_buffer("gap", torch.zeros(count))  # phi
         self.register_buffer("weight", torch.zeros(count))  # lambda
         self._steps: list[Tensor] = []  # gap and weight, [2, D] each
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """As RecBole's SASRec."""
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
     # --- representations -------------------------------------------------------------------------------------------
 
@@ -188,6 +180,10 @@ class SyNCRec(SequentialRecommender):
         """
         view = per_domain(self.item_domain[items], len(self.domains))
         return self.acmoe(self.embed(vectors, view), view, items > 0)
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Y^cross, whose last ranks (Eq. 19): items [B, L] to [B, L, r]."""
+        return self.cross_states(items, self.item_embedding(items))
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -273,24 +269,3 @@ class SyNCRec(SequentialRecommender):
         for name, by_domain in (("gap", gap), ("weight", weight)):
             values |= {f"{name}/{domain}": value for domain, value in zip(self.domains, by_domain, strict=True)}
         return values
-
-    # --- ranking ---------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Histories [B, L] of given lengths [B] to users y_T^cross [B, r]."""
-
-        def states(items: Tensor) -> Tensor:
-            return self.cross_states(items, self.item_embedding(items))
-
-        return precise(last_states(item_seq, item_seq_len, states))
-
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Eq. 19 for every item, [B, n_items]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return users @ self.item_embedding.weight.T
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        """Eq. 19 for one item each, [B]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from recbole_xfer.data.dataloader import HEAD
+from recbole_xfer.data.dataloader import HEAD, UserDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.alignment import AllPaths, Weights, WithGradient, descend, number_ids, sum_of_paths
@@ -59,6 +59,7 @@ class TP(SequentialRecommender):
         config: reads ``inner_steps``, ``inner_rate`` and ``adversary_weight``.
     """
 
+    loader: ClassVar = UserDataLoader
     side_by_side: ClassVar[bool]
     """Whether paths go through one forward pass (``vmap``) or one behind the other."""
     tables: Mapping[str, tuple[str, ...]] = MappingProxyType({})

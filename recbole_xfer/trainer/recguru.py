@@ -71,10 +71,10 @@ class RecGURUTrainer(RunFolder):
             self._save_state(0)
         return super().fit(train_data, valid_data, *args, **kwargs)
 
-    def _windowed(self, train_data: Any) -> Any:
+    def train_loader(self, train_data: Any) -> Any:
         """The loader of the phase: users of both domains, or windows."""
         if self.phase == RECOMMENDATION:
-            return super()._windowed(train_data)
+            return super().train_loader(train_data)
         critic_steps = self.config["critic_steps"] if self.phase == ADVERSARIAL else 0
         dataset, size = train_data._dataset, self.config["user_batch_size"]
         return DomainPairDataLoader(dataset, size, critic_steps, self.config["seed"] + self.phases.index(self.phase))

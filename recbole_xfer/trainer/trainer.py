@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_xfer.config import settings
-from recbole_xfer.data.dataloader import UserDataLoader, WindowDataLoader
+from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.errors import XferError
@@ -86,29 +86,27 @@ class RunFolder(Trainer):
         """RecBole's fit; a loader of windows takes the place of RecBole's where the model is trained on windows."""
         if valid_data:
             domains.check_valid_metric(self.config)
-        self._train_data = self._windowed(train_data)
+        self._train_data = self.train_loader(train_data)
         artifacts.save_config(self.run_dir, settings(self.config))
         with tqdm(desc=self.run_dir.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
             return super().fit(self._train_data, valid_data, *args, **kwargs)
 
-    def _windowed(self, train_data: Any) -> Any:
+    def train_loader(self, train_data: Any) -> Any:
+        """The loader that the model is trained on: RecBole's, or the one that the model names.
+
+        Raises:
+            XferError: if the model can read no windows, and the data has no other rows.
+        """
         dataset = train_data._dataset
-        reads_windows = self.config["train_rows"] == "windows" or getattr(self.model, "reads_windows", False)
-        if not reads_windows or not isinstance(dataset, TransferDataset):
+        loader = getattr(self.model, "loader", None)
+        if loader is None and self.config["train_rows"] == "windows":
+            raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
+        if loader is None or not isinstance(dataset, TransferDataset):
             return train_data
         sampler = getattr(train_data, "_sampler", None)
         if self.config["negatives_within_domain"] and sampler is not None:
             sampler = within_domain(sampler)
-        if self.config["inner_steps"] is not None:
-            steps, paths, share = (self.config[key] for key in ("inner_steps", "paths", "head_share"))
-            return UserDataLoader(dataset, steps, paths, share, self.config["seed"], sampler)
-        return WindowDataLoader(
-            dataset,
-            self.config["train_batch_size"],
-            self.config["seed"],
-            self.config["shuffle"],
-            sampler,
-        )
+        return loader.of(self.config, dataset, sampler)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         if epoch_idx > self.start_epoch:
