@@ -190,6 +190,8 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     ranking = trainer.evaluator.ranking
     names = config["eval_groups"] or []
     groups = user_groups(names, experiment.test_data, experiment.train_data, config["head_share"]) if names else {}
+    if ranking:
+        groups = {name: rows[ranking.sources] for name, rows in groups.items()}
     return Result(
         model=config["model"],
         dataset=target(config),

@@ -16,7 +16,7 @@ from recbole_xfer.data.sequences import head_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import user_groups
 from recbole_xfer.quick_start import Experiment, build, load, run
-from tests.data import config, settings, write_small
+from tests.data import config, settings, write_joined, write_small
 
 KEYS: dict[str, Any] = {
     "eval_args": {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"},
@@ -68,6 +68,20 @@ def test_groups_have_the_metrics_worked_out_by_hand(tmp_path: Path, model: str) 
             assert group.test[f"ndcg@{k}"] == pytest.approx((hit / np.log2(ranks + 1)).mean(), abs=1e-4)  # Eq. 12
     written = json.loads((Path(result.folder) / "result.json").read_text())["groups"]
     assert written["new-tail"] == {"rows": result.groups["new-tail"].rows, "test": result.groups["new-tail"].test}
+
+
+def test_rows_that_are_ranked_in_several_domains_are_of_their_users_groups(tmp_path: Path) -> None:
+    write_joined(tmp_path)
+    keys = {"histories": "per_domain", "rank_within_domain": True, "eval_groups": ["head", "tail"], "epochs": 1}
+    result = run("BPR", "A+B+C", overrides={**settings(tmp_path, "BPR"), **keys})
+    made = load(result.folder)
+    users = np.asarray(made.test_data.uid_list)
+    assert len(users) < result.rows  # a row of BPR's loader has a user's targets of all domains
+    assert sum(group.rows for group in result.groups.values()) == result.rows
+    head = user_groups(["head"], made.test_data, made.train_data, made.config["head_share"])["head"]
+    heads = set(made.dataset.field2id_token["user_id"][users[head]])
+    domains_of = [user for _, user in result.row_targets]
+    assert result.groups["head"].rows == sum(user in heads for user in domains_of)
 
 
 def test_new_users_are_never_trained_or_validated(tmp_path: Path) -> None:

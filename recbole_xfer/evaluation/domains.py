@@ -33,7 +33,7 @@ class DomainRanking:
         self.domains = domains
         self.item_domain = item_domain
         self._rows: list[Tensor] = []
-        self._sources: list[Tensor] = []  # the loader's row behind each ranked row
+        self._sources: list[Tensor] = []
         self._seen = 0
 
     def restrict(self, scores: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +62,11 @@ class DomainRanking:
         """The domain of each ranked row, [N]."""
         return torch.cat(self._rows)
 
+    @property
+    def sources(self) -> Tensor:
+        """The loader's row behind each ranked row, [N]: a row with targets in several domains is ranked in each."""
+        return torch.cat(self._sources)
+
     def counts(self) -> dict[str, int]:
         """How many rows each domain has."""
         counts = torch.bincount(self.rows, minlength=len(self.domains)).tolist()
@@ -69,7 +74,7 @@ class DomainRanking:
 
     def targets(self, users: np.ndarray) -> pd.MultiIndex:
         """(domain, user) of each ranked row; the users are those of the loader's rows."""
-        return pd.MultiIndex.from_arrays([np.array(self.domains)[self.rows], users[torch.cat(self._sources)]])
+        return pd.MultiIndex.from_arrays([np.array(self.domains)[self.rows], users[self.sources]])
 
     def results(self, data: DataStruct, evaluate: Callable[[DataStruct], Mapping[str, float]]) -> dict[str, float]:
         """The metrics of each domain by themselves, and their mean.

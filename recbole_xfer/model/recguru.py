@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import InputType
@@ -271,7 +272,7 @@ class RecGURU(DotProductRecommender):
         super().__init__(config, dataset)
         self.variant = choice(config, "variant", "RecGURU", "AutoRec", "SeqRec")
         self.whole_window = choice(config, "representation", "prefix", "window") == "window"
-        self._check(config, dataset.domains)
+        self._check(config, dataset.domains, dataset.item_domain)
         self.penalty_weight = config["gradient_penalty"]
         self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
         domains = len(dataset.domains)
@@ -283,7 +284,7 @@ class RecGURU(DotProductRecommender):
             nn.init.normal_(part.embed.positions, std=config["initializer_range"])
         self.critic = Critic(config["hidden_size"], config["critic_size"], config["critic_layers"])
 
-    def _check(self, config: Any, domains: list[str]) -> None:
+    def _check(self, config: Any, domains: list[str], item_domain: np.ndarray) -> None:
         if config["histories"] != "per_domain":
             raise XferError(f"histories={config['histories']} mixes domains. RecGURU needs --histories=per_domain.")
         if len(domains) > 2 or (len(domains) < 2 and self.variant == "RecGURU"):
@@ -294,6 +295,9 @@ class RecGURU(DotProductRecommender):
             )
         if config["critic_steps"] < 1:
             raise XferError(f"critic_steps={config['critic_steps']} must be at least 1.")
+        for domain, items in zip(domains, np.bincount(item_domain[1:], minlength=len(domains)), strict=True):
+            if items < 2:
+                raise XferError(f"The domain {domain} has one item, so that none can stand against it. Leave it out.")
 
     # --- training (section 3.5) --------------------------------------------------------------------------------------
 
