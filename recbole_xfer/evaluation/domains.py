@@ -76,16 +76,19 @@ class DomainRanking:
         """(domain, user) of each ranked row; the users are those of the loader's rows."""
         return pd.MultiIndex.from_arrays([np.array(self.domains)[self.rows], users[self.sources]])
 
-    def results(self, data: DataStruct, evaluate: Callable[[DataStruct], Mapping[str, float]]) -> dict[str, float]:
+    def results(
+        self, data: DataStruct, evaluate: Callable[[DataStruct], Mapping[str, float]], places: int
+    ) -> dict[str, float]:
         """The metrics of each domain by themselves, and their mean.
 
         Args:
             data: what RecBole collected of all rows.
-            evaluate: RecBole's evaluator.
+            evaluate: RecBole's evaluator, which rounds.
+            places: to which it rounds, and the mean is rounded.
         """
         parts = {name: evaluate(rows_of(data, self.rows == d)) for d, name in enumerate(self.domains)}
         metrics = next(iter(parts.values()))
-        mean = {metric: float(np.mean([part[metric] for part in parts.values()])) for metric in metrics}
+        mean = {metric: round(float(np.mean([part[metric] for part in parts.values()])), places) for metric in metrics}
         return {
             named(metric, name): float(part[metric]) for name, part in {MEAN: mean, **parts}.items() for metric in part
         }

@@ -311,7 +311,8 @@ class KeepingEvaluator(Evaluator):
         self.collected = dataobject
         result = self.measure(dataobject)
         if self.ranking is not None:
-            result.update(self.ranking.results(dataobject, self.measure))
+            places = self.config["metric_decimal_place"]
+            result.update(self.ranking.results(dataobject, self.measure, places))
         return result
 
     def measure(self, collected: DataStruct) -> Any:
