@@ -19,7 +19,7 @@ PROTOCOL = Protocol("leave one out", "all 9 items", history_masked=False)
 
 
 def result(label: str, by_row: np.ndarray, seed: int = 1, protocol: Protocol = PROTOCOL) -> Result:
-    adaptation = label.partition("(")[2].rstrip(")") or None
+    adaptation = label.partition("(")[2].partition(")")[0] or None
     return Result(
         label=label, model="ANT", dataset="D", source="A+B" if adaptation != "scratch" else None,
         adaptation=adaptation, protocol=protocol, seed=seed, valid={}, test={"ndcg@10": float(by_row.mean())},
@@ -41,11 +41,23 @@ def test_the_sentence_says_helped_hurt_or_no_sure_difference(scratch: np.ndarray
         "ANT (other)": scratch + noise - noise.mean() + 1e-4,
     }
     verdict = Comparison([result(label, values) for label, values in rows.items()]).verdict()
-    assert "Transfer from A+B, NDCG@10 against ANT (scratch)" in verdict
-    assert "ANT (relearn) helped (+20.0%" in verdict
-    assert "ANT (finetune) hurt (-20.0%" in verdict
-    assert "ANT (other) made no sure difference (+0.0%" in verdict
+    assert verdict.startswith("Transfer from A+B, NDCG@10: ANT (relearn) helped against ANT (scratch) (+20.0%")
+    assert "ANT (finetune) hurt against ANT (scratch) (-20.0%" in verdict
+    assert "ANT (other) made no sure difference against ANT (scratch) (+0.0%" in verdict
     assert "200 test targets" in verdict
+
+
+def test_transfer_is_judged_against_the_same_model_from_scratch(scratch: np.ndarray) -> None:
+    rows = {
+        "ANT (scratch)": scratch, "ANT (finetune)": scratch * 1.2, "ANT (scratch) d=8": scratch * 1.5,
+        "ANT (finetune) d=8": scratch * 1.2, "ANT (relearn) d=4": scratch,
+    }  # fmt: skip
+    of_another = replace(result("XRETR (finetune)", scratch), model="XRETR")
+    verdict = Comparison([*(result(label, values) for label, values in rows.items()), of_another]).verdict()
+    assert "ANT (finetune) helped against ANT (scratch) (+20.0%" in verdict
+    assert "ANT (finetune) d=8 hurt against ANT (scratch) d=8 (-20.0%" in verdict
+    assert "relearn" not in verdict  # two rows of its model are from scratch, and neither has its keys
+    assert "XRETR" not in verdict
 
 
 def test_nothing_is_said_of_transfer_where_there_was_none(scratch: np.ndarray) -> None:

@@ -100,21 +100,30 @@ class Comparison:
         return table
 
     def verdict(self) -> str:
-        """A sentence: did each way of transfer help over training from scratch, and by a t-test over users, surely?"""
-        rows = self.by_label()
-        scratch = next((results for results in rows.values() if results[0].adaptation == "scratch"), None)
-        adapted = [results for results in rows.values() if results[0].adaptation not in (None, "scratch")]
-        if scratch is None or not adapted:
-            return ""
+        """A sentence: did each way of transfer help over the same model from scratch, and by a t-test surely?"""
+        pairs = [(results, self._from_scratch(results)) for results in self.by_label().values()]
         findings = []
-        for results in adapted:
-            change, p = paired_change(mean_by_row(results), mean_by_row(scratch))
-            word = "made no sure difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
-            findings.append(f"{results[0].label} {word} ({change:+.1%}, p = {p:.2g})")
+        for results, scratch in pairs:
+            if scratch is not None:
+                change, p = paired_change(mean_by_row(results), mean_by_row(scratch))
+                word = "made no sure difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
+                findings.append(f"{results[0].label} {word} against {scratch[0].label} ({change:+.1%}, p = {p:.2g})")
+        if not findings:
+            return ""
+        adapted = next(results[0] for results, scratch in pairs if scratch is not None)
         return (
-            f"Transfer from {adapted[0][0].source}, NDCG@{scratch[0].cutoff} against {scratch[0].label}: "
-            f"{', '.join(findings)}; paired t-test over {len(mean_by_row(scratch)):,} test targets."
+            f"Transfer from {adapted.source}, NDCG@{adapted.cutoff}: {'; '.join(findings)}. "
+            f"Paired t-test over {len(mean_by_row([adapted])):,} test targets."
         )
+
+    def _from_scratch(self, adapted: Sequence[Result]) -> list[Result] | None:
+        """The row of the same model and keys from scratch, or the only one of the model; None where there is none."""
+        first, rows = adapted[0], self.by_label()
+        if first.adaptation in (None, "scratch"):
+            return None
+        of_model = [row for row in rows.values() if (row[0].model, row[0].adaptation) == (first.model, "scratch")]
+        alike = first.label.replace(f"({first.adaptation})", "(scratch)")
+        return rows.get(alike) or (of_model[0] if len(of_model) == 1 else None)
 
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""
