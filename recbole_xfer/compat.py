@@ -6,11 +6,13 @@ Neither ray nor transformers is imported here.
 
 from __future__ import annotations
 
+import copyreg
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import Enum
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -110,7 +112,14 @@ def make_checkpoints_plain() -> None:
     numpy_builders = [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]]  # their module depends on numpy
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
     arrays = [np.ndarray, np.matrix, np.dtype, *numpy_builders, *dtypes, scipy.sparse.csr_matrix]
-    torch.serialization.add_safe_globals([restored_config, EvaluatorType, InputType, ModelType, *arrays])
+    enums = [EvaluatorType, InputType, ModelType]
+    for enum in enums:
+        copyreg.pickle(enum, _reduced_enum)  # some releases of Python 3.11 write a call of getattr, which is refused
+    torch.serialization.add_safe_globals([restored_config, *enums, *arrays])
+
+
+def _reduced_enum(member: Enum) -> tuple[type[Enum], tuple[Any]]:
+    return type(member), (member.value,)
 
 
 def restored_config(values: dict[str, Any]) -> Any:
