@@ -23,7 +23,7 @@ from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, told_apart
-from recbole_xfer.evaluation.groups import measure_groups, user_groups
+from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
 from recbole_xfer.evaluation.joint import check_pairing, joint_against_alone, references
 from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
@@ -210,16 +210,15 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         valid_score=float((valid or {}).get(trainer.valid_metric, 0.0)),
         cutoff=cutoff(config["topk"]),
         by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
-        row_targets=ranking.targets(row_users(experiment.test_data)) if ranking else None,
+        row_targets=ranking.targets(row_user_tokens(experiment.test_data)) if ranking else None,
         groups=measure_groups(trainer.evaluator, groups),
     )
 
 
-def row_users(eval_data: Any) -> np.ndarray:
-    """The user's token of each row of an evaluation loader, [rows]; some of RecBole's have one for each user."""
+def row_user_tokens(eval_data: Any) -> np.ndarray:
+    """The token of the user of each row of an evaluation loader, [rows]."""
     dataset = eval_data._dataset
-    users = getattr(eval_data, "uid_list", dataset.inter_feat[dataset.uid_field])
-    return dataset.field2id_token[dataset.uid_field][np.asarray(users)]
+    return dataset.field2id_token[dataset.uid_field][row_users(eval_data)]
 
 
 def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run") -> Experiment:

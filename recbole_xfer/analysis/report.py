@@ -280,8 +280,7 @@ def _metrics(results: Sequence[Result]) -> pd.DataFrame:
     """Each test metric of each result by part (all targets, domain, group), metric and length k of the ranking."""
     rows = []
     for number, result in enumerate(results):
-        parts = [*by_domain(result.test).items(), *((name, group.test) for name, group in result.groups.items())]
-        for part, metrics in parts:
+        for part, metrics in by_domain(result.test_by_part()).items():
             for name, value in metrics.items():
                 metric, _, k = name.partition("@")
                 rows.append((number, result.label, PARTS.get(part, part), metric, k, value))

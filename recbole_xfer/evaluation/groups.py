@@ -58,6 +58,12 @@ def rows_of(collected: DataStruct, rows: Tensor) -> DataStruct:
     return part
 
 
+def row_users(eval_data: Any) -> np.ndarray:
+    """The user of each row of an evaluation loader, [rows]; some of RecBole's have one for each user."""
+    dataset = eval_data._dataset
+    return np.asarray(getattr(eval_data, "uid_list", dataset.inter_feat[dataset.uid_field]))
+
+
 def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: float) -> dict[str, np.ndarray]:
     """The rows of groups of users.
 
@@ -85,11 +91,11 @@ def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: fl
         chosen = head_users(users[part], lengths[part], share)
         head[: len(chosen)] |= chosen
     kinds = {"existing": existing, "new": ~existing, "head": head, "tail": ~head}
-    row_users = np.asarray(getattr(eval_data, "uid_list", dataset.inter_feat[dataset.uid_field]))
+    of_row = row_users(eval_data)
     groups = {}
     for name in names:
         for kind in name.split(SEPARATOR):
             if kind not in kinds:
                 raise XferError(f"eval_groups: '{name}' must be made of {', '.join(kinds)}, such as new or new-tail.")
-        groups[name] = np.logical_and.reduce([kinds[kind][row_users] for kind in name.split(SEPARATOR)])
+        groups[name] = np.logical_and.reduce([kinds[kind][of_row] for kind in name.split(SEPARATOR)])
     return groups
