@@ -383,10 +383,10 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
     plan = {**load_plan(Path(file)), **parse_values(overrides)}
     rows, seeds = plan.pop("rows"), plan.pop("seeds", [2020])
     against = references([{**plan, **row} for row in rows])
-    for row, reference in zip(rows, against, strict=True):
+    for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
         config = XferConfig(overrides=row_keys(plan, row))  # a mistake in a row is found before the first is trained
         if reference is not None:
-            check_pairing(config)
+            check_pairing(config, by_itself=reference == number)
     results = []
     for number, row in enumerate(rows, start=1):
         results += run_row(row_keys(plan, row), seeds, f"{number}/{len(rows)}", row.get("name"))

@@ -167,6 +167,8 @@ def test_a_change_is_that_of_equal_targets_whatever_their_order() -> None:
         ({"eval_args": {"split": {"RS": [8, 1, 1]}}}, "one test target a history"),
         ({"overlap": 0.5}, "needs overlap: 1"),
         ({"rows": [{"model": "SyNCRec", "alone": "SASRec"}]}, "alone: SASRec must name one row .* none has it"),
+        ({"rows": [{"model": "SyNCRec", "alone": True}]}, r"SyNCRec on A\+B\+C.* cannot learn one domain"),
+        ({"dataset": "A+B", "rows": [{"model": "RecGURU", "alone": True}]}, "RecGURU .* cannot learn one domain"),
     ],
 )
 def test_what_cannot_be_paired_is_refused_before_anything_is_trained(

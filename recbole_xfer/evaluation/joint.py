@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from recbole.utils import get_model
 from rich import box
 from rich.table import Table
 
@@ -187,11 +188,19 @@ def references(rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
     return found
 
 
-def check_pairing(config: Any) -> None:
-    """Raises XferError where a joint model and one alone would not rank the same targets among the same items."""
+def check_pairing(config: Any, by_itself: bool) -> None:
+    """Raises XferError where a joint model and one alone would not rank the same targets among the same items.
+
+    Args:
+        config: of the joint row.
+        by_itself: whether the row's own model is to learn one domain alone, which one that joins domains cannot.
+    """
     name, (split, *_) = f"alone ({config['model']} on {config['dataset']})", config["eval_args"]["split"]
     if DOMAIN_SEPARATOR not in config["dataset"]:
         raise XferError(f"{name} needs several domains, such as dataset: Books+Toys.")
+    needs_several = getattr(get_model(config["model"]), "needs_several_domains", None)
+    if by_itself and needs_several and needs_several(config):
+        raise XferError(f"{name}: it cannot learn one domain. Name a row with another model, such as alone: SASRec.")
     if not config["rank_within_domain"]:
         raise XferError(f"{name} ranks the items of one domain. Set rank_within_domain: True for all rows.")
     if config["eval_args"]["mode"]["test"] != "full":

@@ -284,10 +284,15 @@ class RecGURU(DotProductRecommender):
             nn.init.normal_(part.embed.positions, std=config["initializer_range"])
         self.critic = Critic(config["hidden_size"], config["critic_size"], config["critic_layers"])
 
+    @staticmethod
+    def needs_several_domains(config: Any) -> bool:
+        """Unless a variant leaves the game out; a comparison asks before it trains anything."""
+        return bool(config["variant"] == "RecGURU")
+
     def _check(self, config: Any, domains: list[str], item_domain: np.ndarray) -> None:
         if config["histories"] != "per_domain":
             raise XferError(f"histories={config['histories']} mixes domains. RecGURU needs --histories=per_domain.")
-        if len(domains) > 2 or (len(domains) < 2 and self.variant == "RecGURU"):
+        if len(domains) > 2 or (len(domains) < 2 and self.needs_several_domains(config)):
             alone = ", or set --variant=AutoRec" if len(domains) < 2 else ""
             raise XferError(
                 f"RecGURU joins two domains, and dataset={config['dataset']} names {len(domains)}. "

@@ -161,6 +161,11 @@ class SyNCRec(DotProductRecommender):
         self.register_buffer("weight", torch.zeros(count))  # lambda
         self._steps: list[Tensor] = []  # gap and weight, [2, D] each
 
+    @staticmethod
+    def needs_several_domains(config: Any) -> bool:
+        """Always; a comparison asks before it trains anything."""
+        return True
+
     # --- representations -------------------------------------------------------------------------------------------
 
     def embed(self, vectors: Tensor, view: View) -> Tensor:
