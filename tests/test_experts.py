@@ -1,4 +1,4 @@
-"""Encoders run as one give what each gives alone, and their dropout is dropout."""
+"""Encoders run as one give what each gives alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recbole_xfer.layers.encoder import CausalEncoder
-from recbole_xfer.layers.experts import Dropout, Experts
+from recbole_xfer.layers.experts import Experts
 
 CONFIG = {
     "hidden_size": 8,
@@ -46,21 +46,3 @@ def test_experts_equal_encoders_one_by_one() -> None:
         for ours, theirs in zip(of_parameters, gradients, strict=True):
             assert torch.allclose(ours[number], theirs, atol=1e-12)
     assert torch.allclose(of_x, total, atol=1e-12)
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5])
-def test_dropout(share: float) -> None:
-    torch.manual_seed(0)
-    dropout, x = Dropout(share), torch.ones(301, 333, requires_grad=True)
-    y = dropout(x)
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    assert torch.equal(gradient, y)
-    assert y.unique().tolist() == pytest.approx([0, 1 / (1 - share)], abs=1e-4)
-    deviation = (share * (1 - share) / x.numel()) ** 0.5
-    assert abs(float((y == 0).double().mean()) - share) < 5 * deviation
-    neighbours = ((y[:, 1:] == 0) & (y[:, :-1] == 0)).double().mean()
-    assert abs(float(neighbours) - share**2) < 5 * deviation  # entries of one draw are independent
-    assert not torch.equal(dropout(x), y)
-    torch.manual_seed(0)
-    assert torch.equal(dropout(x), y)
-    assert torch.equal(dropout.eval()(x), x)

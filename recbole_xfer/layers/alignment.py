@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from recbole_xfer.layers.dropout import attention, dropout
+
 Weights = Mapping[str, Tensor]
 
 
@@ -88,10 +90,10 @@ class AllPaths(TorchFunctionMode):
             x, weight, bias = args  # as nn.Linear calls it
             mapped = _Together.apply(partial(_moved, weight, self._moves_of[id(weight)]), x)
             return mapped if bias is None else mapped + bias
-        if func is F.dropout:
-            return _Together.apply(lambda x: F.dropout(x, *args[1:], **kwargs), args[0])
-        if func is F.scaled_dot_product_attention and kwargs.get("attn_mask") is None:
-            return _Together.apply(lambda *parts: _attention(*parts, **kwargs), *args)
+        if func in (dropout, F.dropout):
+            return _Together.apply(lambda x: func(x, *args[1:], **kwargs), args[0])
+        if func is attention and args[3] is None:
+            return _Together.apply(partial(_attention, args[4]), *args[:3])
         return func(*args, **kwargs)
 
 
@@ -112,10 +114,9 @@ def _moved(weight: Tensor, moves: Moves, x: Tensor) -> Tensor:
     return _FactoredLinear.apply(flat, weight.to(dtype), moves).view(*x.shape[:-1], -1)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+def _attention(share: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Of [P, B, ...], as [P B, ...]."""
-    query_key_value = (part.flatten(0, 1) for part in (query, key, value))
-    mixed: Tensor = F.scaled_dot_product_attention(*query_key_value, **options)  # type: ignore[arg-type]
+    mixed = attention(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), share=share)
     return mixed.unflatten(0, query.shape[:2])
 
 

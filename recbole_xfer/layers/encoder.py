@@ -5,13 +5,14 @@ Symbols in comments: B windows, L positions, d width, h heads.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from recbole_xfer.layers.dropout import Dropout, attention, attention_weights
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
@@ -40,7 +41,7 @@ class SelfAttention(nn.Module):
         self.attention_dropout = attention_dropout
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, route: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -48,20 +49,14 @@ class SelfAttention(nn.Module):
 
         Where ``mask`` (bool, [B, L, L] or [B, 1, L]) is given, it says which positions (columns) each attends to.
         """
-        mixed = F.scaled_dot_product_attention(
-            *self._project(x, route),
-            attn_mask=None if mask is None else mask[:, None],
-            dropout_p=self.attention_dropout if self.training else 0.0,
-            is_causal=mask is None,
-        )
+        share = self.attention_dropout if self.training else 0.0
+        mixed = attention(*self._project(x, route), None if mask is None else mask[:, None], share)
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:
         """How much each position attends to each, [B, h, L, L]; the rows add up to 1."""
-        q, k, _ = self._project(x, route)
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(diagonal=1)
-        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(later, -torch.inf)
-        return scores.softmax(dim=-1)
+        query, key, _ = self._project(x, route)
+        return attention_weights(query, key)
 
     def _project(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, [B, h, L, d/h]."""
@@ -77,7 +72,7 @@ class FeedForward(nn.Module):
         self.first = nn.Linear(width, inner)
         self.second = nn.Linear(inner, width)
         self.activation = activation(act)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +94,7 @@ class CausalEncoder(nn.Module):
         super().__init__()
         width, eps, dropout = config["hidden_size"], float(config["layer_norm_eps"]), config["hidden_dropout_prob"]
         self.norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.Sequential()
         for _ in range(config["n_layers"]):
             self.layers.append(SelfAttention(width, config["n_heads"], dropout, config["attn_dropout_prob"], eps))
@@ -117,11 +112,11 @@ class CausalEncoder(nn.Module):
         """Takes the parameters of RecBole's SASRec of the same sizes, under its names."""
         self._load(self.norm, weights, "LayerNorm")
         layers: list[Any] = list(self.layers)
-        for number, (attention, feed_forward) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+        for number, (attend, feed_forward) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
             attends, feeds = (f"trm_encoder.layer.{number}.{part}" for part in ("multi_head_attention", "feed_forward"))
-            self._load(attention.query_key_value, weights, *(f"{attends}.{part}" for part in ("query", "key", "value")))
-            self._load(attention.out, weights, f"{attends}.dense")
-            self._load(attention.norm, weights, f"{attends}.LayerNorm")
+            self._load(attend.query_key_value, weights, *(f"{attends}.{part}" for part in ("query", "key", "value")))
+            self._load(attend.out, weights, f"{attends}.dense")
+            self._load(attend.norm, weights, f"{attends}.LayerNorm")
             self._load(feed_forward.first, weights, f"{feeds}.dense_1")
             self._load(feed_forward.second, weights, f"{feeds}.dense_2")
             self._load(feed_forward.norm, weights, f"{feeds}.LayerNorm")

@@ -6,15 +6,14 @@ Symbols in comments: K encoders, B windows, L positions, d width, h heads. Param
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.layers.dropout import Dropout, attention
 from recbole_xfer.layers.encoder import activation
-from recbole_xfer.layers.losses import precise
 
 
 class Experts(nn.Module):
@@ -44,11 +43,10 @@ class Experts(nn.Module):
         Returns:
             [K, B, L, d]
         """
-        unseen = torch.zeros(seen.shape, dtype=x.dtype, device=x.device).masked_fill(~seen, -torch.inf)
         y = self.dropout(self.norm(x.flatten(0, 1).expand(len(self.norm.weight), -1, -1)))
         layers: list[Any] = list(self.layers)
-        for attention, feed_forward in zip(layers[::2], layers[1::2], strict=True):
-            y = feed_forward(attention(y, unseen))
+        for attend, feed_forward in zip(layers[::2], layers[1::2], strict=True):
+            y = feed_forward(attend(y, seen))
         return y.unflatten(1, x.shape[:2])
 
 
@@ -61,16 +59,15 @@ class SelfAttention(nn.Module):
         self.heads = config["n_heads"]
         self.query_key_value = Linear(config, count, width, 3 * width)
         self.out = Linear(config, count, width, width)
-        self.attention_dropout = Dropout(config["attn_dropout_prob"])
+        self.attention_dropout = config["attn_dropout_prob"]
         self.dropout = Dropout(config["hidden_dropout_prob"])
         self.norm = Norm(config, count)
 
-    def forward(self, x: Tensor, unseen: Tensor) -> Tensor:
-        """[K, B * L, d] to the same; ``unseen`` [B or 1, L, L] is added to the scores."""
-        shape = len(x), -1, unseen.shape[-1], 3, self.heads, x.shape[-1] // self.heads
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """[K, B * L, d] to the same; ``seen`` as for :class:`Experts`."""
+        shape = len(x), -1, seen.shape[-1], 3, self.heads, x.shape[-1] // self.heads
         q, k, v = self.query_key_value(x).view(shape).permute(3, 0, 1, 4, 2, 5)  # [K, B, h, L, d/h]
-        scores = precise(q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1]) + unseen[:, None]
-        mixed = self.attention_dropout(scores.softmax(dim=-1).to(v.dtype)) @ v
+        mixed = attention(q, k, v, seen[:, None], self.attention_dropout if self.training else 0.0)
         return self.norm(x + self.dropout(self.out(mixed.transpose(2, 3).reshape(x.shape))))
 
 
@@ -120,22 +117,3 @@ class Norm(nn.Module):
         return torch.stack(
             [F.layer_norm(part, weight.shape, weight, bias, self.eps) for part, weight, bias in one_by_one]
         )
-
-
-class Dropout(nn.Module):
-    """Dropout that draws 16 bits an entry, a quarter of a random number, which is most of dropout's time on a CPU."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x in evaluation; in training with a share of its entries at 0 and the others scaled up by what is kept."""
-        if not self.training or self.share == 0:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.share)
-        dropped = round(self.share * 2**16)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = (bits[: x.numel()].view(x.shape) >= dropped - 2**15).to(x.dtype)
-        return x * kept.mul_(2**16 / (2**16 - dropped))

@@ -12,6 +12,8 @@ from recbole.model.layers import LightTransformerEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.layers.dropout import Dropout
+
 
 class LightEncoder(nn.Module):
     """Low-rank self-attention with decoupled positions. It is bidirectional: a state knows the whole window.
@@ -27,7 +29,7 @@ class LightEncoder(nn.Module):
         super().__init__()
         width, eps, dropout = config["hidden_size"], float(config["layer_norm_eps"]), config["hidden_dropout_prob"]
         self.norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.encoder = LightTransformerEncoder(
             n_layers=config["n_layers"],
             n_heads=config["n_heads"],

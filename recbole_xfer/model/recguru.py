@@ -19,6 +19,7 @@ from recbole_xfer.data.dataloader import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
+from recbole_xfer.layers.dropout import Dropout
 from recbole_xfer.layers.encoder import FeedForward, SelfAttention, in_groups, init_as_sasrec, last_states
 from recbole_xfer.layers.losses import item_cross_entropy, precise
 from recbole_xfer.model.base import DotProductRecommender
@@ -54,7 +55,7 @@ class UserAttention(nn.Module):
         super().__init__()
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, user: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class Transformer(nn.Module):
     def __init__(self, config: Any, attends: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config["hidden_size"], eps=float(config["layer_norm_eps"]))
-        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.dropout = Dropout(config["hidden_dropout_prob"])
         self.layers = nn.ModuleList(Layer(config, attends) for _ in range(config["n_layers"]))
 
     def forward(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
