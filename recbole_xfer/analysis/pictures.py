@@ -248,6 +248,6 @@ def _tidied(figure: Figure) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontsize(10)
         axis.tick_params(labelsize=LABEL_SIZE)
-        if axis.get_xlabel() == "epoch":
+        if axis.get_xlabel().startswith("epoch"):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

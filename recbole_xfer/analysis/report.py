@@ -189,9 +189,11 @@ def _game(run: Run, several: bool) -> Picture | None:
 def _distance(values: pd.Series, domains: Sequence[str]) -> str:
     peak, end = values.max(), values.iloc[-1]
     word = "came closer" if end < peak / 2 else "did not come closer"
+    grows = " It still grew, so the critic had not learned to tell them apart yet: raise adversarial_epochs."
     return (
         f"To the critic the domains {word}: the estimated distance of {' and '.join(domains)} was {peak:.4f} at its "
         f"highest, in epoch {values.idxmax()} of the adversarial phase, and {end:.4f} at the end."
+        f"{grows if end == peak else ''}"
     )
 
 
