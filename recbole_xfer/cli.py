@@ -197,7 +197,7 @@ def _pretrain(options: argparse.Namespace, keys: dict[str, str]) -> None:
 def _compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import compare
 
-    print_comparison(compare(options.file, keys), options.result)
+    print_comparison(compare(options.file, keys, _files(options)), options.result)
 
 
 def _evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
@@ -205,7 +205,7 @@ def _evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
     spaced = [word for word in options.folders if word.startswith("--")]  # argparse takes what has a space for a folder
     folders = [word for word in options.folders if word not in spaced]
-    print_comparison(evaluate(folders, keys | _keys(spaced)), options.result)
+    print_comparison(evaluate(folders, keys | _keys(spaced), _files(options)), options.result)
 
 
 def print_comparison(comparison: Any, result_file: Path | None) -> None:

@@ -82,6 +82,11 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_yaml_files(paths: Iterable[str | Path]) -> dict[str, Any]:
+    """The keys of several files, of which the last wins."""
+    return {key: value for path in paths for key, value in read_yaml_file(Path(path)).items()}
+
+
 class XferConfig(Config):
     """RecBole's Config with the defaults of properties/.
 
@@ -147,10 +152,7 @@ class XferConfig(Config):
             self.internal_config_dict["load_col"] = {**columns, "item": ["item_id", *features]}
 
     def _load_config_files(self, file_list: Iterable[Path] | None) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for path in file_list or ():
-            values.update(read_yaml_file(path))
-        return values
+        return read_yaml_files(file_list or ())
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         return parse_values(config_dict)

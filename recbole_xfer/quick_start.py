@@ -18,7 +18,7 @@ from recbole.utils import get_model, init_seed
 from torch.nn import functional as F
 
 from recbole_xfer import __version__
-from recbole_xfer.config import XferConfig, nearest, parse_values, read_yaml_file, settings
+from recbole_xfer.config import XferConfig, nearest, parse_values, read_yaml_file, read_yaml_files, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
@@ -117,8 +117,7 @@ def pretrain(
     Keys with the prefix ``pretrain_`` replace those without it. The last item of each history chooses the epoch and
     is not trained.
     """
-    given = {key: value for file in config_files for key, value in read_yaml_file(Path(file)).items()}
-    source = source or (overrides or {}).get("source") or given.get("source")
+    source = source or (overrides or {}).get("source") or read_yaml_files(config_files).get("source")
     if not source:
         raise XferError("No source was named. Add --source=DOMAINS, such as --source=Food+Home.")
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset", "run_dir")}
@@ -279,16 +278,20 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     return experiment
 
 
-def evaluate(folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None) -> Comparison:
+def evaluate(
+    folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
+) -> Comparison:
     """Finished runs of one target on its test split once more, under other keys of evaluation; nothing is written.
 
     Args:
         folders: what the runs left.
         overrides: such as ``mask_history``, ``topk``, ``metrics`` or ``eval_args``.
+        config_files: yaml files of such keys.
 
     Raises:
         XferError: if a folder holds no finished run, or the runs are not of one target and protocol.
     """
+    overrides = {**read_yaml_files(config_files), **(overrides or {})}
     results, keys = [], []
     for folder in map(Path, folders):
         earlier = artifacts.load_result(folder)
@@ -368,7 +371,9 @@ def describe(experiment: Experiment) -> str:
     return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"
 
 
-def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Comparison:
+def compare(
+    file: str | Path, overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
+) -> Comparison:
     """Runs every row of a comparison on one target, with equal data, split and candidates, for each seed.
 
     An interrupted comparison goes on where it stopped; what it trained before is only evaluated again. Rows of one
@@ -379,14 +384,11 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
             rows; ``source`` is used by the rows that are adapted. A row may have a ``name``, and ``alone`` sets it
             against models of each joined domain alone (see :func:`recbole_xfer.evaluation.joint.references`).
         overrides: keys for all rows, which win over those of the file.
+        config_files: yaml files of keys for all rows, over which the file wins.
     """
-    plan = {**load_plan(Path(file)), **parse_values(overrides)}
+    plan = {**load_plan(Path(file), config_files), **parse_values(overrides)}
     rows, seeds = plan.pop("rows"), plan.pop("seeds", [2020])
-    against = references([{**plan, **row} for row in rows])
-    for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
-        config = XferConfig(overrides=row_keys(plan, row))  # a mistake in a row is found before the first is trained
-        if reference is not None:
-            check_pairing(config, by_itself=reference == number)
+    against = check_rows(plan, rows)
     results = []
     for number, row in enumerate(rows, start=1):
         results += run_row(row_keys(plan, row), seeds, f"{number}/{len(rows)}", row.get("name"))
@@ -398,6 +400,21 @@ def compare(file: str | Path, overrides: Mapping[str, Any] | None = None) -> Com
         return run_row({**row_keys(plan, rows[row]), "single_domain": domain}, seeds, f"{name}, {domain} alone", name)
 
     return Comparison(results, joint_against_alone(by_row, against, plan["dataset"].split(DOMAIN_SEPARATOR), alone))
+
+
+def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
+    """Finds a mistake in any row before the first is trained; returns for each row what :func:`references` does.
+
+    Args:
+        plan: keys for all rows.
+        rows: keys of each.
+    """
+    against = references([{**plan, **row} for row in rows])
+    for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
+        config = XferConfig(overrides=row_keys(plan, row))
+        if reference is not None:
+            check_pairing(config, by_itself=reference == number)
+    return against
 
 
 def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -417,13 +434,13 @@ def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: st
     return results
 
 
-def load_plan(file: Path) -> dict[str, Any]:
-    """A comparison's yaml.
+def load_plan(file: Path, config_files: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """A comparison's yaml, over keys of other files.
 
     Raises:
         XferError: if it is missing, no yaml, or lacks ``dataset`` or ``rows``.
     """
-    plan = read_yaml_file(file)
+    plan = read_yaml_files([*config_files, file])
     for key in ("dataset", "rows"):
         if not plan.get(key):
             raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")

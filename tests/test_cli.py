@@ -99,6 +99,18 @@ def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pyt
         assert "recall@3" in capsys.readouterr().out
 
 
+def test_a_comparison_and_a_measurement_read_config_files(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    Path("shared.yaml").write_text(f"dataset: Small\ntopk: [7]\nvalid_metric: NDCG@7\ndata_path: {in_tmp_path}\n")
+    Path("plan.yaml").write_text("rows: [{model: Pop}]\n")
+    assert main(["compare", "plan.yaml", "--config_files=shared.yaml"]) == 0
+    assert "recall@7" in capsys.readouterr().out
+    Path("shorter.yaml").write_text("topk: [3]\nvalid_metric: NDCG@3\n")
+    (run,) = Path("saved").glob("Pop-Small-*")
+    assert main(["evaluate", str(run), "--config_files=shorter.yaml"]) == 0
+    assert "recall@3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
