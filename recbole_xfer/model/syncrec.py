@@ -146,6 +146,7 @@ class SyNCRec(DotProductRecommender):
         self.eta = config["harmonic_factor"]
         self.temperature = config["weight_temperature"]  # delta
         self.loss_correction = config["loss_correction"]
+        self.weight_scale = config["weight_scale"] if self.loss_correction else 1.0
         self.bounded_scores = config["bounded_scores"]
         width, length = config["hidden_size"], 1 + self.max_seq_length
         self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # M
@@ -209,7 +210,8 @@ class SyNCRec(DotProductRecommender):
         single_loss = self.pairwise_loss(single[window, before], *candidates)  # Eq. 8, [T]
         cross_loss = self.pairwise_loss(cross[wanted], *candidates)  # Eq. 9, [T]
         weight = self.weights(self.gaps(single_loss, cross_loss, domain))  # [D]
-        losses = self.eta * single_loss.mean(), self.eta * (weight[domain] * cross_loss).mean()  # Eq. 12
+        corrected = self.weight_scale * weight[domain] * cross_loss  # Eq. 12, [T]
+        losses = self.eta * single_loss.mean(), self.eta * corrected.mean()
         if self.eta == 1:
             return losses
         row, column = (items > 0).nonzero(as_tuple=True)
