@@ -292,13 +292,12 @@ def evaluate(
         XferError: if a folder holds no finished run, or the runs are not of one target and protocol.
     """
     overrides = {**read_yaml_files(config_files), **(overrides or {})}
+    finished = [(folder, artifacts.finished_result(Path(folder))) for folder in folders]
     results, keys = [], []
-    for folder in map(Path, folders):
-        earlier = artifacts.load_result(folder)
-        if not earlier or "test" not in earlier:
-            raise XferError(f"{folder} holds no finished run.")
+    for folder, earlier in finished:
         experiment = load(folder, overrides)
         results.append(measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"]))
+        Comparison(results)  # stops at the first that cannot stand beside the others
         values = settings(experiment.config)
         keys.append({key: value for key, value in values.items() if key not in artifacts.UNIMPORTANT})
     return Comparison(told_apart(results, keys))

@@ -86,8 +86,23 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     assert labels == ["SASRec hidden_size=16", "SASRec hidden_size=16", "Pop", "Pop", "SASRec hidden_size=32"]
     again = quick_start.evaluate(folders[:1]).results[0]
     assert json.loads(before[folders[0]]) == again.as_dict()
-    assert main(["evaluate", str(in_tmp_path)]) == 2
+    capsys.readouterr()
+    assert main(["evaluate", folders[0], str(in_tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_runs_that_cannot_stand_beside_each_other_end_an_evaluation_early(
+    in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(in_tmp_path)
+    keys = settings(in_tmp_path, "Pop")
+    first, second = (run("Pop", "Small", overrides=keys | {"seed": seed}).folder for seed in (1, 2))
+    other = run("Pop", "Small", overrides=keys | {"topk": [3], "valid_metric": "NDCG@3"}).folder
+    loaded, load = [], quick_start.load
+    monkeypatch.setattr(quick_start, "load", lambda folder, keys: [loaded.append(folder), load(folder, keys)][1])
+    assert main(["evaluate", first, other, second]) == 2
+    assert "different metrics" in capsys.readouterr().err
+    assert loaded == [first, other]
 
 
 def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

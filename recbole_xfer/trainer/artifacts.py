@@ -173,6 +173,18 @@ def load_result(folder: Path) -> dict[str, Any] | None:
     return _read_json(folder / RESULT)
 
 
+def finished_result(folder: Path) -> dict[str, Any]:
+    """What a finished run measured.
+
+    Raises:
+        XferError: if the run is not finished, or measured no test split.
+    """
+    result = load_result(folder)
+    if not result or "test" not in result:
+        raise XferError(f"{folder} holds no finished run.")
+    return result
+
+
 def _read_json(path: Path) -> Any:
     """What a json file of a run holds; None where it is missing."""
     if not path.is_file():
