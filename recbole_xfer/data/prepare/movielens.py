@@ -54,7 +54,7 @@ LAYOUTS = (
     Layout(
         "ml-*.inter", "*.item", TextFormat(quotes=False),
         {"user": "user_id", "item": "item_id", "rating": "rating", "time": "timestamp"},
-        {"item": "item_id", "text": "movie_title+release_year+class"},
+        {"item": "item_id", "text": "movie_title+release_year+genre"},
     ),
 )  # fmt: skip
 
@@ -88,7 +88,8 @@ def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path
         form = replace(layout.form, encoding=_encoding(movies))
         interactions = interactions_of(read_table(ratings, form), layout.rating_columns, ratings)
         source = ItemTable(movies, layout.movie_columns)
-        items = items_of(read_table(movies, form), source, interactions["item_id"])
+        described = read_table(movies, form).rename(columns={"class": "genre"})  # as RecBole's copy of 100K has it
+        items = items_of(described, source, interactions["item_id"])
     items["text"] = items["text"].str.replace("|", " ")  # between genres
     return write_domain(output, name or (copy.name if copy.is_dir() else copy.stem), interactions, items)
 
