@@ -1,8 +1,8 @@
 """Histories in which a marked minority tells the next item: RETR must find it, and gain from it.
 
 Three threads of marked items are interleaved with what a user takes by taste. Behind a marked item stands the item that
-the marked item before it, of the same thread, tells; all that follows other items is taste. Taste has many items, each
-seldom seen, so that a plain transformer learns more of single histories than of the threads.
+the marked item before it, of the same thread, tells: a marked item has something to ask. All that follows other items
+is one of the user's tastes, for which an even look at the past is best, and that is what a behaviour off the route does.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from recbole_xfer.quick_start import load, run
 
 USERS, LENGTH = 400, 60
 THREADS, MARKED = 3, 6
-TASTES, TASTE_ITEMS = 10, 100
+TASTES, OF_A_USER, TASTE_ITEMS = 10, 3, 100
 SHARE = 0.15  # of marked items
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 KEYS = {
-    "hidden_size": 32, "inner_size": 32, "n_layers": 2, "n_heads": 1, "hidden_dropout_prob": 0.0,
+    "hidden_size": 32, "inner_size": 32, "n_layers": 1, "n_heads": 1, "hidden_dropout_prob": 0.3,
     "attn_dropout_prob": 0.0, "initializer_range": 0.1, "loss_type": "CE", "MAX_ITEM_LIST_LENGTH": 40,
     "train_batch_size": 1024, "learning_rate": 0.003, "epochs": 36, "stopping_step": 8, "topk": [5],
     "valid_metric": "NDCG@5",
@@ -35,12 +35,12 @@ KEYS = {
 
 def history(rng: np.random.Generator, told: np.ndarray) -> list[str]:
     """Items of a user, the last of which is told: ``m0.3`` is marked, of thread 0, and ``417`` is taste."""
-    taste, length = rng.integers(TASTES), rng.integers(LENGTH - 6, LENGTH + 6)
+    tastes, length = rng.choice(TASTES, OF_A_USER, replace=False), rng.integers(LENGTH - 6, LENGTH + 6)
     before: dict[int, int] = {}
     items: list[str] = []
     while True:
         if rng.random() >= SHARE:
-            items.append(str(taste * TASTE_ITEMS + rng.integers(TASTE_ITEMS)))
+            items.append(str(rng.choice(tastes) * TASTE_ITEMS + rng.integers(TASTE_ITEMS)))
             continue
         thread, number = int(rng.integers(THREADS)), int(rng.integers(MARKED))
         items.append(f"m{thread}.{number}")
@@ -62,7 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Outcome:
-    """A run's NDCG@5 of the told item, and of its last route which share of the marked items and of the rest stays."""
+    """A run's NDCG@5 of the told item, and which share of the marked items and of the rest is on its route."""
 
     ndcg: float
     marked: float = 1.0
@@ -79,9 +79,9 @@ def outcome(root: Path, pathway: bool, seed: int) -> Outcome:
     dataset = made.test_data._dataset
     items = dataset[np.arange(len(dataset))][made.model.ITEM_SEQ]
     with torch.no_grad():
-        kept = made.model.encoder.trace(made.model.embed(items)).routes[-1] > 0
+        (route,) = made.model.encoder.trace(made.model.embed(items)).routes
     marked = torch.tensor([token.startswith("m") for token in made.dataset.field2id_token["item_id"]])[items]
-    real = items > 0
+    kept, real = route > 0, items > 0
     shares = kept[marked], kept[real & ~marked], marked[real & kept]
     return Outcome(result.test["ndcg@5"], *(float(share.float().mean()) for share in shares))
 
@@ -91,7 +91,7 @@ def test_the_route_keeps_what_tells_the_next_item_and_gains_from_it(root: Path) 
     plain = [outcome(root, False, seed) for seed in SEEDS]
     marked, rest, precision = (np.mean([getattr(o, name) for o in routed]) for name in ("marked", "rest", "precision"))
     print(f"recall of the route {marked:.2f}, precision {precision:.2f}, share of the rest {rest:.2f}", routed, plain)
-    assert marked > 0.9
-    assert rest < 0.75 * marked
-    assert 1 - rest > 4 * (1 - marked)  # what is not marked leaves the route far more often
-    assert np.mean([o.ndcg for o in routed]) > 1.1 * np.mean([o.ndcg for o in plain])
+    assert marked > 0.95
+    assert rest < 0.6 * marked
+    assert precision > 1.5 * SHARE
+    assert np.mean([o.ndcg for o in routed]) > 1.05 * np.mean([o.ndcg for o in plain])
