@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = f"This needs the Python module {error.name}; install the package that brings it."
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that cannot be written, a full disk: the message names it
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130

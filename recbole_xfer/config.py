@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from recbole.config import Config
 from recbole.utils import ModelType, argument_list
 
 from recbole_xfer import registry
+from recbole_xfer.checks import check_heads, check_keys, check_values, nearest
 from recbole_xfer.errors import XferError
 
 
@@ -99,7 +99,8 @@ class XferConfig(Config):
         overrides: values by key; text is parsed as yaml.
 
     Raises:
-        XferError: for an unknown model or key, a file that is missing or no yaml mapping, or a value RecBole refuses.
+        XferError: for an unknown model or key, a file that is missing or no yaml mapping, or a value that cannot be
+            meant or that RecBole refuses.
     """
 
     def __init__(
@@ -123,12 +124,14 @@ class XferConfig(Config):
             super().__init__(str(model), str(dataset), config_file_list=files, config_dict=dict(overrides or {}))
         except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
             raise XferError(f"The configuration of {model} on {dataset} is wrong: {error}") from error
+        check_heads(self.final_config_dict)
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         self.internal_config_dict.update(registry.defaults(model, dataset))
         kind = self.internal_config_dict["MODEL_TYPE"]
         given = self.external_config_dict
+        check_values(given, self.internal_config_dict)
         if kind != ModelType.SEQUENTIAL and not given.get("threshold"):
             # so that models without sequences are ranked on the rows of those with
             split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
@@ -186,12 +189,13 @@ def settings(config: Config) -> dict[str, Any]:
 
 def check_model(name: str) -> None:
     """Raises XferError if neither RecBole nor this package has the model."""
-    names = {
-        *registry.MODELS,
-        *(module.name for package in _model_packages() for module in pkgutil.iter_modules(package)),
-    }
-    if name.lower() not in {known.lower() for known in names}:
-        raise XferError(f"The model '{name}' does not exist{nearest(name.lower(), {n.lower() for n in names})}")
+    root = Path(recbole.model.__path__[0])
+    folders = [str(folder) for folder in root.glob("*_recommender")]
+    names = {module.name: module.name for module in pkgutil.iter_modules(folders)}  # in small letters
+    written = [*registry.MODELS, *(file.stem for file in (root.parent / "properties" / "model").glob("*.yaml"))]
+    names |= {model.lower(): model for model in written}
+    if name.lower() not in names:
+        raise XferError(f"The model '{name}' does not exist{nearest(name, names.values())}")
 
 
 def trained_by_tp(name: str | None) -> str:
@@ -203,15 +207,12 @@ def trained_by_tp(name: str | None) -> str:
     if not name:
         raise XferError(f"model={registry.TP} needs the model that is trained. Add --{TP_MODEL}=NAME, such as SASRec.")
     if f"{registry.TP}{name}" not in registry.MODELS:
-        check_model(name)
-        fit = ", ".join(sorted(known[len(registry.TP) :] for known in registry.MODELS if known.startswith(registry.TP)))
-        raise XferError(f"{TP_MODEL}={name} does not give TP the sequence embedding that it needs. These do: {fit}.")
+        fit = sorted(known[len(registry.TP) :] for known in registry.MODELS if known.startswith(registry.TP))
+        raise XferError(
+            f"{TP_MODEL}={name} is no model with the sequence embedding that TP needs{nearest(name, fit)} "
+            f"These are: {', '.join(fit)}."
+        )
     return f"{registry.TP}{name}"
-
-
-def _model_packages() -> list[list[str]]:
-    root = Path(recbole.model.__path__[0])
-    return [[str(folder)] for folder in sorted(root.glob("*_recommender"))]
 
 
 def known_keys(model: str, dataset: str) -> set[str]:
@@ -231,23 +232,3 @@ def known_keys(model: str, dataset: str) -> set[str]:
     if model in registry.MODELS:
         keys |= {f"{registry.STAGE_PREFIX}{key}" for key in keys}
     return keys
-
-
-def check_keys(given: Iterable[str], known: set[str]) -> None:
-    """Raises XferError for the first key that is not known, and names the nearest."""
-    for key in given:
-        if key not in known:
-            raise XferError(f"The key '{key}' is not known{nearest(key, known)}")
-
-
-def choice(config: Any, key: str, *allowed: str) -> str:
-    """A key's value, which must be one of those allowed."""
-    if config[key] not in allowed:
-        raise XferError(f"{key}={config[key]} must be {' or '.join(allowed)}.")
-    return config[key]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the known one that is most like it."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f". Did you mean '{near[0]}'?" if near else "."

@@ -17,8 +17,9 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
 from torch.nn import functional as F
 
-from recbole_xfer import __version__
-from recbole_xfer.config import XferConfig, nearest, parse_values, read_yaml_file, read_yaml_files, settings
+from recbole_xfer import __version__, registry
+from recbole_xfer.checks import nearest
+from recbole_xfer.config import XferConfig, parse_values, read_yaml_file, read_yaml_files, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
@@ -27,7 +28,6 @@ from recbole_xfer.evaluation.groups import measure_groups, row_users, user_group
 from recbole_xfer.evaluation.joint import check_pairing, joint_against_alone, references
 from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.trainer import artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
 
@@ -122,8 +122,8 @@ def pretrain(
         raise XferError("No source was named. Add --source=DOMAINS, such as --source=Food+Home.")
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset", "run_dir")}
     config = XferConfig(model, source, config_files, overrides)
-    for key in [key for key in config.final_config_dict if key.startswith(STAGE_PREFIX)]:
-        config[key.removeprefix(STAGE_PREFIX)] = config[key]
+    for key in [key for key in config.final_config_dict if key.startswith(registry.STAGE_PREFIX)]:
+        config[key.removeprefix(registry.STAGE_PREFIX)] = config[key]
     for key in ("source", "adaptation", "pretrained"):
         config[key] = None
     config["eval_args"] = {**config["eval_args"], "split": {"LS": "valid_only"}}
@@ -169,6 +169,7 @@ def train_and_evaluate(
     folder = experiment.folder
     if experiment.test_data is None:
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
+    groups_of(experiment)  # what cannot be measured is refused before it is trained
     earlier = artifacts.load_result(folder) if reuse and config["resume"] else None
     if earlier:
         logger.info(f"{label(config)} on {target(config)}: taken from {folder}, which an equal run left.")
@@ -187,8 +188,7 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     config, trainer = experiment.config, experiment.trainer
     test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
     ranking = trainer.evaluator.ranking
-    names = config["eval_groups"] or []
-    groups = user_groups(names, experiment.test_data, experiment.train_data, config["head_share"]) if names else {}
+    groups = groups_of(experiment)
     if ranking:
         groups = {name: rows[ranking.sources] for name, rows in groups.items()}
     return Result(
@@ -214,6 +214,13 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     )
 
 
+def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
+    """Which rows of the test split are in each group of ``eval_groups``, bool [rows]."""
+    names, share = experiment.config["eval_groups"] or [], experiment.config["head_share"]
+    names = [names] if isinstance(names, str) else names
+    return user_groups(names, experiment.test_data, experiment.train_data, share) if names else {}
+
+
 def row_user_tokens(eval_data: Any) -> np.ndarray:
     """The token of the user of each row of an evaluation loader, [rows]."""
     dataset = eval_data._dataset
@@ -226,7 +233,7 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
     dataset = make_dataset(config)
     train_data, valid_data, test_data = make_loaders(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    model = make_model(config, train_data._dataset)
     if pretrained is not None:
         if not hasattr(model, "adapt"):
             raise XferError(f"{config['model']} cannot be adapted. Leave out --source and --pretrained.")
@@ -235,6 +242,21 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
         Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage)
     )
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
+
+
+def make_model(config: XferConfig, dataset: Any) -> Any:
+    """The model, new.
+
+    Raises:
+        XferError: for values that the model refuses.
+    """
+    made = get_model(config["model"])
+    try:
+        return made(config, dataset).to(config["device"])
+    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
+        if config["model"] in registry.MODELS:
+            raise  # ours say themselves what they refuse
+        raise XferError(f"RecBole's {config['model']} cannot be made with these keys: {error}") from error
 
 
 def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: str) -> str:

@@ -27,7 +27,8 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.table import Table
 
 from recbole_xfer import registry
-from recbole_xfer.config import XferConfig, check_keys, known_keys, short, text_of
+from recbole_xfer.checks import check_keys
+from recbole_xfer.config import XferConfig, known_keys, short, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import replacing

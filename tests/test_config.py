@@ -1,12 +1,15 @@
 """Keys are checked, values are parsed and never evaluated, and RecBole's own entry points see our defaults."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recbole_xfer import registry
 from recbole_xfer.config import XferConfig, parse_value
 from recbole_xfer.errors import XferError
+from recbole_xfer.quick_start import build
 from tests.data import config, write_small
 
 
@@ -70,7 +73,7 @@ def test_a_key_of_another_model_is_unknown(tmp_path: Path, model: str, key: str)
 
 
 def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(XferError, match="'SASRek' does not exist. Did you mean 'sasrec'"):
+    with pytest.raises(XferError, match="'SASRek' does not exist. Did you mean 'SASRec'"):
         XferConfig("SASRek", "Small")
     with pytest.raises(XferError, match="No dataset was named"):
         XferConfig("SASRec")
@@ -89,8 +92,8 @@ def test_tp_model_names_what_tp_trains(tmp_path: Path) -> None:
     ("model", "keys", "message"),
     [
         ("TP", {}, r"model=TP needs the model that is trained. Add --tp_model=NAME"),
-        ("TP", {"tp_model": "LightSAN"}, "'LightSAN' does not exist. Did you mean 'lightsans'"),
-        ("TP", {"tp_model": "BERT4Rec"}, "tp_model=BERT4Rec does not give TP .* These do: CORE, Caser, .*, STAMP"),
+        ("TP", {"tp_model": "LightSAN"}, "tp_model=LightSAN is no model with .*. Did you mean 'LightSANs'"),
+        ("TP", {"tp_model": "BERT4Rec"}, "tp_model=BERT4Rec is no model with .* These are: CORE, Caser, .*, STAMP"),
         ("SASRec", {"tp_model": "SASRec"}, "The key 'tp_model' is not known"),
     ],
 )
@@ -145,3 +148,50 @@ def test_what_eval_args_leaves_out_stays_as_it_is(model: str) -> None:
     assert config["eval_args"]["split"] == {"LS": "valid_and_test"}
     assert config["eval_args"]["order"] == "TO"
     assert config["eval_args"]["mode"] == {"valid": "uni100", "test": "uni100"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("learning_rate", "fast", "a number above 0"),
+        ("learning_rate", 0, "a number above 0"),
+        ("autoencoder_learning_rate", -1, "a number above 0"),
+        ("hidden_dropout_prob", 2, "a share from 0 to 1"),
+        ("epochs", -1, "a whole number from 0 on"),
+        ("epochs", 10.0, "a whole number from 0 on"),
+        ("pretrain_epochs", "many", "a whole number from 0 on"),
+        ("train_batch_size", True, "a whole number from 1 on"),
+        ("hidden_size", 0, "a whole number from 1 on"),
+        ("weight_decay", -0.1, "a number from 0 on"),
+        ("seed", "lucky", "a number"),
+        ("mask_history", "perhaps", "True or False"),
+        ("load_col", "user_id", "keys with values"),
+        ("user_inter_num_interval", 5, "an interval such as '[5,inf)'"),
+        ("val_interval", "[0,inf)", "columns with intervals"),
+        ("learner", "adamw", "one of adam, sgd"),
+    ],
+)
+def test_a_value_that_cannot_be_meant(tmp_path: Path, key: str, value: object, wanted: str) -> None:
+    with pytest.raises(XferError, match=re.escape(f"{key}={value} must be {wanted}")):
+        config(tmp_path, "RecGURU" if key.startswith("autoencoder") else "RETR", **{key: value})
+
+
+def test_a_value_may_be_left_empty_and_numbers_may_be_numpys(tmp_path: Path) -> None:
+    made = config(tmp_path, "RETR", epochs=np.int64(3), learning_rate=np.float32(0.5), item_inter_num_interval=None)
+    assert made["epochs"] == 3 and made["learning_rate"] == 0.5
+
+
+def test_values_that_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(XferError, match="hidden_size=64 must be a multiple of n_heads=3"):
+        config(tmp_path, "SASRec", hidden_size=64, n_heads=3)
+    with pytest.raises(XferError, match=r"The key 'eval_args.splitt' is not known. Did you mean 'split'"):
+        config(tmp_path, "SASRec", eval_args={"splitt": {"LS": "valid_only"}})
+
+
+@pytest.mark.parametrize("model", ["RETR", "SASRec"])
+def test_an_activation_that_does_not_exist(tmp_path: Path, model: str) -> None:
+    write_small(tmp_path)
+    with pytest.raises(
+        XferError, match="hidden_act=soft must be|RecBole's SASRec cannot be made with these keys: 'soft'"
+    ):
+        build(config(tmp_path, model, hidden_act="soft"))

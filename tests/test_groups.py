@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from recbole_xfer import quick_start
 from recbole_xfer.cli import main
 from recbole_xfer.data.sequences import head_users
 from recbole_xfer.errors import XferError
@@ -156,8 +157,11 @@ def test_head_users_at_the_edge() -> None:
         ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 must be a share of users such as 0.2"),
     ],
 )
-def test_groups_that_do_not_exist(tmp_path: Path, keys: dict, message: str) -> None:
+def test_groups_that_do_not_exist_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
+) -> None:
     write_small(tmp_path)
+    monkeypatch.setattr(quick_start, "fit", lambda *_: pytest.fail("training began"))
     with pytest.raises(XferError, match=message):
         run("Pop", "Small", overrides={**settings(tmp_path, "Pop"), **keys})
 

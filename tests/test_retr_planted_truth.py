@@ -1,8 +1,8 @@
 """Histories in which a marked minority tells the next item: RETR must find it, and gain from it.
 
 Three threads of marked items are interleaved with what a user takes by taste. Behind a marked item stands the item that
-the marked item before it, of the same thread, tells: a marked item has something to ask. All that follows other items
-is one of the user's tastes, for which an even look at the past is best, and that is what a behaviour off the route does.
+the marked item before it, of the same thread, tells: a marked item has something to ask. What follows other items is
+one of the user's tastes, for which an even look at the past is best, and that is what a behaviour off the route does.
 """
 
 from __future__ import annotations

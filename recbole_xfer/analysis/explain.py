@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from recbole_xfer.analysis.page import svg, write_page
-from recbole_xfer.config import nearest
+from recbole_xfer.checks import nearest
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError

@@ -35,15 +35,10 @@ def measure_groups(evaluator: Any, groups: Mapping[str, np.ndarray]) -> dict[str
 
     Args:
         evaluator: a :class:`~recbole_xfer.trainer.trainer.KeepingEvaluator` behind an evaluation.
-        groups: which evaluated rows are in each, bool [N].
-
-    Raises:
-        XferError: if a group is empty.
+        groups: which evaluated rows are in each, bool [N], at least one.
     """
     measured = {}
     for name, rows in groups.items():
-        if not rows.any():
-            raise XferError(f"The group '{name}' of eval_groups has no test target. Leave it out.")
         part = rows_of(evaluator.collected, torch.from_numpy(rows))
         metrics = {metric: float(value) for metric, value in evaluator.measure(part).items()}
         measured[name] = Group(int(rows.sum()), metrics)
@@ -78,7 +73,7 @@ def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: fl
         share: of head users.
 
     Raises:
-        XferError: for a group that does not exist, or a model whose dataset is not ours.
+        XferError: for a group that does not exist or has no rows, or a model whose dataset is not ours.
     """
     dataset = eval_data._dataset
     if not isinstance(dataset, AtomicFilesMixin):
@@ -98,4 +93,6 @@ def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: fl
             if kind not in kinds:
                 raise XferError(f"eval_groups: '{name}' must be made of {', '.join(kinds)}, such as new or new-tail.")
         groups[name] = np.logical_and.reduce([kinds[kind][of_row] for kind in name.split(SEPARATOR)])
+        if not groups[name].any():
+            raise XferError(f"The group '{name}' of eval_groups has no test target. Leave it out.")
     return groups

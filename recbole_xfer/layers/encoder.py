@@ -12,12 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.errors import XferError
 from recbole_xfer.layers.dropout import Dropout, attention, attention_weights
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu, "relu": F.relu, "swish": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+}  # fmt: skip
+"""By RecBole's names."""
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """RecBole's names of activations as functions."""
-    return getattr(F, {"swish": "silu"}.get(name, name))
+    """One of :data:`ACTIVATIONS`.
+
+    Raises:
+        XferError: if there is none of this name.
+    """
+    if name not in ACTIVATIONS:
+        raise XferError(f"hidden_act={name} must be one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
 
 
 def init_as_sasrec(module: nn.Module, deviation: float) -> None:

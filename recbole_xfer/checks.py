@@ -1,0 +1,103 @@
+"""What the values of keys must be: each mistake is a sentence, before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.registry import STAGE_PREFIX
+
+Rule = tuple[str, Callable[[Any], bool]]
+"""What a value must be, in words and as a test."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, of Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python's or NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_interval(value: Any) -> bool:
+    """Whether a value is text such as ``[5,inf)``."""
+    return isinstance(value, str) and re.fullmatch(r"[\[(].+,.+[\])]", value) is not None
+
+
+def is_mapping(value: Any) -> bool:
+    """Whether a value has keys and values."""
+    return isinstance(value, Mapping)
+
+
+LEARNERS = ("adam", "sgd", "adagrad", "rmsprop", "sparse_adam")
+SIZES = (
+    r"(hidden|inner|embedding|(train|eval|user)_batch|critic|price)_size|n_(layers|heads|experts)|projection_heads"
+    r"|MAX_ITEM_LIST_LENGTH|catalogue_chunk"
+)
+RULES: Mapping[str, Rule] = {
+    r"(\w+_)?dropout(_prob)?": ("a share from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+    r"(\w+_)?learning_rate": ("a number above 0", lambda value: is_number(value) and value > 0),
+    r"weight_decay|initializer_range": ("a number from 0 on", lambda value: is_number(value) and value >= 0),
+    r"(\w+_)?epochs|eval_step": ("a whole number from 0 on", lambda value: is_whole(value) and value >= 0),
+    SIZES: ("a whole number from 1 on", lambda value: is_whole(value) and value >= 1),
+    r"(user|item)_inter_num_interval": ("an interval such as '[5,inf)'", is_interval),
+    "val_interval": ("columns with intervals, as {timestamp: '[0,inf)'}", is_mapping),
+    "learner": (f"one of {', '.join(LEARNERS)}", lambda value: value in LEARNERS),
+}
+"""By a pattern of the keys; where RecBole would guess, or fail late with a traceback."""
+
+
+def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises XferError for a value that breaks one of :data:`RULES`, or is of another kind than a key's default."""
+    for key, value in given.items():
+        name = key.removeprefix(STAGE_PREFIX)
+        rule = next((RULES[pattern] for pattern in RULES if re.fullmatch(pattern, name)), rule_of(defaults.get(name)))
+        if value is not None and rule is not None and not rule[1](value):
+            raise XferError(f"{key}={value} must be {rule[0]}.")
+    if is_mapping(given.get("eval_args")):
+        check_keys(given["eval_args"], set(defaults["eval_args"]), "eval_args.")
+
+
+def rule_of(default: Any) -> Rule | None:
+    """What a default tells of a key's values; None where it may be anything."""
+    if isinstance(default, bool):
+        return "True or False", lambda value: isinstance(value, bool)
+    if is_number(default):
+        return "a number", is_number
+    if is_mapping(default):
+        return "keys with values, as {key: value}", is_mapping
+    return None
+
+
+def check_heads(config: Mapping[str, Any]) -> None:
+    """Raises XferError where attention heads do not share the width evenly."""
+    width, heads = config.get("hidden_size"), config.get("n_heads")
+    if width and heads and width % heads:
+        raise XferError(f"hidden_size={width} must be a multiple of n_heads={heads}.")
+
+
+def check_keys(given: Iterable[str], known: set[str], where: str = "") -> None:
+    """Raises XferError for the first key that is not known, and names the nearest."""
+    for key in given:
+        if key not in known:
+            raise XferError(f"The key '{where}{key}' is not known{nearest(key, known)}")
+
+
+def choice(config: Any, key: str, *allowed: str) -> str:
+    """A key's value, which must be one of those allowed."""
+    if config[key] not in allowed:
+        raise XferError(f"{key}={config[key]} must be {' or '.join(allowed)}.")
+    return config[key]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the known one that is most like it, whatever its capitals."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.5)
+    return f". Did you mean '{names[near[0]]}'?" if near else "."
