@@ -35,6 +35,7 @@ def is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
+EVAL_ARGS = {"split", "group_by", "order", "mode"}
 LEARNERS = ("adam", "sgd", "adagrad", "rmsprop", "sparse_adam")
 SIZES = (
     r"(hidden|inner|embedding|(train|eval|user)_batch|critic|price)_size|n_(layers|heads|experts)|projection_heads"
@@ -61,7 +62,7 @@ def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         if value is not None and rule is not None and not rule[1](value):
             raise XferError(f"{key}={value} must be {rule[0]}.")
     if is_mapping(given.get("eval_args")):
-        check_keys(given["eval_args"], set(defaults["eval_args"]), "eval_args.")
+        check_keys(given["eval_args"], EVAL_ARGS, "eval_args.")
 
 
 def rule_of(default: Any) -> Rule | None:

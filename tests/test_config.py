@@ -186,6 +186,8 @@ def test_values_that_do_not_go_together(tmp_path: Path) -> None:
         config(tmp_path, "SASRec", hidden_size=64, n_heads=3)
     with pytest.raises(XferError, match=r"The key 'eval_args.splitt' is not known. Did you mean 'split'"):
         config(tmp_path, "SASRec", eval_args={"splitt": {"LS": "valid_only"}})
+    whole = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni100"}
+    assert config(tmp_path, "SASRec", eval_args=whole)["eval_args"]["mode"] == {"valid": "uni100", "test": "uni100"}
 
 
 @pytest.mark.parametrize("model", ["RETR", "SASRec"])
