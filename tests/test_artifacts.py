@@ -245,3 +245,10 @@ def test_a_folder_of_many_joined_domains_has_a_name_that_file_systems_take(tmp_p
     assert names[0].startswith("Pop-Department-0+19-more-") and names[1].startswith("Pop-Department-19+19-more-")
     others = run_name(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"])), None, None, "run")
     assert others.startswith("Pop-Department-0+19-more-") and others != names[0]
+
+
+@pytest.mark.parametrize("model", ["RETR", "SASRec", "TPSASRec"])
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(tmp_path: Path, model: str) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match=rf"The loss of {model} is no longer a number. Lower learning_rate, now 1e\+30"):
+        run(model, "Small", overrides={**settings(tmp_path, model), "learning_rate": 1e30, "epochs": 3})

@@ -124,6 +124,13 @@ class RunFolder(Trainer):
         artifacts.save_history(self.run_dir, self.history)
         return losses
 
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            raise XferError(
+                f"The loss of {self.config['model']} is no longer a number. Lower learning_rate, now "
+                f"{self.learning_rate:g}, or set clip_grad_norm, such as --clip_grad_norm='{{max_norm: 5}}'."
+            )
+
     def _scalars(self, losses: Any, steps: int) -> dict[str, float]:
         """What is kept of an epoch: its loss, a mean over steps, and what the model's ``epoch_scalars()`` gives."""
         loss = sum(losses) if isinstance(losses, tuple) else losses
