@@ -43,8 +43,10 @@ SIZES = (
 )
 RULES: Mapping[str, Rule] = {
     r"(\w+_)?dropout(_prob)?": ("a share from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
-    r"(\w+_)?learning_rate": ("a number above 0", lambda value: is_number(value) and value > 0),
-    r"weight_decay|initializer_range": ("a number from 0 on", lambda value: is_number(value) and value >= 0),
+    r"(\w+_)?learning_rate|weight_decay|initializer_range": (
+        "a number from 0 on",
+        lambda value: is_number(value) and value >= 0,
+    ),
     r"(\w+_)?epochs|eval_step": ("a whole number from 0 on", lambda value: is_whole(value) and value >= 0),
     SIZES: ("a whole number from 1 on", lambda value: is_whole(value) and value >= 1),
     r"(user|item)_inter_num_interval": ("an interval such as '[5,inf)'", is_interval),

@@ -82,9 +82,9 @@ def told_apart(folder: str) -> float:
     return float((scores[labels == 1][:, None] > scores[labels == 0]).float().mean())
 
 
-def trained(root: Path, adversary_weight: float) -> tuple[Result, Result]:
+def trained(root: Path, adversary_weight: float, seed: int = 2020) -> tuple[Result, Result]:
     """Training on all targets, and TP, with the same number of users' gradients."""
-    keys = {**KEYS, "data_path": str(root), "checkpoint_dir": str(root / "saved")}
+    keys = {**KEYS, "data_path": str(root), "checkpoint_dir": str(root / "saved"), "seed": seed}
     plain = {"pathway": False, "train_batch_size": 32 * 8}
     ours = {"paths": 16, "inner_steps": 2, "inner_rate": 0.1, "adversary_weight": adversary_weight}
     return run("RETR", "Planted", overrides={**keys, **plain}), run("TPSASRec", "Planted", overrides={**keys, **ours})
@@ -98,6 +98,8 @@ def test_tail_and_new_users_gain(tmp_path: Path) -> None:
 
 
 def test_a_new_discriminator_tells_head_from_tail_less_well(tmp_path: Path) -> None:
+    """As a mean over three seeds, of which one differed by 0.006 and the others by 0.02 and 0.05."""
     write_planted(tmp_path, noise=0.7, own=0.0)
-    plain, ours = (told_apart(result.folder) for result in trained(tmp_path, adversary_weight=0.3))
+    runs = [trained(tmp_path, adversary_weight=0.3, seed=seed) for seed in (2020, 2021, 2022)]
+    plain, ours = np.mean([[told_apart(result.folder) for result in pair] for pair in runs], axis=0)
     assert ours < plain - 0.01
