@@ -51,7 +51,7 @@ RULES: Mapping[str, Rule] = {
     SIZES: ("a whole number from 1 on", lambda value: is_whole(value) and value >= 1),
     r"(user|item)_inter_num_interval": ("an interval such as '[5,inf)'", is_interval),
     "val_interval": ("columns with intervals, as {timestamp: '[0,inf)'}", is_mapping),
-    "learner": (f"one of {', '.join(LEARNERS)}", lambda value: value in LEARNERS),
+    "learner": (f"one of {', '.join(LEARNERS)}", lambda value: str(value).lower() in LEARNERS),
 }
 """By a pattern of the keys; where RecBole would guess, or fail late with a traceback."""
 

@@ -176,7 +176,8 @@ def test_a_value_that_cannot_be_meant(tmp_path: Path, key: str, value: object, w
 
 
 def test_a_value_may_be_left_empty_and_numbers_may_be_numpys(tmp_path: Path) -> None:
-    made = config(tmp_path, "RETR", epochs=np.int64(3), learning_rate=np.float32(0.5), item_inter_num_interval=None)
+    values = {"learning_rate": np.float32(0.5), "item_inter_num_interval": None, "learner": "Adam"}
+    made = config(tmp_path, "RETR", epochs=np.int64(3), **values)
     assert made["epochs"] == 3 and made["learning_rate"] == 0.5
 
 
