@@ -33,8 +33,8 @@ from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.data.vectors import write_vectors
+from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.model.ant import ANT
-from recbole_xfer.quick_start import Experiment, build
 
 
 def write_pantry_like(root: Path, data: PantryLike, name: str = "Pantry") -> None:

@@ -27,7 +27,7 @@ from benchmarks.data import pantry_like
 from recbole_xfer.config import XferConfig
 from recbole_xfer.data.dataloader import CRITIC, HISTORIES, DomainPairDataLoader
 from recbole_xfer.data.prepare import write_domain
-from recbole_xfer.quick_start import Experiment, build
+from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.trainer.recguru import ADVERSARIAL
 
 ROWS = 12

@@ -29,7 +29,7 @@ from recbole.utils import get_model, init_seed
 from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_xfer.config import XferConfig
-from recbole_xfer.quick_start import Experiment, build
+from recbole_xfer.experiment import Experiment, build
 
 SIZES = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "MAX_ITEM_LIST_LENGTH": 50}
 EPOCHS = 4

@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from recbole_xfer.config import XferConfig
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.prepare import write_domain
-from recbole_xfer.quick_start import Experiment, build
+from recbole_xfer.experiment import Experiment, build
 
 USERS, ITEMS, LENGTH = 2000, 20_000, 50
 SIZES = {

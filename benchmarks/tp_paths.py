@@ -29,7 +29,7 @@ from recbole_xfer.config import XferConfig
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.prepare import write_domain
-from recbole_xfer.quick_start import Experiment, build
+from recbole_xfer.experiment import Experiment, build
 
 STEPS = {1: 40, 8: 20, 64: 6}
 """Outer steps in a turn, by the number of paths."""

@@ -1,62 +1,32 @@
-"""The verbs as functions: run, pretrain, load, compare."""
+"""The verbs as functions: run, pretrain, load (from :mod:`recbole_xfer.experiment`), evaluate, recommend, compare."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import get_model, init_seed
 from torch.nn import functional as F
 
-from recbole_xfer import __version__, registry
+from recbole_xfer import registry
 from recbole_xfer.checks import nearest
-from recbole_xfer.config import XferConfig, parse_values, read_yaml_file, read_yaml_files, settings
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
-from recbole_xfer.data.loaders import make_dataset, make_loaders
+from recbole_xfer.config import XferConfig, parse_values, read_yaml_files, settings
+from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, told_apart
-from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
 from recbole_xfer.evaluation.joint import check_pairing, joint_against_alone, references
-from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import Experiment, build, describe, fit, groups_of, label, load, measure, target
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.trainer import artifacts
-from recbole_xfer.trainer.trainer import RunFolder, trainer_class
 
-LONGEST_NAME = 120
-"""Characters of joined domains in the name of a folder, which file systems allow 255 bytes."""
 TABLE_KEYS = frozenset(("name", "alone"))
 """Keys of a comparison's row that say how its table is made, and are none of a run."""
-
-
-@dataclass
-class Experiment:
-    """A configuration with all that it made: data, model and trainer."""
-
-    config: XferConfig
-    dataset: Any
-    train_data: Any
-    valid_data: Any
-    test_data: Any
-    model: AbstractRecommender
-
-    @cached_property
-    def trainer(self) -> RunFolder:
-        """Made when first needed: RecBole names its TensorBoard folder after the log file that is open then."""
-        return trainer_class(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
-
-    @property
-    def folder(self) -> Path:
-        """Where the run leaves its artifacts."""
-        return Path(self.config["run_dir"])
 
 
 def run(
@@ -183,123 +153,6 @@ def train_and_evaluate(
     return result
 
 
-def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float, best_epoch: int) -> Result:
-    """Evaluates the best epoch, whose validation is given, on the test split."""
-    config, trainer = experiment.config, experiment.trainer
-    test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
-    ranking = trainer.evaluator.ranking
-    groups = groups_of(experiment)
-    if ranking:
-        groups = {name: rows[ranking.sources] for name, rows in groups.items()}
-    return Result(
-        model=config["model"],
-        dataset=target(config),
-        source=config["source"],
-        adaptation=adaptation_of(config),
-        label=label(config),
-        protocol=protocol(config, experiment.dataset.item_num - 1),
-        seed=config["seed"],
-        valid={name: float(value) for name, value in (valid or {}).items()},
-        test={name: float(value) for name, value in test.items()},
-        rows=len(experiment.test_data._dataset),
-        rows_by_domain=ranking.counts() if ranking else None,
-        best_epoch=best_epoch,
-        seconds=round(seconds, 1),
-        folder=str(experiment.folder),
-        valid_score=float((valid or {}).get(trainer.valid_metric, 0.0)),
-        cutoff=cutoff(config["topk"]),
-        by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
-        row_targets=ranking.targets(row_user_tokens(experiment.test_data)) if ranking else None,
-        groups=measure_groups(trainer.evaluator, groups),
-    )
-
-
-def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
-    """Which rows of the test split are in each group of ``eval_groups``, bool [rows]."""
-    names, share = experiment.config["eval_groups"] or [], experiment.config["head_share"]
-    names = [names] if isinstance(names, str) else names
-    return user_groups(names, experiment.test_data, experiment.train_data, share) if names else {}
-
-
-def row_user_tokens(eval_data: Any) -> np.ndarray:
-    """The token of the user of each row of an evaluation loader, [rows]."""
-    dataset = eval_data._dataset
-    return dataset.field2id_token[dataset.uid_field][row_users(eval_data)]
-
-
-def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run") -> Experiment:
-    """Data, model and trainer of a configuration; the run's folder is named after both and the data."""
-    init_seed(config["seed"], config["reproducibility"])
-    dataset = make_dataset(config)
-    train_data, valid_data, test_data = make_loaders(config, dataset)
-    init_seed(config["seed"], config["reproducibility"])
-    model = make_model(config, train_data._dataset)
-    if pretrained is not None:
-        if not hasattr(model, "adapt"):
-            raise XferError(f"{config['model']} cannot be adapted. Leave out --source and --pretrained.")
-        model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
-    config["run_dir"] = config["run_dir"] or str(
-        Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage)
-    )
-    return Experiment(config, dataset, train_data, valid_data, test_data, model)
-
-
-def make_model(config: XferConfig, dataset: Any) -> Any:
-    """The model, new.
-
-    Raises:
-        XferError: for values that the model refuses.
-    """
-    made = get_model(config["model"])
-    try:
-        return made(config, dataset).to(config["device"])
-    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
-        if config["model"] in registry.MODELS:
-            raise  # ours say themselves what they refuse
-        raise XferError(f"RecBole's {config['model']} cannot be made with these keys: {error}") from error
-
-
-def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: str) -> str:
-    """Such as ``ANT-CJ-Nutrition-relearn-1a2b3c4d``; equal for equal configurations on equal data."""
-    data = dataset.digest() if isinstance(dataset, AtomicFilesMixin) else None
-    origin = {"from": str(pretrained), "data": data, "version": __version__}
-    digest = artifacts.run_digest({**config.final_config_dict, **origin})
-    kind = "pretrained" if stage == "pretrain" else config["adaptation"]
-    first, *others = config["dataset"].split(DOMAIN_SEPARATOR)
-    joined = f"{first}+{len(others)}-more" if len(config["dataset"]) > LONGEST_NAME else config["dataset"]
-    return "-".join(filter(None, [config["model"], joined, config["single_domain"], kind, digest]))
-
-
-def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, float]]:
-    """Trains, going on with an interrupted run of the same folder; returns validation score and metrics."""
-    trainer, config = experiment.trainer, experiment.config
-    if config["resume"] and trainer.resume(experiment.train_data):
-        logger.info(f"Going on with epoch {trainer.start_epoch} of the interrupted run {trainer.run_dir}")
-    return trainer.fit(
-        experiment.train_data,
-        experiment.valid_data,
-        show_progress=config["show_progress"],
-        callback_fn=on_epoch,
-    )
-
-
-def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """A finished run with its data and its trained model, ready to rank.
-
-    Args:
-        folder: what the run left.
-        overrides: keys that differ now, such as ``data_path`` or ``device``.
-    """
-    folder = Path(folder)
-    file, keys = artifacts.config_file(folder), parse_values(overrides)
-    if isinstance(keys.get("eval_args"), dict):
-        keys["eval_args"] = {**read_yaml_file(file)["eval_args"], **keys["eval_args"]}  # such as another mode alone
-    experiment = build(XferConfig(config_files=[file], overrides={**keys, "run_dir": str(folder)}))
-    experiment.trainer._load_weights(artifacts.load_weights(folder))
-    experiment.model.eval()
-    return experiment
-
-
 def evaluate(
     folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
@@ -364,32 +217,6 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     best = scores.topk(min(k, len(scores) - 1 - len(ids.unique())))
     tokens = dataset.field2id_token[dataset.iid_field][best.indices.cpu().numpy()]
     return list(zip(tokens.tolist(), best.values.tolist(), strict=True))
-
-
-def adaptation_of(config: XferConfig) -> str | None:
-    """How the model was adapted; ``scratch`` where it could have been and was not, None where it cannot be."""
-    return config["adaptation"] or ("scratch" if hasattr(get_model(config["model"]), "adapt") else None)
-
-
-def label(config: XferConfig) -> str:
-    """Such as ``ANT (relearn)``."""
-    adaptation = adaptation_of(config)
-    return f"{config['model']} ({adaptation})" if adaptation else config["model"]
-
-
-def target(config: XferConfig) -> str:
-    """What is ranked: the dataset, or such as ``Books of Books+Toys``."""
-    return " of ".join(filter(None, [config["single_domain"], config["dataset"]]))
-
-
-def describe(experiment: Experiment) -> str:
-    """Counts of the data, and how many items have each feature."""
-    dataset = experiment.dataset
-    text = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items"
-    if hasattr(experiment.model, "features"):
-        text += f"; {experiment.train_data._dataset.features.coverage()}"
-    trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
-    return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"
 
 
 def compare(

@@ -31,9 +31,10 @@ from recbole_xfer.checks import check_keys
 from recbole_xfer.config import XferConfig, known_keys, short, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import build, fit, load, measure
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.quick_start import build, fit, load, measure, starting_point
+from recbole_xfer.quick_start import starting_point
 from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.search_space import Space, draw, name_of, read_space
 from recbole_xfer.trainer import artifacts

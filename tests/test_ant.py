@@ -10,8 +10,8 @@ from recbole.data.interaction import Interaction
 
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import build
 from recbole_xfer.model.ant import ANT
-from recbole_xfer.quick_start import build
 from tests.data import config, write_small
 from tests.reference import ant as reference
 from tests.reference.sasrec import recbole_names, sasrec

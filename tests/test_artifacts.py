@@ -15,8 +15,9 @@ import torch
 from recbole_xfer import quick_start
 from recbole_xfer.config import settings as all_settings
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import build, fit, load, pretrain, run, run_name, train_and_evaluate
+from recbole_xfer.quick_start import pretrain, run, train_and_evaluate
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, write_small
 
@@ -133,7 +134,7 @@ def test_of_two_equal_pretrainings_at_a_time_one_trains(tmp_path: Path, monkeypa
     write_small(tmp_path, "A", seed=1)
     trained = []
 
-    def slowly(experiment: quick_start.Experiment) -> Any:
+    def slowly(experiment: Experiment) -> Any:
         trained.append(experiment.folder)
         time.sleep(0.5)
         return fit(experiment)

@@ -9,7 +9,7 @@ import pytest
 from recbole_xfer import registry
 from recbole_xfer.config import XferConfig, parse_value
 from recbole_xfer.errors import XferError
-from recbole_xfer.quick_start import build
+from recbole_xfer.experiment import build
 from tests.data import config, write_small
 
 

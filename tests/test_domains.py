@@ -20,7 +20,8 @@ from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison
 from recbole_xfer.evaluation.domains import by_domain
-from recbole_xfer.quick_start import Experiment, build, evaluate, fit, run, train_and_evaluate
+from recbole_xfer.experiment import Experiment, build, fit
+from recbole_xfer.quick_start import evaluate, run, train_and_evaluate
 from tests.data import config, settings, write_joined
 
 DATASET = "A+B+C"

@@ -12,7 +12,8 @@ from PIL import Image
 from recbole_xfer.analysis.explain import explain
 from recbole_xfer.cli import main
 from recbole_xfer.errors import XferError
-from recbole_xfer.quick_start import load, run
+from recbole_xfer.experiment import load
+from recbole_xfer.quick_start import run
 from tests.data import settings, write_small
 
 

@@ -16,7 +16,8 @@ from recbole_xfer.cli import main
 from recbole_xfer.data.sequences import head_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import user_groups
-from recbole_xfer.quick_start import Experiment, build, load, run
+from recbole_xfer.experiment import Experiment, build, load
+from recbole_xfer.quick_start import run
 from tests.data import config, settings, write_joined, write_small
 
 KEYS: dict[str, Any] = {

@@ -18,7 +18,8 @@ from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.joint import JointAgainstAlone, Pair, references
 from recbole_xfer.evaluation.result import Protocol, Result
-from recbole_xfer.quick_start import Experiment, build, compare, evaluate, run
+from recbole_xfer.experiment import Experiment, build
+from recbole_xfer.quick_start import compare, evaluate, run
 from tests.data import SIZES, SMALL, config, settings, write_joined
 
 SPLITS = [{"LS": "valid_and_test"}, {"NU": 0.3}, {"HU": [6, 2, 2]}, {"RS": [0.5, 0.2, 0.3]}]

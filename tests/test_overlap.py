@@ -12,7 +12,7 @@ import pytest
 from recbole_xfer.data.dataloader import DomainPairDataLoader
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.quick_start import Experiment, build
+from recbole_xfer.experiment import Experiment, build
 from tests.data import config
 
 IDS = {"Books": "b", "Films": "f"}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.layers.pathway import PathwayRouter
-from recbole_xfer.quick_start import Experiment, build, fit, load, run, train_and_evaluate
+from recbole_xfer.quick_start import run, train_and_evaluate
 from tests.data import config, settings, write_small
 
 MODELS: dict[str, dict[str, Any]] = {

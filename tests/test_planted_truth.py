@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer.data.prepare.toy import prepare_toy, toy_truth
-from recbole_xfer.quick_start import Experiment, load, run
+from recbole_xfer.experiment import Experiment, load
+from recbole_xfer.quick_start import run
 
 KEYS = {
     "hidden_size": 64, "inner_size": 64, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1, "topk": [10],

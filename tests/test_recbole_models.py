@@ -19,7 +19,8 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.quick_start import build, run
+from recbole_xfer.experiment import build
+from recbole_xfer.quick_start import run
 from tests.conftest import ROOT
 from tests.data import config, settings, write_joined, write_small
 

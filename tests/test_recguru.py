@@ -18,9 +18,9 @@ from recbole_xfer.data.dataloader import CRITIC, HISTORIES, SHARED, DomainPairDa
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
 from recbole_xfer.model.recguru import CDSRec, DomainItems, Transformer
-from recbole_xfer.quick_start import Experiment, build, fit
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
 from tests.contract import Interrupted
 from tests.data import config, settings, write_small

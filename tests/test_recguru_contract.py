@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_xfer.quick_start import Experiment
+from recbole_xfer.experiment import Experiment
 from tests.contract import CausalContract, ModelContract
 from tests.data import write_small
 

@@ -18,7 +18,8 @@ from recbole_xfer.analysis.pictures import CALM, WARNING, draw_transfer, spread_
 from recbole_xfer.analysis.report import report
 from recbole_xfer.cli import main
 from recbole_xfer.errors import XferError
-from recbole_xfer.quick_start import build, fit, run
+from recbole_xfer.experiment import build, fit
+from recbole_xfer.quick_start import run
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, write_joined, write_small
 

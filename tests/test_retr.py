@@ -16,10 +16,10 @@ from torch import nn
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.pathway import PathwayRouter
 from recbole_xfer.model.retr import RETR
-from recbole_xfer.quick_start import Experiment, build
 from tests.data import config, settings, write_small
 from tests.reference import retr as reference
 from tests.reference.sasrec import Array, recbole_names

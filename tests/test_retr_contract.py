@@ -2,7 +2,7 @@
 
 import torch
 
-from recbole_xfer.quick_start import Experiment
+from recbole_xfer.experiment import Experiment
 from tests.contract import CausalContract
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from recbole_xfer.data.prepare import write_domain
-from recbole_xfer.quick_start import load, run
+from recbole_xfer.experiment import load
+from recbole_xfer.quick_start import run
 
 USERS, LENGTH = 400, 60
 THREADS, MARKED = 3, 6

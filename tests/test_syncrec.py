@@ -15,9 +15,9 @@ from torch import nn
 from recbole_xfer.data.dataloader import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.model.syncrec import ACMoE, SyNCRec
-from recbole_xfer.quick_start import Experiment, build, fit
 from tests.data import config, write_joined
 from tests.reference import syncrec as reference
 from tests.reference.sasrec import Array, recbole_names

@@ -11,7 +11,7 @@ import pytest
 
 from recbole_xfer.config import XferConfig
 from recbole_xfer.data.prepare import write_domain
-from recbole_xfer.quick_start import Experiment, build, fit, measure
+from recbole_xfer.experiment import Experiment, build, fit, measure
 
 STATES, COPIES = 10, 2
 KEYS = {

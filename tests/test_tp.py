@@ -18,9 +18,10 @@ from recbole_xfer.config import known_keys
 from recbole_xfer.data.dataloader import HEAD
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.layers.alignment import AllPaths, descend, number_ids, sum_of_paths
 from recbole_xfer.model import tp
-from recbole_xfer.quick_start import Experiment, build, run
+from recbole_xfer.quick_start import run
 from tests.data import config, settings, write_small
 
 SIDE_BY_SIDE = ("TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR")

@@ -2,7 +2,7 @@
 
 import torch
 
-from recbole_xfer.quick_start import Experiment
+from recbole_xfer.experiment import Experiment
 from tests.contract import CausalContract
 
 FEW = {"paths": 4, "embedding_size": 16, "learning_rate": 0.01}

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import load
 from recbole_xfer.model.tp import Discriminator
-from recbole_xfer.quick_start import load, run
+from recbole_xfer.quick_start import run
 
 USERS, ITEMS, NOISY, NEW = 800, 80, 20, 0.6
 FOLLOWED = 0.9  # how often the rule is followed

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from recbole_xfer import cli, quick_start, tune
+from recbole_xfer.config import XferConfig
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.registry import properties
@@ -117,7 +118,7 @@ def test_an_endless_space_needs_a_number_of_trials() -> None:
 def test_our_spaces_are_searchable(path: Path, tmp_path: Path) -> None:
     write_small(tmp_path)
     space = read_space(path)
-    tune.check_space(space, quick_start.XferConfig(path.stem, "Small", overrides=settings(tmp_path, path.stem)), {})
+    tune.check_space(space, XferConfig(path.stem, "Small", overrides=settings(tmp_path, path.stem)), {})
     assert draw(space, 2, 0)
 
 
@@ -158,7 +159,7 @@ def test_the_first_message_is_the_error_where_all_trials_fail(tmp_path: Path, mo
 
 def test_keys_with_a_value_of_their_own_in_pretraining_do_not_change_it(tmp_path: Path) -> None:
     write_small(tmp_path)
-    config = quick_start.XferConfig("ANT", "Small", overrides=settings(tmp_path))
+    config = XferConfig("ANT", "Small", overrides=settings(tmp_path))
     changing = [key for key in ("learning_rate", "stopping_step", "pretrain_epochs", "item_embedding", "show_progress")
                 if tune.changes_pretraining(config, key)]  # fmt: skip
     assert changing == ["learning_rate", "pretrain_epochs"]
@@ -261,7 +262,7 @@ def test_a_run_with_the_best_yaml_gives_the_same_result(folder: Path, monkeypatc
 def test_a_damaged_search_file_is_explained(folder: Path, tmp_path: Path) -> None:
     (path,) = folder.glob("saved/tune-*/search.json")
     (tmp_path / "search.json").write_text(path.read_text()[:-20])
-    config = quick_start.XferConfig("ANT", "Cycle", overrides=settings(folder))
+    config = XferConfig("ANT", "Cycle", overrides=settings(folder))
     search = tune.Search(config, [], {}, [], tmp_path, 1, 0)
     with pytest.raises(XferError, match=r"search\.json is damaged"):
         search.read()

@@ -12,12 +12,13 @@ from recbole.data.interaction import Interaction
 
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build, load
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.model import unisrec
 from recbole_xfer.model.unisrec import UniSRec, drop_items
-from recbole_xfer.quick_start import Experiment, build, load, pretrain, run
+from recbole_xfer.quick_start import pretrain, run
 from recbole_xfer.trainer import artifacts
 from tests.contract import CausalContract, ModelContract
 from tests.data import config, settings, write_small

@@ -19,9 +19,9 @@ from recbole_xfer.checks import nearest
 from recbole_xfer.data.atomic_files import read_atomic_file, read_header
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
-from recbole_xfer.quick_start import Experiment, load
 
 TITLE_LENGTH = 60
 """Characters of a title that are shown."""
