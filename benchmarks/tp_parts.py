@@ -4,8 +4,9 @@
     recbole-xfer compare tp_parts.yaml --result=tp_parts.json
 
 Both sides have as many trials, drawn from grids of which ordinary training's is a part of TP's; each is a run of one
-seed, and its validation split alone is looked at. What ran before is not run again. Every row of the plan takes
-64 users' gradients in a step, whatever its k, and as many steps an epoch. The row of RETR, without its pathway, is
+seed, and its validation split alone is looked at. With ``--inner_rate`` and ``--adversary_weight`` TP's own two keys
+are not searched, and both sides have the same trials. What ran before is not run again. Every row of the plan takes 64
+users' gradients in a step, whatever its k, and as many steps an epoch. The row of RETR, without its pathway, is
 ordinary training on batches of about 64 users of MovieTweetings, where each target weighs the same, not each user.
 """
 
@@ -60,12 +61,15 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint_dir", default="saved")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--inner_rate", type=float)
+    parser.add_argument("--adversary_weight", type=float)
     parser.add_argument("--plan", type=Path, default=Path("tp_parts.yaml"))
     options = parser.parse_args()
     show_messages()
     where = {key: getattr(options, key) for key in ("dataset", "data_path", "checkpoint_dir")}
     ordinary = best({**SHARED, **where}, ORDINARY, GRID, options.trials)
-    tp = {**TP, **best({**SHARED, **where}, TP, GRID_OF_TP, options.trials)}
+    known = {key: [getattr(options, key)] for key in ("inner_rate", "adversary_weight") if getattr(options, key)}
+    tp = {**TP, **best({**SHARED, **where}, TP, {**GRID_OF_TP, **known}, options.trials)}
     rows = [
         {"model": "RETR", "pathway": False, "train_batch_size": 1024, **ordinary},
         {**ORDINARY, **ordinary},
