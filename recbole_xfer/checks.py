@@ -30,6 +30,17 @@ def is_interval(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\[(].+,.+[\])]", value) is not None
 
 
+def is_ranks(value: Any) -> bool:
+    """Whether a value is a length of ranking, or several."""
+    ranks = value if isinstance(value, list) else [value]
+    return bool(ranks) and all(is_whole(rank) and rank >= 1 for rank in ranks)
+
+
+def is_columns(value: Any) -> bool:
+    """Whether a value names columns by kind of file."""
+    return is_mapping(value) and all(columns is None or isinstance(columns, list) for columns in value.values())
+
+
 def is_mapping(value: Any) -> bool:
     """Whether a value has keys and values."""
     return isinstance(value, Mapping)
@@ -50,6 +61,10 @@ RULES: Mapping[str, Rule] = {
     r"(\w+_)?epochs|eval_step": ("a whole number from 0 on", lambda value: is_whole(value) and value >= 0),
     SIZES: ("a whole number from 1 on", lambda value: is_whole(value) and value >= 1),
     r"(user|item)_inter_num_interval": ("an interval such as '[5,inf)'", is_interval),
+    "topk": ("lengths of rankings from 1 on, such as [5, 10]", is_ranks),
+    "(field|seq)_separator": ("one character", lambda value: isinstance(value, str) and len(value) == 1),
+    "encoding": ("the name of an encoding, such as utf-8", lambda value: isinstance(value, str)),
+    "(un)?load_col": ("keys with lists, such as {inter: [user_id, item_id, timestamp]}", is_columns),
     "val_interval": ("columns with intervals, as {timestamp: '[0,inf)'}", is_mapping),
     "learner": (f"one of {', '.join(LEARNERS)}", lambda value: str(value).lower() in LEARNERS),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,16 @@ DERIVED = {
 }  # fmt: skip
 """What RecBole works out of the other values."""
 
+FIELDS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
+"""Keys that name the columns of an interaction."""
+
 TP_MODEL = "tp_model"
 """Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line as yaml reads it; blanks, and what is not yaml, such as ``[5,inf)``, stay text."""
-    if not text.strip():
+    """A value of the command line as yaml reads it; blanks, a bar and what is no yaml, such as ``[5,inf)``, stay text."""
+    if not text.strip() or text == "|":
         return text
     try:
         return yaml.load(text, Loader=YamlLoader)
@@ -122,6 +125,8 @@ class XferConfig(Config):
         check_keys(given, known_keys(str(model), str(dataset)))
         try:
             super().__init__(str(model), str(dataset), config_file_list=files, config_dict=dict(overrides or {}))
+        except XferError:
+            raise
         except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
             raise XferError(f"The configuration of {model} on {dataset} is wrong: {error}") from error
         check_heads(self.final_config_dict)
@@ -149,10 +154,20 @@ class XferConfig(Config):
         if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
             # RecBole's default of one negative is refused by its cross-entropy and counted as popular by its Pop
             self.internal_config_dict["train_neg_sample_args"] = None
+        if "valid_metric" not in given and "topk" in given:
+            length, metric = cutoff(given["topk"]), self.internal_config_dict["valid_metric"]
+            self.internal_config_dict["valid_metric"] = re.sub(r"@\d+", f"@{length}", metric)
+        self.internal_config_dict["load_col"] = self._columns(given)
+
+    def _columns(self, given: Mapping[str, Any]) -> dict[str, list[str]]:
+        """The columns to read where the user leaves that open: under the user's names, with those the model needs."""
+        columns = self.internal_config_dict["load_col"]
+        names = {self.internal_config_dict[key]: given[key] for key in FIELDS if key in given}
+        read = {"inter": [names.get(column, column) for column in columns["inter"]]}
         features = item_features({**self.internal_config_dict, **given})
         if features:
-            columns = self.internal_config_dict["load_col"]
-            self.internal_config_dict["load_col"] = {**columns, "item": ["item_id", *features]}
+            read["item"] = [names.get("item_id", "item_id"), *features]
+        return {**columns, **read}
 
     def _load_config_files(self, file_list: Iterable[Path] | None) -> dict[str, Any]:
         return read_yaml_files(file_list or ())
@@ -166,6 +181,12 @@ class XferConfig(Config):
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # cli.py reads the command line
+
+
+def cutoff(topk: int | Sequence[int]) -> int:
+    """Of several lengths of rankings the one that counts: 10 where it is among them, else the longest."""
+    lengths = [topk] if isinstance(topk, int) else topk
+    return 10 if 10 in lengths else max(lengths)
 
 
 def item_features(config: Mapping[str, Any]) -> list[str]:

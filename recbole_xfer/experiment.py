@@ -13,12 +13,12 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
 
 from recbole_xfer import __version__, registry
-from recbole_xfer.config import XferConfig, parse_values, read_yaml_file
+from recbole_xfer.config import XferConfig, cutoff, parse_values, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
-from recbole_xfer.evaluation.result import Result, cutoff, ndcg_by_row, protocol
+from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class

@@ -164,15 +164,37 @@ def test_what_eval_args_leaves_out_stays_as_it_is(model: str) -> None:
         ("weight_decay", -0.1, "a number from 0 on"),
         ("seed", "lucky", "a number"),
         ("mask_history", "perhaps", "True or False"),
-        ("load_col", "user_id", "keys with values"),
+        ("load_col", "user_id", "keys with lists"),
         ("user_inter_num_interval", 5, "an interval such as '[5,inf)'"),
         ("val_interval", "[0,inf)", "columns with intervals"),
         ("learner", "adamw", "one of adam, sgd"),
+        ("topk", 0, "lengths of rankings from 1 on"),
+        ("topk", "best", "lengths of rankings from 1 on"),
+        ("field_separator", "tab", "one character"),
+        ("encoding", 8, "the name of an encoding"),
     ],
 )
 def test_a_value_that_cannot_be_meant(tmp_path: Path, key: str, value: object, wanted: str) -> None:
     with pytest.raises(XferError, match=re.escape(f"{key}={value} must be {wanted}")):
         config(tmp_path, "RecGURU" if key.startswith("autoencoder") else "RETR", **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "topk", "metric"),
+    [
+        ("RETR", "[5]", "NDCG@5"),
+        ("SASRec", 7, "NDCG@7"),
+        ("ANT", [20, 10], "NDCG@10"),
+        ("RecGURU", [3, 5], "NDCG@5 [mean]"),
+    ],
+)
+def test_what_chooses_the_epoch_is_measured(tmp_path: Path, model: str, topk: object, metric: str) -> None:
+    assert XferConfig(model, "Small", overrides={"topk": topk})["valid_metric"] == metric
+    assert XferConfig(model, "Small", overrides={"topk": topk, "valid_metric": "MRR@3"})["valid_metric"] == "MRR@3"
+
+
+def test_a_bar_separates_columns(tmp_path: Path) -> None:
+    assert config(tmp_path, field_separator="|")["field_separator"] == "|"  # to yaml it begins a text of many lines
 
 
 def test_a_value_may_be_left_empty_and_numbers_may_be_numpys(tmp_path: Path) -> None:

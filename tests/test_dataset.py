@@ -188,6 +188,14 @@ def test_loaders_serve_full_and_sampled_ranking(tmp_path: Path) -> None:
         (None, "is not there"),
         ("", "is empty"),
         ("user_id:token\titem_id:token\ttimestamp:float\n", "no rows"),
+        ("user_id:token,item_id:token,timestamp:float\nu,i,1\n", r"is not separated by '\\t'.*--field_separator"),
+        ("user_id:token\tuser_id:token\ttimestamp:float\nu\ti\t1\n", "has the column 'user_id' twice"),
+        ("user_id:token\titem_id:token\ttimestamp:token\nu\ti\t1\n", "'timestamp:token' .* must be 'timestamp:float'"),
+        (
+            "user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nu\tj\t1\t2\n",
+            "line 3: there are 4 values for the 3",
+        ),
+        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nü\tj\t1\n", "line 3: this is not utf-8 text"),
         ("user_id\titem_id\ttimestamp\nu\ti\t1\n", "column 'user_id' of the header has no type"),
         ("user_id:text\titem_id:token\ttimestamp:float\nu\ti\t1\n", "unknown type 'text'"),
         ("user_id:token\titem_id:token\tdate:float\nu\ti\t1\n", "no column 'timestamp'"),
@@ -200,9 +208,57 @@ def test_loaders_serve_full_and_sampled_ranking(tmp_path: Path) -> None:
 def test_wrong_interactions_are_explained(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "Wrong").mkdir()
-        (tmp_path / "Wrong" / "Wrong.inter").write_text(content)
+        (tmp_path / "Wrong" / "Wrong.inter").write_text(content, encoding="latin-1")
     with pytest.raises(XferError, match=message):
         TransferDataset(config(tmp_path, "SASRec", "Wrong")).build()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "keys"),
+    [
+        ("utf-8-sig", {}),  # as spreadsheets write it
+        ("utf-16", {"encoding": "utf-16"}),
+        ("latin-1", {"encoding": "latin-1"}),
+        ("utf-8", {"field_separator": ","}),
+        ("utf-8", {"ITEM_ID_FIELD": "asin", "TIME_FIELD": "when"}),
+    ],
+)
+def test_files_may_be_written_otherwise(tmp_path: Path, encoding: str, keys: dict) -> None:
+    folder = write_small(tmp_path)
+    usual = TransferDataset(config(tmp_path))
+    prices = usual.features.price
+    for kind in ("inter", "item"):
+        file = folder / f"Small.{kind}"
+        text = file.read_text()
+        for column, key in (("item_id", "ITEM_ID_FIELD"), ("timestamp", "TIME_FIELD")):
+            text = text.replace(f"{column}:", f"{keys.get(key, column)}:")
+        file.write_text(text.replace("\t", keys.get("field_separator", "\t")), encoding=encoding)
+    made = TransferDataset(config(tmp_path, **keys))
+    assert made.item_tokens.tolist() == usual.item_tokens.tolist()
+    assert np.array_equal(made.features.price, prices, equal_nan=True)
+
+
+def test_a_column_that_is_needed_and_not_read(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    for keys in (
+        {"load_col": {"inter": ["user_id", "item_id"]}},
+        {"unload_col": {"inter": ["timestamp"]}, "load_col": None},
+    ):
+        with pytest.raises(XferError, match="The column 'timestamp' of .*Small.inter is needed"):
+            TransferDataset(config(tmp_path, **keys))
+
+
+def test_an_encoding_that_there_is_not(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="encoding=klingon is none that Python knows"):
+        TransferDataset(config(tmp_path, encoding="klingon"))
+
+
+def test_prices_that_are_no_numbers(tmp_path: Path) -> None:
+    file = write_small(tmp_path) / "Small.item"
+    file.write_text(file.read_text().replace("price:float", "price:token"))
+    with pytest.raises(XferError, match="Write 'price:float' in the header"):
+        _ = TransferDataset(config(tmp_path)).features
 
 
 def test_a_missing_dataset_names_the_command_that_makes_it(tmp_path: Path) -> None:

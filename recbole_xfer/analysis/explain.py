@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from recbole_xfer.analysis.page import svg, write_page
 from recbole_xfer.checks import nearest
-from recbole_xfer.data.atomic_files import read_atomic_file, read_header
+from recbole_xfer.data.atomic_files import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, load
@@ -114,12 +114,12 @@ def _titles(experiment: Experiment) -> list[str]:
     names = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
     for domain in dataset.domains:
         path = dataset.root / domain / f"{domain}.item"
-        if not path.is_file() or "text" not in read_header(path):
+        texts = read_item_column(path, "text", AtomicFormat.of(experiment.config))
+        if texts is None:
             continue
-        texts = read_atomic_file(path, ["item_id", "text"]).dropna()
         prefix = f"{domain}/" if len(dataset.domains) > 1 else ""
         known = dataset.field2token_id[dataset.iid_field]
-        for token, text in zip(texts["item_id"], texts["text"], strict=True):
+        for token, text in texts.dropna().items():
             if prefix + token in known:
                 names[known[prefix + token]] = _short(text)
     return names

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,26 +16,56 @@ from recbole.utils import FeatureType
 from recbole_xfer.errors import XferError
 
 
-def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> dict[str, FeatureType]:
+@dataclass(frozen=True)
+class AtomicFormat:
+    """How the atomic files of a dataset are written; as RecBole does where nothing is said."""
+
+    separator: str = "\t"
+    encoding: str = "utf-8"
+    item_id: str = "item_id"
+
+    @classmethod
+    def of(cls, config: Any) -> AtomicFormat:
+        """As the keys of a configuration say."""
+        return cls(config["field_separator"], config["encoding"] or "utf-8", config["ITEM_ID_FIELD"])
+
+
+RECBOLES = AtomicFormat()
+
+
+def read_header(path: Path, written: AtomicFormat = RECBOLES) -> dict[str, FeatureType]:
     """The columns of an atomic file and their types.
 
     Raises:
-        XferError: if the file is missing or empty, or its header does not give every column a type.
+        XferError: if the file is missing or empty, is not in its encoding, or its header does not give every column a
+            name of its own and a type.
     """
     if not path.is_file():
         raise XferError(f"{path} is missing. See dataset/README.md for the files that a dataset needs.")
-    with open(path, encoding=encoding) as file:
-        line = file.readline().rstrip("\r\n")
+    # spreadsheets begin UTF-8 with a mark, which is no part of the first name
+    encoding = "utf-8-sig" if written.encoding == "utf-8" else written.encoding
+    try:
+        with open(path, encoding=encoding) as file:
+            line = file.readline().rstrip("\r\n")
+    except (UnicodeError, LookupError):
+        raise _not_text(path, written.encoding) from None
     if not line:
         raise XferError(f"{path} is empty. Its first line must name the columns, such as user_id:token.")
-    fields = {}
-    for column in line.split(separator):
+    fields: dict[str, FeatureType] = {}
+    for column in line.split(written.separator):
         name, _, kind = column.rpartition(":")
         if not name:
             raise XferError(
                 f"{path}: column '{column}' of the header has no type. Write it as '{column}:token' "
-                f"(or float, token_seq, float_seq), with columns separated by {separator!r}."
+                f"(or float, token_seq, float_seq), with columns separated by {written.separator!r}."
             )
+        if ":" in name:
+            raise XferError(
+                f"{path}: the header '{line}' is not separated by {written.separator!r}. Separate columns so, or name "
+                f"what separates them with --field_separator."
+            )
+        if name in fields:
+            raise XferError(f"{path}: the header has the column '{name}' twice. Rename or remove one.")
         try:
             fields[name] = FeatureType(kind)
         except ValueError:
@@ -42,7 +76,7 @@ def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> d
 
 
 def read_atomic_file(
-    path: Path, columns: Collection[str] | None = None, separator: str = "\t", encoding: str = "utf-8"
+    path: Path, columns: Collection[str] | None = None, written: AtomicFormat = RECBOLES
 ) -> pd.DataFrame:
     """An atomic file as a frame: tokens and sequences as text, floats as float64; missing values are NaN.
 
@@ -50,23 +84,27 @@ def read_atomic_file(
         columns: those to read; all where not given.
 
     Raises:
-        XferError: if the file is missing, empty, has no rows, or a float is not a number or infinite.
+        XferError: if the file is missing, empty, has no rows, is not in its encoding, a row is longer than the header,
+            or a float is not a number or infinite.
     """
-    types = read_header(path, separator, encoding)
+    types = read_header(path, written)
     wanted = [name for name in types if columns is None or name in columns]
-    dtype = {f"{name}:{types[name].value}": str for name in wanted}
+    _check_lengths(path, len(types), written)
     try:
         frame = pd.read_csv(
             path,
-            sep=separator,
-            usecols=list(dtype),
-            dtype=dtype | {key: np.float64 for key in dtype if key.endswith(":float")},
-            encoding=encoding,
+            sep=written.separator,
+            names=list(types),
+            header=0,
+            usecols=wanted,
+            dtype={name: np.float64 if types[name] == FeatureType.FLOAT else str for name in wanted},
+            encoding=written.encoding,
             low_memory=False,  # one pass, so that equal tokens share one object
         )
+    except UnicodeError:
+        raise _not_text(path, written.encoding) from None
     except (ValueError, pd.errors.ParserError) as error:
-        raise _located(path, wanted, types, separator, encoding, error) from None
-    frame.columns = pd.Index([column.rpartition(":")[0] for column in frame.columns])
+        raise _located(path, wanted, types, written, error) from None
     if frame.empty:
         raise XferError(f"{path} has a header and no rows.")
     for name in wanted:
@@ -76,23 +114,75 @@ def read_atomic_file(
     return frame[wanted]
 
 
+def read_item_column(path: Path, column: str, written: AtomicFormat = RECBOLES) -> pd.Series | None:
+    """A column of an .item file by item token, the first value of each; None where the file or column is missing.
+
+    Raises:
+        XferError: as :func:`read_atomic_file`, or if the file has no column of item tokens.
+    """
+    types = read_header(path, written) if path.is_file() else {}
+    if column not in types:
+        return None
+    if written.item_id not in types:
+        raise XferError(f"{path} has no column '{written.item_id}', only {', '.join(types)}. Rename the column.")
+    frame = read_atomic_file(path, [written.item_id, column], written)
+    return frame.drop_duplicates(written.item_id).set_index(written.item_id)[column]
+
+
+def _not_text(path: Path, encoding: str) -> XferError:
+    """The error of a file that cannot be decoded, with the first such line."""
+    data = path.read_bytes()
+    try:
+        data.decode(encoding)
+    except LookupError:
+        return XferError(f"encoding={encoding} is none that Python knows. Use one such as utf-8 or latin-1.")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return XferError(
+            f"{path}, line {line}: this is not {encoding} text. Save the file as UTF-8, or name its encoding, such as "
+            f"--encoding=latin-1."
+        )
+    return XferError(f"{path} cannot be read as {encoding} text.")
+
+
+def _check_lengths(path: Path, columns: int, written: AtomicFormat) -> None:
+    """Raises XferError for the first row that is longer than the header; pandas would cut it where columns are chosen.
+
+    Rows are looked at only where the number of separators is not that of whole rows.
+    """
+    separators = lines = 0
+    with open(path, "rb") as file:
+        for piece in iter(partial(file.read, 2**20), b""):
+            separators += piece.count(written.separator.encode())
+            lines += piece.count(b"\n")
+            whole = piece.endswith(b"\n")
+    if separators == (columns - 1) * (lines + (not whole)):
+        return
+    with open(path, encoding=written.encoding, errors="replace", newline="") as file:
+        rows = csv.reader(file, delimiter=written.separator)
+        for row in rows:
+            if len(row) > columns:
+                raise XferError(
+                    f"{path}, line {rows.line_num}: there are {len(row)} values for the {columns} columns of the "
+                    f"header. Remove what is too much, or name its column."
+                )
+
+
 def _located(
-    path: Path,
-    wanted: list[str],
-    types: dict[str, FeatureType],
-    separator: str,
-    encoding: str,
-    error: Exception,
+    path: Path, wanted: list[str], types: dict[str, FeatureType], written: AtomicFormat, error: Exception
 ) -> XferError:
     """The error of the parser, with the line and column of the first value that is not a number."""
     try:
-        text = pd.read_csv(path, sep=separator, dtype=str, encoding=encoding, keep_default_na=False)
+        text = pd.read_csv(
+            path, sep=written.separator, names=list(types), header=0, dtype=str, encoding=written.encoding,
+            keep_default_na=False, index_col=False,
+        )  # fmt: skip
     except pd.errors.ParserError:
         return XferError(f"{path} cannot be read: {error}. Every line needs one value for each column.")
     for name in wanted:
         if types[name] != FeatureType.FLOAT:
             continue
-        column = text[f"{name}:float"].str.strip()
+        column = text[name].str.strip()
         wrong = pd.to_numeric(column, errors="coerce").isna() & (column != "")
         if wrong.any():
             row = int(np.argmax(wrong.to_numpy()))

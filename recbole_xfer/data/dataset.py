@@ -18,8 +18,8 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_xfer.config import item_features
-from recbole_xfer.data.atomic_files import read_atomic_file, read_header, split_sequences
+from recbole_xfer.config import FIELDS, item_features
+from recbole_xfer.data.atomic_files import AtomicFormat, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
 from recbole_xfer.data.overlap import hide_overlap, join_users
 from recbole_xfer.data.sequences import Sequences, Windows, gather, prefixes, ranges, windows
@@ -113,13 +113,19 @@ class AtomicFilesMixin(Dataset):
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         path = Path(dataset_path) / f"{token}.inter"
-        columns = read_header(path, self.config["field_separator"], self.config["encoding"] or "utf-8")
-        for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if self.config[key] not in columns:
+        columns = read_header(path, AtomicFormat.of(self.config))
+        load, unload = self._get_load_and_unload_col(FeatureSource.INTERACTION)
+        for key, kind in zip(FIELDS, (FeatureType.TOKEN, FeatureType.TOKEN, FeatureType.FLOAT), strict=True):
+            name = self.config[key]
+            if name not in columns:
                 raise XferError(
-                    f"{path} has no column '{self.config[key]}', only {', '.join(columns)}. "
+                    f"{path} has no column '{name}', only {', '.join(columns)}. "
                     f"Rename the column, or name it with --{key}."
                 )
+            if (load is not None and name not in load) or name in (unload or ()):
+                raise XferError(f"The column '{name}' of {path} is needed. Do not leave it out of load_col.")
+            if columns[name] != kind:
+                raise XferError(f"{path}: '{name}:{columns[name].value}' of the header must be '{name}:{kind.value}'.")
         super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
@@ -127,13 +133,12 @@ class AtomicFilesMixin(Dataset):
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
-        path, separator = Path(filepath), self.config["field_separator"]
-        encoding = self.config["encoding"] or "utf-8"
-        types = read_header(path, separator, encoding)
+        path, written = Path(filepath), AtomicFormat.of(self.config)
+        types = read_header(path, written)
         columns = [name for name in types if (load is None or name in load) and name not in (unload or ())]
         if not columns:
             return None
-        frame = read_atomic_file(path, columns, separator, encoding)
+        frame = read_atomic_file(path, columns, written)
         for name in columns:
             kind = types[name]
             self.set_field_property(name, kind, source, 1)
@@ -380,8 +385,9 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
     @cached_property
     def features(self) -> ItemFeatures:
         """Text, image and price of every item, aligned to item ids."""
+        written = AtomicFormat.of(self.config)
         return load_item_features(
-            self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"]
+            self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"], written
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic_files import read_atomic_file, read_header
+from recbole_xfer.data.atomic_files import RECBOLES, AtomicFormat, read_header, read_item_column
 from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors
 from recbole_xfer.errors import XferError
 
@@ -56,6 +56,7 @@ def load_item_features(
     item_domain: np.ndarray,
     item_tokens: np.ndarray,
     modalities: Sequence[str] | None,
+    written: AtomicFormat = RECBOLES,
 ) -> ItemFeatures:
     """Reads the features of all domains.
 
@@ -65,6 +66,7 @@ def load_item_features(
         item_domain: index into ``domains`` of each item, [n_items].
         item_tokens: the item's id in its domain's files, [n_items].
         modalities: those that must be there; None takes what is there.
+        written: how the .item files are written.
 
     Raises:
         XferError: if a modality asked for is nowhere, nothing is there at all, or a file is wrong.
@@ -77,11 +79,11 @@ def load_item_features(
     found = {
         "text": _joined_vectors(root, domains, items, item_tokens, "text") if "text" in wanted else None,
         "image": _joined_vectors(root, domains, items, item_tokens, "image") if "image" in wanted else None,
-        "price": _joined_prices(root, domains, items, item_tokens) if "price" in wanted else None,
+        "price": _joined_prices(root, domains, items, item_tokens, written) if "price" in wanted else None,
     }
     missing = [name for name in wanted if found[name] is None]
     if missing and (modalities is not None or len(missing) == len(MODALITIES)):
-        raise XferError(_what_is_missing(root, domains, missing))
+        raise XferError(_what_is_missing(root, domains, missing, written))
     return ItemFeatures(**found)  # type: ignore[arg-type]
 
 
@@ -148,25 +150,25 @@ def _joined_vectors(
 
 
 def _joined_prices(
-    root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray
+    root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray, written: AtomicFormat
 ) -> np.ndarray | None:
     """The ``price`` columns of the domains' .item files; None where no domain has one."""
     prices = np.full(len(tokens), np.nan)
     for index, domain in enumerate(domains):
         path = root / domain / f"{domain}.item"
-        if not path.is_file() or "price" not in read_header(path):
+        table = read_item_column(path, "price", written)
+        if table is None:
             continue
-        frame = read_atomic_file(path, ["item_id", "price"])
-        negative = frame["price"] < 0
-        if negative.any():
-            row = frame[negative].iloc[0]
-            raise XferError(f"{path}: item {row['item_id']} has the price {row['price']}, below 0. Correct it.")
-        table = frame.drop_duplicates("item_id").set_index("item_id")["price"]
+        if not pd.api.types.is_float_dtype(table):
+            raise XferError(f"{path}: prices are numbers. Write 'price:float' in the header.")
+        if (table < 0).any():
+            token = table.index[table < 0][0]
+            raise XferError(f"{path}: item {token} has the price {table[token]}, below 0. Correct it.")
         prices[items[index][1:]] = table.reindex(pd.Index(tokens[items[index][1:]])).to_numpy()
     return prices if np.isfinite(prices).any() else None
 
 
-def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str]) -> str:
+def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str], written: AtomicFormat) -> str:
     """One sentence that names the missing files and the command that makes them."""
     name = "+".join(domains)
     first = root / domains[0] / domains[0]
@@ -176,7 +178,7 @@ def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str])
         "price": f"'price:float' in {first}.item",
     }
     sentence = f"{name} carries no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
-    header = read_header(Path(f"{first}.item")) if Path(f"{first}.item").is_file() else {}
+    header = read_header(Path(f"{first}.item"), written) if Path(f"{first}.item").is_file() else {}
     if "text" in missing and "text" in header:
         return f"{sentence} Make the text vectors with `recbole-xfer encode --dataset={name}`."
     return f"{sentence} Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,11 +123,6 @@ def protocol(config: Any, items: int) -> Protocol:
 def score_text(value: Mapping[str, float], several: bool) -> str:
     """A metric for a table: its ``mean``, and of several seeds the ``spread``, such as ``0.1234 ±.0012``."""
     return f"{value['mean']:.4f}" + (f" ±{value['spread']:.4f}".replace("±0", "±") if several else "")
-
-
-def cutoff(topk: Sequence[int]) -> int:
-    """The length of ranking that rows are compared at: 10 where it was measured."""
-    return 10 if 10 in topk else max(topk)
 
 
 def ndcg_by_row(topk: Tensor | None, k: int) -> np.ndarray | None:
