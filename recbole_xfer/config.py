@@ -44,7 +44,7 @@ TP_MODEL = "tp_model"
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line as yaml reads it; blanks, a bar and what is no yaml, such as ``[5,inf)``, stay text."""
+    """A value of the command line as yaml reads it; blanks, a bar, and no yaml, such as ``[5,inf)``, stay text."""
     if not text.strip() or text == "|":
         return text
     try:
