@@ -222,6 +222,7 @@ class TestTable:
             (["--columns", "user=user", "item=item"], "name with --name, or split .* --domain_column"),
             (["--columns", "user=user", "item=item", "rating=time", "--name", "D"], "column time, row 1: 'x' is not"),
             (["--columns", "user=user", "item=item", "--domain_column", "shop"], "no column 'shop'"),
+            (["--columns", "user=user", "item=item", "--name", "D", "--encoding", "klingon"], "klingon is none that"),
         ],
     )
     def test_refused_options(self, tmp_path: Path, options: list[str], sentence: str) -> None:

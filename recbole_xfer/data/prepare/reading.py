@@ -60,6 +60,8 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
                 table = pd.read_parquet(pyarrow.BufferReader(file.read()))
             else:
                 table = _read_separated(path, file, suffix, form)
+    except LookupError:
+        raise XferError(f"--encoding={form.encoding} is none that Python knows; utf-8 or latin-1 are such.") from None
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
     except (pd.errors.ParserError, pyarrow.ArrowInvalid, UnicodeError, EOFError, OSError, zlib.error) as error:
