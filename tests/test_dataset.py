@@ -248,6 +248,16 @@ def test_a_column_that_is_needed_and_not_read(tmp_path: Path) -> None:
             TransferDataset(config(tmp_path, **keys))
 
 
+def test_a_quotation_mark_that_does_not_close(tmp_path: Path) -> None:
+    """However long what follows it is, and where a row lacks a value besides."""
+    rows = "u\ti\t1\n" * 40_000
+    (tmp_path / "Wrong").mkdir()
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    (tmp_path / "Wrong" / "Wrong.inter").write_text(f'{header}u\ti\nu\t"i\t1\n{rows}')
+    with pytest.raises(XferError, match="Wrong.inter cannot be read: .*EOF inside string"):
+        TransferDataset(config(tmp_path, "SASRec", "Wrong"))
+
+
 def test_an_encoding_that_there_is_not(tmp_path: Path) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="encoding=klingon is none that Python knows"):

@@ -160,12 +160,15 @@ def _check_lengths(path: Path, columns: int, written: AtomicFormat) -> None:
         return
     with open(path, encoding=written.encoding, errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=written.separator)
-        for row in rows:
-            if len(row) > columns:
-                raise XferError(
-                    f"{path}, line {rows.line_num}: there are {len(row)} values for the {columns} columns of the "
-                    f"header. Remove what is too much, or name its column."
-                )
+        try:
+            longer = next((row for row in rows if len(row) > columns), None)
+        except csv.Error:  # such as a quotation mark that opens and does not close, of which pandas tells
+            return
+        if longer:
+            raise XferError(
+                f"{path}, line {rows.line_num}: there are {len(longer)} values for the {columns} columns of the "
+                f"header. Remove what is too much, or name its column."
+            )
 
 
 def _located(
