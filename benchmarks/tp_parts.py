@@ -68,7 +68,8 @@ if __name__ == "__main__":
     show_messages()
     where = {key: getattr(options, key) for key in ("dataset", "data_path", "checkpoint_dir")}
     ordinary = best({**SHARED, **where}, ORDINARY, GRID, options.trials)
-    known = {key: [getattr(options, key)] for key in ("inner_rate", "adversary_weight") if getattr(options, key)}
+    given = {key: getattr(options, key) for key in ("inner_rate", "adversary_weight")}
+    known = {key: [value] for key, value in given.items() if value is not None}
     tp = {**TP, **best({**SHARED, **where}, TP, {**GRID_OF_TP, **known}, options.trials)}
     rows = [
         {"model": "RETR", "pathway": False, "train_batch_size": 1024, **ordinary},
