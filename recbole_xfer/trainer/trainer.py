@@ -29,6 +29,7 @@ from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domains
 from recbole_xfer.log import logger
+from recbole_xfer.precision import has_fast_bfloat16
 from recbole_xfer.trainer import artifacts
 
 OTHER = "other_parameter."
@@ -66,9 +67,12 @@ class RunFolder(Trainer):
         precision = self.config["precision"] or "auto"
         if precision not in ("auto", "bf16", "float32"):
             raise XferError(f"precision={precision} must be auto, bf16 or float32.")
+        fast = has_fast_bfloat16(self.device)
+        if precision == "bf16" and not fast:
+            logger.warning("precision=bf16 is slower than float32 on this processor, which has no instructions for it.")
         if self.device.type == "cuda":
             torch.set_autocast_dtype("cuda", torch.bfloat16)
-        return precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        return precision == "bf16" or (precision == "auto" and fast and self.device.type == "cuda")
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
