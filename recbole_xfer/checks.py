@@ -70,6 +70,22 @@ RULES: Mapping[str, Rule] = {
 }
 """By a pattern of the keys; where RecBole would guess, or fail late with a traceback."""
 
+USUAL_NAMES = {
+    "batch_size": "train_batch_size",
+    "device": "gpu_id",
+    "dropout": "hidden_dropout_prob",
+    "early_stopping": "stopping_step",
+    "embedding_size": "hidden_size",
+    "hidden_units": "hidden_size",
+    "k": "topk",
+    "lr": "learning_rate",
+    "max_len": "MAX_ITEM_LIST_LENGTH",
+    "max_seq_len": "MAX_ITEM_LIST_LENGTH",
+    "maxlen": "MAX_ITEM_LIST_LENGTH",
+    "patience": "stopping_step",
+}
+"""What keys are called elsewhere, where their spelling does not lead to RecBole's name."""
+
 
 def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raises XferError for a value that breaks one of :data:`RULES`, or is of another kind than a key's default."""
@@ -101,10 +117,11 @@ def check_heads(config: Mapping[str, Any]) -> None:
 
 
 def check_keys(given: Iterable[str], known: set[str], where: str = "") -> None:
-    """Raises XferError for the first key that is not known, and names the nearest."""
+    """Raises XferError for the first key that is not known, and names the one that is meant, or the nearest."""
     for key in given:
         if key not in known:
-            raise XferError(f"The key '{where}{key}' is not known{nearest(key, known)}")
+            usual = USUAL_NAMES.get(key.lower())
+            raise XferError(f"The key '{where}{key}' is not known{nearest(usual if usual in known else key, known)}")
 
 
 def choice(config: Any, key: str, *allowed: str) -> str:

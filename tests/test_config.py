@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from recbole_xfer import registry
-from recbole_xfer.config import XferConfig, parse_value
+from recbole_xfer.checks import USUAL_NAMES
+from recbole_xfer.config import XferConfig, known_keys, parse_value
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build
 from tests.data import config, write_small
@@ -43,7 +44,13 @@ def test_an_expression_stays_text_in_a_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "near"),
-    [("learning_rat", "learning_rate"), ("fusion_wieght", "fusion_weight"), ("pretrain_epoch", "pretrain_epochs")],
+    [
+        ("learning_rat", "learning_rate"),
+        ("fusion_wieght", "fusion_weight"),
+        ("pretrain_epoch", "pretrain_epochs"),
+        ("batch_size", "train_batch_size"),  # by its spelling eval_batch_size
+        ("device", "gpu_id"),  # by its spelling nothing
+    ],
 )
 def test_a_misspelt_key_names_the_nearest(tmp_path: Path, key: str, near: str) -> None:
     with pytest.raises(XferError, match=f"The key '{key}' is not known. Did you mean '{near}'"):
@@ -52,6 +59,11 @@ def test_a_misspelt_key_names_the_nearest(tmp_path: Path, key: str, near: str) -
     file.write_text(f"{key}: 1\n")
     with pytest.raises(XferError, match=near):
         XferConfig("ANT", "Small", [file])
+
+
+def test_the_names_of_keys_elsewhere_lead_to_keys_of_some_model() -> None:
+    known = known_keys("ANT", "Small")
+    assert set(USUAL_NAMES.values()) <= known and not known & set(USUAL_NAMES)
 
 
 def test_a_models_file_starts_from_those_that_it_names() -> None:
