@@ -2,14 +2,15 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from recbole_xfer.experiment import build
+from recbole_xfer.experiment import build, fit
 from recbole_xfer.precision import has_fast_bfloat16
 from recbole_xfer.trainer import trainer
-from tests.data import config, write_small
+from tests.data import config, write_joined, write_small
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -43,3 +44,27 @@ def test_on_a_cpu(
         experiment = build(config(tmp_path, "SASRec", precision=precision, gpu_id=""))
         assert experiment.trainer.enable_amp == reduced
     assert ("no instructions for it" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        ("ANT", {}),
+        ("RETR", {}),
+        ("RETR", {"loss_type": "BPR"}),
+        ("PathwayBERT4Rec", {}),
+        ("PathwayLightSANs", {}),
+        ("UniSRec", {"item_embedding": True}),
+        ("XRETR", {}),
+        ("SyNCRec", {"dataset": "A+B+C"}),
+        ("LightSANs", {}),
+    ],
+)
+def test_a_model_trains_in_bfloat16(tmp_path: Path, model: str, keys: dict[str, Any]) -> None:
+    """As on a GPU by default; RecGURU and TP have tests of their own."""
+    write_small(tmp_path)
+    write_joined(tmp_path)
+    experiment = build(config(tmp_path, model, precision="bf16", epochs=1, **keys))
+    score, _ = fit(experiment)
+    assert score > 0
+    assert all(parameter.dtype == torch.float32 for parameter in experiment.model.parameters())

@@ -107,8 +107,8 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """Reads ``state.pt``; None where a run has none.
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Reads ``state.pt`` into main memory; None where a run has none.
 
     Raises:
         XferError: if the file is damaged.
@@ -117,7 +117,7 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise XferError(f"{path} is damaged: {error}. Remove it to start the run over.") from error
 

@@ -208,7 +208,7 @@ class RunFolder(Trainer):
         Returns:
             whether there was one.
         """
-        state = artifacts.load_state(self.run_dir, self.device)
+        state = artifacts.load_state(self.run_dir)
         if state is None:
             return False
         self._restore(state, train_data)
@@ -226,7 +226,7 @@ class RunFolder(Trainer):
             takewhile(lambda e: (e["phase"], e["epoch"]) != comes_next, artifacts.load_history(self.run_dir))
         )
         if state["loader"] is not None:
-            train_data.generator.set_state(state["loader"].cpu())
+            train_data.generator.set_state(state["loader"])
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
@@ -349,11 +349,11 @@ def _random_state() -> dict[str, Any]:
 
 
 def _restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
+    torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+        torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     random.setstate(_tuples(state["python"]))
 
 

@@ -1,0 +1,143 @@
+"""Every model and verb on a device that is not the CPU: what would fail on a GPU fails here."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import backend_registration
+
+from recbole_xfer.analysis.explain import explain
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import build, fit, load
+from recbole_xfer.quick_start import recommend, run, train_and_evaluate
+from tests.data import config, settings, write_joined, write_small
+
+Call = Callable[..., Any]
+
+PRETRAINING = {
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "text"]},
+    "item_attribute": "text", "train_stage": "pretrain", "pretrain_epochs": 1, "save_step": 1,
+}  # fmt: skip
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this PyTorch takes no device that is written in Python",
+)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.fixture
+def there(process: ProcessPoolExecutor, in_tmp_path: Path) -> Call:
+    """Calls a function on the other device, in this test's folder."""
+    return lambda function, *args, **keys: process.submit(call, in_tmp_path, function, *args, **keys).result()
+
+
+def call(*args: Any, **keys: Any) -> Any:
+    from tests.other_device import call_there  # the device is registered in the other process alone
+
+    return call_there(*args, **keys)
+
+
+def add(device: str) -> None:
+    torch.ones(2, device="other") + torch.ones(2, device=device)
+
+
+def view() -> None:
+    torch.ones(2, device="other").numpy()
+
+
+def test_the_device_is_apart(there: Call) -> None:
+    there(add, "other")
+    with pytest.raises(RuntimeError, match="expected all tensors to be on one device"):
+        there(add, "cpu")
+    with pytest.raises(TypeError, match="numpy"):
+        there(view)
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        ("ANT", {}),
+        ("RETR", {"loss_type": "BPR", "mask_history": True}),
+        ("RETR", {"pathway_route": "random", "eval_args": {"split": {"NU": 0.2}}, "eval_groups": ["head", "new"]}),
+        ("PathwayBERT4Rec", {}),
+        ("PathwayLightSANs", {}),
+        ("PathwayS3Rec", PRETRAINING),
+        ("UniSRec", {"item_embedding": True}),
+        ("XRETR", {}),
+        ("XLightSANs", {}),
+        ("TPSASRec", {}),
+        ("TPCaser", {}),
+        ("SASRec", {"eval_args": {"mode": "uni10"}}),
+        ("BPR", {}),
+        ("Pop", {}),
+    ],
+)
+def test_a_model_trains_and_ranks(tmp_path: Path, there: Call, model: str, keys: dict[str, Any]) -> None:
+    write_small(tmp_path)
+    result = there(run, model, "Small", overrides={**settings(tmp_path, model), **keys})
+    assert 0 < result.test["recall@10"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "keys"),
+    [("SyNCRec", "A+B+C", {}), ("RecGURU", "A+B", {"autoencoder_epochs": 1, "adversarial_epochs": 1})],
+)
+def test_a_model_of_joined_domains(tmp_path: Path, there: Call, model: str, dataset: str, keys: dict[str, int]) -> None:
+    write_joined(tmp_path)
+    result = there(run, model, dataset, overrides={**settings(tmp_path, model), **keys})
+    assert 0 < result.test["recall@10"] <= 1
+
+
+def test_transfer(tmp_path: Path, there: Call) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "Source", seed=1)
+    keys = {"source": "Source", "adaptation": "relearn", "pretrain_epochs": 1}
+    result = there(run, "ANT", "Small", overrides={**settings(tmp_path), **keys})
+    assert result.adaptation == "relearn" and math.isfinite(result.valid_score)
+
+
+def test_no_other_result_than_on_the_cpu(tmp_path: Path, there: Call) -> None:
+    """Without dropout, whose numbers the CPU draws in a way of its own."""
+    write_small(tmp_path)
+    keys = {**settings(tmp_path, "RETR"), "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "resume": False}
+    assert there(run, "RETR", "Small", overrides=keys).test == pytest.approx(run("RETR", "Small", overrides=keys).test)
+
+
+def whole_and_interrupted(root: Path) -> list[Result]:
+    keys = {"epochs": 3}
+    whole = train_and_evaluate(config(root, "RETR", run_dir=str(root / "a"), **keys), None)
+    broken = build(config(root, "RETR", run_dir=str(root / "b"), **keys))
+    broken.trainer.epochs = 2  # as if killed in the third epoch, when its state had been saved
+    fit(broken)
+    broken.trainer._save_state(2)
+    return [whole, train_and_evaluate(config(root, "RETR", run_dir=str(root / "b"), **keys), None)]
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, there: Call) -> None:
+    write_small(tmp_path)
+    whole, interrupted = there(whole_and_interrupted, tmp_path)
+    assert interrupted.test == whole.test and interrupted.valid == whole.valid
+
+
+def best_items_and_route(root: Path) -> tuple[list[tuple[str, float]], list[Any]]:
+    folder = run("RETR", "Small", overrides=settings(root, "RETR")).folder
+    experiment = load(folder)
+    user = experiment.test_data._dataset.inter_feat["user_id"][0]
+    return recommend(experiment, ["i1", "i2"], k=3), explain(folder, experiment.dataset.id2token("user_id", user))
+
+
+def test_what_a_run_left_is_used(tmp_path: Path, there: Call) -> None:
+    write_small(tmp_path)
+    best, explanations = there(best_items_and_route, tmp_path)
+    assert len(best) == 3 and len(explanations) == 1
