@@ -152,7 +152,7 @@ def test_the_gradient_penalty_equals_finite_differences() -> None:
         return reference.gradient_penalty(f, numpy(share * a + (1 - share) * b))
 
     penalty = gradient_penalty(critic, a, b, share)
-    assert abs(float(penalty) - expected()) < TOLERANCE
+    assert abs(penalty.item() - expected()) < TOLERANCE
     penalty.backward()
     step = 1e-4
     for layer, row, column in ((0, 2, 3), (1, 1, 4), (3, 0, 5)):

@@ -285,9 +285,9 @@ def test_without_loss_correction_weights_are_1_and_without_sc_mim_its_loss_is_go
 def test_a_scale_of_the_weights_is_of_the_corrected_loss_alone(tmp_path: Path) -> None:
     made = experiment(tmp_path, weight_scale=3.0)
     model, batch = made.model.eval(), batch_of(made)  # no dropout
-    single, corrected, mim = map(float, model.calculate_loss(batch))
+    single, corrected, mim = (loss.item() for loss in model.calculate_loss(batch))
     model.weight_scale = 1.0
-    unscaled = [float(loss) for loss in model.calculate_loss(batch)]
+    unscaled = [loss.item() for loss in model.calculate_loss(batch)]
     assert unscaled == pytest.approx([single, corrected / 3, mim])
     assert experiment(tmp_path, weight_scale=3.0, loss_correction=False).model.weight_scale == 1.0
 
