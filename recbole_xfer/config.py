@@ -182,6 +182,11 @@ class XferConfig(Config):
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}  # cli.py reads the command line
 
+    def _init_device(self) -> None:
+        if not self.final_config_dict["use_gpu"]:  # which RecBole has, and does not read
+            self.final_config_dict["gpu_id"] = ""
+        super()._init_device()
+
 
 def cutoff(topk: int | Sequence[int]) -> int:
     """Of several lengths of rankings the one that counts: 10 where it is among them, else the longest."""

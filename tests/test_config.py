@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from recbole_xfer import registry
 from recbole_xfer.checks import USUAL_NAMES
@@ -64,6 +65,17 @@ def test_a_misspelt_key_names_the_nearest(tmp_path: Path, key: str, near: str) -
 def test_the_names_of_keys_elsewhere_lead_to_keys_of_some_model() -> None:
     known = known_keys("ANT", "Small")
     assert set(USUAL_NAMES.values()) <= known and not known & set(USUAL_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("keys", "device"), [({}, "cuda"), ({"gpu_id": 1}, "cuda"), ({"gpu_id": ""}, "cpu"), ({"use_gpu": False}, "cpu")]
+)
+def test_a_gpu_is_used_unless_it_is_declined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, device: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # RecBole changes it
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert config(tmp_path, **keys)["device"] == torch.device(device)
 
 
 def test_a_models_file_starts_from_those_that_it_names() -> None:
