@@ -1,4 +1,4 @@
-"""Small datasets that tests write, and short ways to a configuration."""
+"""Small datasets that tests write, and short ways to a configuration and to runs of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pandas as pd
 from recbole_xfer.config import XferConfig, known_keys
 from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.data.vectors import write_vectors
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import build, fit
+from recbole_xfer.quick_start import train_and_evaluate
 
 SMALL = {
     "train_batch_size": 64, "epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "show_progress": False, "topk": [5, 10],
@@ -78,3 +81,14 @@ def settings(root: Path, model: str = "ANT") -> dict[str, Any]:
     known = known_keys(model, "Small")
     sizes = {key: value for key, value in SIZES.items() if key in known}
     return {**SMALL, **sizes, "data_path": str(root), "checkpoint_dir": str(root / "saved")}
+
+
+def whole_and_interrupted(root: Path, model: str) -> tuple[Result, Result]:
+    """The results of a run on ``write_small``, and of an equal one that was killed and went on."""
+    whole, broken, again = (config(root, model, run_dir=str(root / name), epochs=3) for name in ("a", "b", "b"))
+    first = train_and_evaluate(whole, None)
+    experiment = build(broken)
+    experiment.trainer.epochs = 2  # as if killed in the third epoch, when its state had been saved
+    fit(experiment)
+    experiment.trainer._save_state(2)
+    return first, train_and_evaluate(again, None)

@@ -19,7 +19,7 @@ from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
 from recbole_xfer.quick_start import pretrain, run, train_and_evaluate
 from recbole_xfer.trainer import artifacts
-from tests.data import config, settings, write_small
+from tests.data import config, settings, whole_and_interrupted, write_small
 
 LOAD_COL = {"inter": ["user_id", "item_id", "timestamp"]}
 
@@ -214,12 +214,7 @@ def test_history_masking_holds_for_every_model(tmp_path: Path, masked: bool) -> 
 
 def test_recboles_models_run_through_the_same_verb_and_resume(tmp_path: Path) -> None:
     write_small(tmp_path)
-    first = train_and_evaluate(config(tmp_path, "SASRec", run_dir=str(tmp_path / "a"), epochs=3), None)
-    broken = build(config(tmp_path, "SASRec", run_dir=str(tmp_path / "b"), epochs=3))
-    broken.trainer.epochs = 2  # as if killed in the third epoch, when its state had been saved
-    fit(broken)
-    broken.trainer._save_state(2)
-    second = train_and_evaluate(config(tmp_path, "SASRec", run_dir=str(tmp_path / "b"), epochs=3), None)
+    first, second = whole_and_interrupted(tmp_path, "SASRec")
     assert first.test == second.test
     assert first.valid == second.valid
 

@@ -1,4 +1,4 @@
-"""Every model and verb on a device that is not the CPU: what would fail on a GPU fails here."""
+"""Each kind of model, and what is done with a run, on a device that is not the CPU: what would fail on a GPU."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,10 +12,9 @@ import torch
 from torch.utils import backend_registration
 
 from recbole_xfer.analysis.explain import explain
-from recbole_xfer.evaluation.result import Result
-from recbole_xfer.experiment import build, fit, load
-from recbole_xfer.quick_start import recommend, run, train_and_evaluate
-from tests.data import config, settings, write_joined, write_small
+from recbole_xfer.experiment import load
+from recbole_xfer.quick_start import recommend, run
+from tests.data import settings, whole_and_interrupted, write_joined, write_small
 
 Call = Callable[..., Any]
 
@@ -114,19 +113,9 @@ def test_no_other_result_than_on_the_cpu(tmp_path: Path, there: Call) -> None:
     assert there(run, "RETR", "Small", overrides=keys).test == pytest.approx(run("RETR", "Small", overrides=keys).test)
 
 
-def whole_and_interrupted(root: Path) -> list[Result]:
-    keys = {"epochs": 3}
-    whole = train_and_evaluate(config(root, "RETR", run_dir=str(root / "a"), **keys), None)
-    broken = build(config(root, "RETR", run_dir=str(root / "b"), **keys))
-    broken.trainer.epochs = 2  # as if killed in the third epoch, when its state had been saved
-    fit(broken)
-    broken.trainer._save_state(2)
-    return [whole, train_and_evaluate(config(root, "RETR", run_dir=str(root / "b"), **keys), None)]
-
-
 def test_an_interrupted_run_goes_on(tmp_path: Path, there: Call) -> None:
     write_small(tmp_path)
-    whole, interrupted = there(whole_and_interrupted, tmp_path)
+    whole, interrupted = there(whole_and_interrupted, tmp_path, "RETR")
     assert interrupted.test == whole.test and interrupted.valid == whole.valid
 
 
