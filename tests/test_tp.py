@@ -300,8 +300,9 @@ def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
     assert torch.equal(next(iter(again))["user_id"], batches[0]["user_id"])
 
 
-def test_head_users_are_those_with_most_interactions(tmp_path: Path) -> None:
-    made = experiment(tmp_path, paths=1)
+@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"NU": 0.3}])
+def test_head_users_are_those_with_most_interactions(tmp_path: Path, split: dict[str, Any]) -> None:
+    made = experiment(tmp_path, paths=1, eval_args={"split": split, "order": "TO", "group_by": "user", "mode": "full"})
     dataset = made.train_data._dataset
     starts, ends = dataset.train_ranges
     counts = dict(zip(dataset.sequences.users.tolist(), (ends - starts).tolist(), strict=True))

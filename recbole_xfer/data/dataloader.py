@@ -203,7 +203,7 @@ class UserDataLoader(WindowDataLoader):
         super().__init__(dataset, steps * paths, seed, sampler=sampler)
         starts, ends = dataset.train_ranges
         histories = dataset.sequences.users
-        self.head = head_users(histories, ends - starts - 1, head_share)  # by their targets
+        self.head = head_users(histories, np.maximum(ends - starts - 1, 0), head_share)  # by their targets
         users = histories[dataset.sequences.history_of(dataset.windows.start)]
         self._windows = np.argsort(users, kind="stable")  # windows of one user behind those of another
         _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)

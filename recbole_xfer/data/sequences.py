@@ -133,7 +133,7 @@ def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
 
     Args:
         users: user id of each history, [S].
-        counts: its interactions, [S]; users without any are not counted.
+        counts: its interactions, [S]; users without any are neither head users nor counted.
         share: share of head users, such as 0.2.
 
     Returns:
@@ -146,7 +146,7 @@ def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
         raise XferError(f"head_share={share} must lie between 0 and 1.")
     total = np.bincount(users, weights=counts)
     head = np.zeros(len(total), dtype=bool)
-    head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total))]] = True
+    head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total > 0))]] = True
     return head
 
 
