@@ -90,6 +90,8 @@ def test_sampling_is_hard_forward_and_soft_backward(
     """Eq. 3 gives the value, Eq. 4 or 5 the gradient, checked by finite differences of the reference."""
     model = experiment(tmp_path, pathway_temperature=temperature).model
     router = model.encoder.routers[0].train()
+    some = torch.randn(64, 6, 16, dtype=torch.float64)
+    assert set(router.decide(some, torch.ones(64, 6).to(some)).unique().tolist()) == {0, 1}
     exponential = torch.rand(1, 6, 2, dtype=torch.float64) + 0.1
     monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: self.copy_(exponential.to(self.dtype)))
     noise = -np.log(numpy(exponential[0]))

@@ -70,7 +70,7 @@ class PathwayRouter(nn.Module):
         else:
             exponent = precise(F.relu(self.weight(embedded))) * log_pi + noise  # Eq. 5
         relaxed = exponent.softmax(dim=-1)[..., KEEP]
-        return (hard + relaxed - relaxed.detach()).to(z.dtype)
+        return (hard + (relaxed - relaxed.detach())).to(z.dtype)  # in this order 0 and 1 to the last digit
 
     def pooled(self, z: Tensor, route: Tensor) -> Tensor:
         """Mean of the kept tokens: up to each position [B, L, d], or of the whole window [B, 1, d]; 0 without any."""
