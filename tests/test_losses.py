@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_xfer.layers import losses
-from recbole_xfer.layers.losses import item_cross_entropy
+from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, item_cross_entropy
 
 TARGETS, ITEMS, WIDTH = 300, 40, 8
 
@@ -54,3 +54,25 @@ def test_under_autocast_it_is_near_and_the_gradient_has_the_parameters_type() ->
     expected = [plain(users, items, target), *torch.autograd.grad(plain(users, items, target), (users, items))]
     for ours, theirs in zip((loss, users.grad, items.grad), expected, strict=True):
         assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_in_chunks_the_target_is_one_of_the_candidates_whatever_is_drawn() -> None:
+    """An item is encoded once in a chunk, with noise: the target's logit is that of the sum over all."""
+    users, items, target = data()
+    drawn: list[Tensor] = []
+
+    def encode(ids: Tensor) -> Tensor:
+        drawn.append(items[ids] + torch.randn(len(ids), WIDTH, dtype=items.dtype))
+        return drawn[-1]
+
+    loss = chunked_cosine_cross_entropy(users, target, encode, torch.arange(ITEMS).split(7), temperature=0.1)
+    loss.backward()
+    found = [loss, users.grad, items.grad]
+    forward, again = torch.cat(drawn[: len(drawn) // 2]), torch.cat(drawn[len(drawn) // 2 :])
+    assert torch.equal(forward, again)
+    users, items, _ = data()
+    noisy = items + (forward - items).detach()
+    expected = plain(F.normalize(users, dim=-1) / 0.1, F.normalize(noisy, dim=-1), target)
+    expected.backward()
+    for ours, theirs in zip(found, [expected, users.grad, items.grad], strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)

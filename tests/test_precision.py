@@ -67,4 +67,9 @@ def test_a_model_trains_in_bfloat16(tmp_path: Path, model: str, keys: dict[str, 
     experiment = build(config(tmp_path, model, precision="bf16", epochs=1, **keys))
     score, _ = fit(experiment)
     assert score > 0
+    ranked = set()
+    original = experiment.trainer._ranked
+    experiment.trainer._ranked = lambda *batch: (ranked.add(batch[1].dtype), original(*batch))[1]
+    experiment.trainer.evaluate(experiment.valid_data)
+    assert ranked == {torch.float32}
     assert all(parameter.dtype == torch.float32 for parameter in experiment.model.parameters())

@@ -105,6 +105,31 @@ def test_a_run_killed_in_a_phase_goes_on_in_it(tmp_path: Path, monkeypatch: pyte
     assert again.trainer.critic_optimizer.state_dict()["state"]
 
 
+def test_clipping_counts_no_gradient_of_another_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = experiment(tmp_path, autoencoder_epochs=1, adversarial_epochs=1, epochs=1, clip_grad_norm={"max_norm": 1})
+    clipped: dict[str, set[str]] = {AUTOENCODER: set(), ADVERSARIAL: set(), RECOMMENDATION: set()}
+
+    def note(parameters: Any, max_norm: float) -> None:
+        names = {name.split(".")[0] for name, value in made.model.named_parameters() if value.grad is not None}
+        clipped[made.trainer.phase] |= names
+
+    monkeypatch.setattr("recbole.trainer.trainer.clip_grad_norm_", note)
+    fit(made)
+    assert clipped == {AUTOENCODER: {"guru"}, ADVERSARIAL: {"guru"}, RECOMMENDATION: {"cdsrec"}}
+
+
+def test_in_bfloat16_the_game_has_a_gradient_for_every_weight_of_the_encoder(tmp_path: Path) -> None:
+    """Older torch keeps the weights that it cast without gradient for the critic, and takes them for the encoder."""
+    made = experiment(tmp_path, autoencoder_epochs=0, adversarial_epochs=1, epochs=1, precision="bf16")
+    trainer = made.trainer
+    trainer._begin(ADVERSARIAL)
+    batch = next(iter(trainer.train_loader(made.train_data)))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = trainer._adversarial_step(batch)
+    sum(losses).backward()
+    assert not [name for name, value in made.model.guru.encoder.named_parameters() if value.grad is None]
+
+
 def _then(first: Any, second: Any) -> Any:
     def both(*arguments: Any) -> None:
         first(*arguments)

@@ -74,11 +74,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
 
 
 def chunked_cosine_cross_entropy(
-    users: Tensor,
-    positives: Tensor,
-    encode: Callable[[Tensor], Tensor],
-    chunks: Sequence[Tensor],
-    temperature: float,
+    users: Tensor, target: Tensor, encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], temperature: float
 ) -> Tensor:
     """:func:`cosine_cross_entropy` over a catalogue that is encoded piece by piece, forward and again backward.
 
@@ -86,39 +82,47 @@ def chunked_cosine_cross_entropy(
 
     Args:
         users: [T, d].
-        positives: each user's target item, [T, d]; it also lies in one of the chunks.
+        target: each user's own item id, [T]; it lies in one of the chunks.
         encode: item ids [C] to items [C, d]; the gradient of its parameters is left in their ``grad``.
-        chunks: item ids of each piece.
+        chunks: item ids of each piece, ascending.
     """
-    users = F.normalize(users, dim=-1)
 
-    def log_sum(users: Tensor, ids: Tensor) -> Tensor:
-        logits = users @ F.normalize(encode(ids), dim=-1).T / temperature
-        return torch.logsumexp(precise(logits), dim=1)  # [T]
+    def piece(users: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Log of the sum over a piece, [T], and the target's logit where it lies there, else 0, [T]."""
+        logits = precise(users @ F.normalize(encode(ids), dim=-1).T / temperature)
+        place = torch.searchsorted(ids, target).clamp(max=len(ids) - 1)
+        own = logits.gather(1, place[:, None]).squeeze(1)
+        return torch.logsumexp(logits, dim=1), torch.where(ids[place] == target, own, 0)
 
-    positive = precise(users * F.normalize(positives, dim=-1)).sum(dim=-1) / temperature
-    return (_ChunkedLogSum.apply(users, log_sum, chunks) - positive).mean()
+    return _ChunkedLoss.apply(F.normalize(users, dim=-1), piece, chunks).mean()
 
 
-class _ChunkedLogSum(torch.autograd.Function):
-    """Log of a sum over pieces, each computed again in the backward pass.
+Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """The log of a sum over pieces less the target's logit, [T], each piece computed again in the backward pass.
 
     Like ``torch.utils.checkpoint`` on every piece, but what outlives a piece is allocated before the first: small
     blocks that stay between large ones that go would make the heap of the process grow with the number of pieces.
     """
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, log_sum: Callable[[Tensor, Tensor], Tensor], chunks: Sequence[Tensor]) -> Any:
+    def forward(ctx: Any, users: Tensor, piece: Piece, chunks: Sequence[Tensor]) -> Any:
         kind = users.device.type
         seeds = torch.randint(2**31, (len(chunks),)).tolist()
-        total = users.new_full((len(users),), -torch.inf, dtype=torch.promote_types(users.dtype, torch.float32))
+        dtype = torch.promote_types(users.dtype, torch.float32)
+        total = users.new_full((len(users),), -torch.inf, dtype=dtype)
+        target = torch.zeros_like(total)
         for ids, seed in zip(chunks, seeds, strict=True):
             with _seeded(seed, users.device):
-                torch.logaddexp(total, log_sum(users, ids), out=total)
+                log_sum, own = piece(users, ids)
+            torch.logaddexp(total, log_sum, out=total)
+            target += own
         ctx.save_for_backward(users, total)
-        ctx.log_sum, ctx.chunks, ctx.seeds = log_sum, chunks, seeds
+        ctx.piece, ctx.chunks, ctx.seeds = piece, chunks, seeds
         ctx.autocast = {"enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)}
-        return total
+        return total - target
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
@@ -128,8 +132,9 @@ class _ChunkedLogSum(torch.autograd.Function):
         for ids, seed in zip(ctx.chunks, ctx.seeds, strict=True):
             autocast = torch.autocast(users.device.type, **ctx.autocast)
             with torch.enable_grad(), _seeded(seed, users.device), autocast:
-                piece = ctx.log_sum(users, ids)
-            piece.backward(gradient[0] * (piece.detach() - total).exp())
+                log_sum, own = ctx.piece(users, ids)
+            share = (log_sum.detach() - total).exp()  # of the piece in the sum
+            torch.autograd.backward([log_sum, own], [gradient[0] * share, -gradient[0]])
         return users.grad, None, None
 
 

@@ -21,7 +21,7 @@ from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
-from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy, precise
+from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy
 
 EMBEDDING_RANGE = 0.02
 """Standard deviation of new embeddings, as in SASRec; PyTorch's default of 1 drowns what comes from features."""
@@ -72,7 +72,7 @@ class DotProductRecommender(SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to users [B, d]."""
-        return precise(last_states(item_seq, item_seq_len, self.encode))
+        return last_states(item_seq, item_seq_len, self.encode)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, [B, n_items]."""
@@ -172,8 +172,7 @@ class FeatureRecommender(SequentialRecommender):
             return cosine_cross_entropy(step.users, step.table, step.row[target], self.temperature)
         chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
         encode = lambda ids: self.encode_items(ids)[0]  # noqa: E731
-        positives = step.table[step.row[target]]
-        return chunked_cosine_cross_entropy(step.users, positives, encode, chunks, self.temperature)
+        return chunked_cosine_cross_entropy(step.users, target, encode, chunks, self.temperature)
 
     def _in_batch_loss(self, step: Step) -> Tensor:
         """The batch's targets as candidates; what stands in a user's own window is no negative."""
@@ -199,7 +198,7 @@ class FeatureRecommender(SequentialRecommender):
         """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once an evaluation pass."""
         if self._catalogue is None or self.training:
             ids = torch.arange(1, self.n_items, device=self.position_embedding.weight.device)
-            parts = [precise(self.encode_items(chunk)[0]) for chunk in ids.split(self.chunk)]
+            parts = [self.encode_items(chunk)[0] for chunk in ids.split(self.chunk)]
             self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
         return self._catalogue
 
@@ -211,8 +210,7 @@ class FeatureRecommender(SequentialRecommender):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
         encode = lambda items: self.encode_users(self.catalogue()[items], items > 0)  # noqa: E731
-        states = last_states(item_seq, item_seq_len, encode)
-        return F.normalize(precise(states), dim=-1)
+        return F.normalize(last_states(item_seq, item_seq_len, encode), dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Cosine with every item, [B, n_items]."""

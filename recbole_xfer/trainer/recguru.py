@@ -43,8 +43,9 @@ class RecGURUTrainer(RunFolder):
         self._begin(self.phases[0])
 
     def _begin(self, phase: str) -> None:
-        """Makes what a phase starts with: optimizers, and a count of epochs from 0."""
+        """Makes what a phase starts with: optimizers, no gradients, and a count of epochs from 0."""
         self.phase, self.start_epoch = phase, 0
+        self.model.zero_grad()
         self.train_loss_dict.clear()
         prefix = "" if phase == RECOMMENDATION else f"{phase}_"
         self.epochs, self.learning_rate = self.config[f"{prefix}epochs"], self.config[f"{prefix}learning_rate"]
@@ -104,9 +105,11 @@ class RecGURUTrainer(RunFolder):
         """Phase 2: the critic's steps; then the losses of the encoder's step, in which the critic is fixed."""
         with torch.no_grad():
             users = self.model.guru.represent_domains(interaction[CRITIC].transpose(0, 1).flatten(1, 2))  # [D, K B, d]
+        torch.clear_autocast_cache()  # torch before 2.11 would take weights cast there, without gradient, for the encoder's
         with torch.autocast(self.device.type, enabled=False):  # a gradient's gradient wants all digits
             for a, b in zip(*(domain.chunk(len(interaction[CRITIC])) for domain in users), strict=True):
                 self.train_critic(a, b)
+        self.critic_optimizer.zero_grad()  # clipping would count the critic's last gradient in
         self.model.critic.requires_grad_(False)
         return self._noted(self.model.encoder_losses(interaction))
 

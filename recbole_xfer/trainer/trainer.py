@@ -233,13 +233,12 @@ class RunFolder(Trainer):
     def evaluate(
         self, eval_data: Any, load_best_model: bool = True, model_file: str | None = None, show_progress: bool = False
     ) -> Any:
-        """RecBole's evaluate, with the best epoch read from ``model.safetensors``."""
+        """RecBole's evaluate, with the best epoch read from ``model.safetensors``; never in bf16, which makes ties."""
         self._evaluated = eval_data._dataset
         self.evaluator.ranking = self._domain_ranking(eval_data)
         if load_best_model:
             self._load_weights(artifacts.load_weights(Path(model_file).parent if model_file else self.run_dir))
-        with torch.autocast(self.device.type, enabled=self.enable_amp):
-            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
     def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
         if not self.config["rank_within_domain"]:
@@ -284,7 +283,7 @@ class RunFolder(Trainer):
         """What RecBole collects of a batch, within domains where that is asked for."""
         if self.evaluator.ranking is not None:
             scores, row = self.evaluator.ranking.restrict(scores, row, item)
-        return interaction, scores.float(), row, item
+        return interaction, scores, row, item
 
 
 class Ticking:
