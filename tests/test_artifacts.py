@@ -212,6 +212,31 @@ def test_history_masking_holds_for_every_model(tmp_path: Path, masked: bool) -> 
         assert (left_out > 0).any() == masked, model
 
 
+SPLITS = [{"LS": "valid_and_test"}, {"RS": [0.8, 0.1, 0.1]}, {"HU": [6, 2, 2]}, {"NU": 0.3}]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=lambda split: next(iter(split)))
+def test_with_history_masking_no_sampled_negative_is_in_the_history(tmp_path: Path, split: dict[str, Any]) -> None:
+    """Not even its first item, or what a held-out user took before the ranked items; the same for either kind."""
+    write_small(tmp_path, users=60, items=40)
+    eval_args = {"split": split, "order": "TO", "group_by": "user", "mode": "uni9"}
+    for model in ("RETR", "BPR"):
+        made = build(config(tmp_path, model, mask_history=True, eval_args=eval_args))
+        test = made.test_data._dataset
+        taken: dict[int, set[int]] = {}
+        for number, user in enumerate(test.sequences.users.tolist()):
+            start, end = (int(of[number]) for of in (test.sequences.starts, test.target_ranges[1]))
+            taken[user] = set(test.sequences.items[start:end].tolist())
+        drawn = 0
+        for candidates, row, target_row, targets in made.test_data:
+            own = set(zip(target_row.tolist(), targets.tolist(), strict=True))
+            pairs = zip(candidates["user_id"].tolist(), row.tolist(), candidates["item_id"].tolist(), strict=True)
+            negatives = [(user, item) for user, place, item in pairs if (place, item) not in own]
+            assert all(item not in taken[user] for user, item in negatives)
+            drawn += len(negatives)
+        assert drawn == 9 * len(test)
+
+
 def test_recboles_models_run_through_the_same_verb_and_resume(tmp_path: Path) -> None:
     write_small(tmp_path)
     first, second = whole_and_interrupted(tmp_path, "SASRec")

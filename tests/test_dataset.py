@@ -82,8 +82,8 @@ def test_windows_hold_the_training_rows_and_nothing_of_validation_or_test(tmp_pa
     }
     assert pairs == expected
     held_out = np.concatenate([part.inter_feat[TransferDataset.ROW].numpy() for part in (valid, test)])
-    starts, ends = train.train_ranges
-    assert all(not ((starts <= target) & (target < ends)).any() for target in held_out)
+    first, end = train.target_ranges
+    assert all(not ((first - 1 <= target) & (target < end)).any() for target in held_out)
 
 
 ROLLING = {"split": {"HU": [8, 1, 1]}, "order": "TO", "group_by": "user", "mode": "full"}

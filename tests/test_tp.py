@@ -304,8 +304,8 @@ def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
 def test_head_users_are_those_with_most_interactions(tmp_path: Path, split: dict[str, Any]) -> None:
     made = experiment(tmp_path, paths=1, eval_args={"split": split, "order": "TO", "group_by": "user", "mode": "full"})
     dataset = made.train_data._dataset
-    starts, ends = dataset.train_ranges
-    counts = dict(zip(dataset.sequences.users.tolist(), (ends - starts).tolist(), strict=True))
+    first, end = dataset.target_ranges
+    counts = dict(zip(dataset.sequences.users.tolist(), (end - first).tolist(), strict=True))
     batches = list(made.trainer.train_loader(made.train_data))
     heads = {u for b in batches for u in b["user_id"][b[HEAD] == 1].tolist()}
     tails = {u for b in batches for u in b["user_id"][b[HEAD] == 0].tolist()}

@@ -126,7 +126,8 @@ class DomainPairDataLoader:
         self.critic_steps = critic_steps
         self.seed = seed
         self.epoch = 0
-        starts, self.ends = dataset.train_ranges
+        first, self.ends = dataset.target_ranges
+        starts = first - 1
         self.starts = np.maximum(starts, self.ends - dataset.max_item_list_len)
         enough = np.flatnonzero(self.ends - starts >= 2)
         domain = dataset.item_domain[dataset.sequences.items[starts[enough]]]
@@ -201,9 +202,9 @@ class UserDataLoader(WindowDataLoader):
         self, dataset: TransferDataset, steps: int, paths: int, head_share: float, seed: int, sampler: Any = None
     ) -> None:
         super().__init__(dataset, steps * paths, seed, sampler=sampler)
-        starts, ends = dataset.train_ranges
+        first, end = dataset.target_ranges
         histories = dataset.sequences.users
-        self.head = head_users(histories, np.maximum(ends - starts - 1, 0), head_share)  # by their targets
+        self.head = head_users(histories, np.maximum(end - first, 0), head_share)  # by their targets
         users = histories[dataset.sequences.history_of(dataset.windows.start)]
         self._windows = np.argsort(users, kind="stable")  # windows of one user behind those of another
         _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)

@@ -40,10 +40,12 @@ class AtomicFilesMixin(Dataset):
     Attributes:
         domains: names of the domains; the one that ``single_domain`` names, where it names one.
         sequences: all histories; they exist once the dataset was built.
+        target_ranges: of a part, first and behind-last index of each history's targets, ([S], [S]).
         parts: with ``single_domain``, the part of the joined split that each interaction is in, [M].
     """
 
     sequences: Sequences
+    target_ranges: Ranges
     inter_feat: Any
     parts: np.ndarray | None = None
 
@@ -255,8 +257,11 @@ class InteractionDataset(AtomicFilesMixin, Dataset):
         self._change_feat_format()
         self.sequences = self._group()
         train, *held_out = self._split()
-        parts = [(train[0] - (train[0] < train[1]), train[1]), *held_out]
-        return [self.copy(self.inter_feat[self.sequences.order[ranges(*part)]]) for part in parts]
+        parts = []
+        for first, end in [(train[0] - (train[0] < train[1]), train[1]), *held_out]:
+            parts.append(self.copy(self.inter_feat[self.sequences.order[ranges(first, end)]]))
+            parts[-1].target_ranges = first, end
+        return parts
 
 
 class TransferDataset(AtomicFilesMixin, SequentialDataset):
@@ -264,14 +269,9 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
 
     Configuration (see properties/overall.yaml): ``histories``, ``train_rows``, ``window_stride``,
     ``MAX_ITEM_LIST_LENGTH`` and RecBole's ``eval_args`` and filters.
-
-    Attributes:
-        train_ranges: of the training part, first and behind-last index of each history's items, ([S], [S]).
     """
 
     ROW = "history_end"  # column of inter_feat: index of the row's target in ``sequences.items``
-
-    train_ranges: tuple[np.ndarray, np.ndarray]
 
     def __init__(self, config: Any) -> None:
         if config["benchmark_filename"] is not None:
@@ -337,7 +337,8 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
     @cached_property
     def windows(self) -> Windows:
         """Training inputs that cover every training target once."""
-        starts, ends = self.train_ranges
+        first, ends = self.target_ranges
+        starts = first - 1  # a history's first item is read, never a target
         if self.config["train_rows"] == "prefixes":
             return prefixes(starts, ends, self.max_item_list_len)
         stride = self.config["window_stride"] or max(self.max_item_list_len // 2, 1)
@@ -369,9 +370,8 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         self._change_feat_format()
         parts = []
         for first, end in self._split():
-            part = self.copy(self._rows(ranges(first, end)))
-            part.train_ranges = (first - 1, end)  # a history's first item is read, never a target
-            parts.append(part)
+            parts.append(self.copy(self._rows(ranges(first, end))))
+            parts[-1].target_ranges = first, end
         return parts
 
     # --- items -----------------------------------------------------------------------------------------------------

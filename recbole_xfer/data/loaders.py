@@ -8,11 +8,11 @@ import numpy as np
 import recbole.data.dataset as recbole_datasets
 from recbole.data import create_dataset, data_preparation
 from recbole.data.utils import get_dataloader
-from recbole.sampler import RepeatableSampler, Sampler
+from recbole.sampler import RepeatableSampler
 from recbole.utils import ModelType
 
 from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, TransferDataset
-from recbole_xfer.data.negatives import DomainSampler, RepeatableDomainSampler
+from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
 from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
@@ -86,7 +86,7 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
     if repeatable:
         kind = RepeatableDomainSampler if within else RepeatableSampler
         return kind(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
-    kind = DomainSampler if within else Sampler
+    kind = DomainSampler if within else HistorySampler
     return kind(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
 
 

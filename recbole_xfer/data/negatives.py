@@ -1,4 +1,4 @@
-"""RecBole's samplers of negatives, drawing each from the domain of its target."""
+"""RecBole's samplers of negatives: what a user took before is none, and each can be of the domain of its target."""
 
 from __future__ import annotations
 
@@ -60,24 +60,50 @@ class RepeatableDomainSampler(WithinDomain, RepeatableSampler):
     """Any item of the target's domain but the target."""
 
 
-class DomainSampler(WithinDomain, Sampler):
-    """Items of the target's domain that the user did not take in this phase or before."""
+class HistorySampler(Sampler):
+    """Items that are not in the user's history up to the last target of the phase.
+
+    RecBole's takes the targets of this phase and those before, and so misses what is read and never a target: a
+    history's first item, and what held-out and new users took before the ranked items.
+    """
 
     def get_used_ids(self) -> dict[str, np.ndarray]:
-        """RecBole's, after a check that each user leaves something to draw in each domain."""
-        used = super().get_used_ids()
-        sizes = [len(items) for items, _ in self._members]
-        for user, items in enumerate(used[self.phases[-1]]):
-            counts = (
-                np.bincount(self._item_domain[list(items)], minlength=len(sizes)) if items else np.zeros(len(sizes))
-            )
-            for domain in np.flatnonzero(counts >= sizes):
-                token, name = self._source.id2token(self._source.uid_field, user), self._source.domains[domain]
-                raise XferError(
-                    f"The user {token} took all {sizes[domain]} items of the domain {name}, so that no negative can be "
-                    f"drawn. Set --mask_history=False, or leave the domain out of --dataset."
-                )
-        return used
+        """Item ids by phase and user."""
+        return {phase: self._taken(part) for phase, part in zip(self.phases, self.datasets, strict=True)}
+
+    def _taken(self, part: Any) -> np.ndarray:
+        histories, (first, end) = part.sequences, part.target_ranges
+        taken = np.array([set() for _ in range(self.user_num)])
+        ends = np.where(first < end, end, histories.starts)
+        for user, start, stop in zip(histories.users, histories.starts, ends, strict=True):
+            taken[user].update(histories.items[start:stop].tolist())
+        return taken
+
+    def set_phase(self, phase: str) -> HistorySampler:
+        """RecBole's, after a check that each user leaves something to draw."""
+        sampler = super().set_phase(phase)
+        for user, items in enumerate(sampler.used_ids):
+            whole = sampler._taken_whole(items) if items else None
+            if whole:
+                token = self.datasets[0].id2token(self.uid_field, user)
+                remedy = "Leave such users out with --user_inter_num_interval"
+                if phase != "train":
+                    remedy = "Set --mask_history=False"
+                raise XferError(f"The user {token} took all {whole}, so that no negative can be drawn. {remedy}.")
+        return sampler
+
+    def _taken_whole(self, items: set[int]) -> str | None:
+        """What a user took all of, if anything."""
+        return f"{len(items)} items" if len(items) == self.item_num - 1 else None
+
+
+class DomainSampler(WithinDomain, HistorySampler):
+    """Items of the target's domain that are not in the user's history up to the last target of the phase."""
+
+    def _taken_whole(self, items: set[int]) -> str | None:
+        counts = np.bincount(self._item_domain[list(items)], minlength=len(self._members))
+        whole = (number for number, (members, _) in enumerate(self._members) if counts[number] == len(members))
+        return next((f"{counts[n]} items of the domain {self._source.domains[n]}" for n in whole), None)
 
 
 def within_domain(sampler: RepeatableSampler) -> RepeatableDomainSampler:
