@@ -105,7 +105,7 @@ class RecGURUTrainer(RunFolder):
         """Phase 2: the critic's steps; then the losses of the encoder's step, in which the critic is fixed."""
         with torch.no_grad():
             users = self.model.guru.represent_domains(interaction[CRITIC].transpose(0, 1).flatten(1, 2))  # [D, K B, d]
-        torch.clear_autocast_cache()  # torch before 2.11 would take weights cast there, without gradient, for the encoder's
+        torch.clear_autocast_cache()  # older torch would take weights cast there, without gradient, for the encoder's
         with torch.autocast(self.device.type, enabled=False):  # a gradient's gradient wants all digits
             for a, b in zip(*(domain.chunk(len(interaction[CRITIC])) for domain in users), strict=True):
                 self.train_critic(a, b)
