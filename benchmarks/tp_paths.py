@@ -34,6 +34,8 @@ from recbole_xfer.experiment import Experiment, build
 STEPS = {1: 40, 8: 20, 64: 6}
 """Outer steps in a turn, by the number of paths."""
 TURNS = 3
+ORDINARY_TARGETS = 2048
+"""Of a batch of ordinary training."""
 
 
 def write_histories(root: Path) -> None:
@@ -89,7 +91,7 @@ def contestants(options: argparse.Namespace, root: Path) -> Iterator[tuple[dict[
         loader = made.trainer.train_loader(made.train_data)
         yield {"paths": paths}, partial(turn, made, loader, steps, ordinary=False)
     if hasattr(made.model, "encoder"):
-        windows = WindowDataLoader(loader.dataset, made.config["train_batch_size"], seed=0, sampler=loader.sampler)
+        windows = WindowDataLoader(loader.dataset, ORDINARY_TARGETS, seed=0, sampler=loader.sampler)
         yield {"ordinary training": True}, partial(turn, made, windows, STEPS[64], ordinary=True)
 
 

@@ -254,6 +254,10 @@ def test_values_that_do_not_exist(tmp_path: Path, keys: dict) -> None:
 
 def test_a_random_route_keeps_about_half(tmp_path: Path) -> None:
     model = experiment(tmp_path, pathway_route="random", n_layers=1).model
-    (route,) = model.encoder.trace(model.embed(torch.randint(1, model.n_items, (200, 9)))).routes
-    assert 0.45 < float(route.mean()) < 0.55
+    windows = model.embed(torch.randint(1, model.n_items, (200, 9)))
+    (route,), (again,) = (model.encoder.trace(windows).routes for _ in range(2))
+    assert torch.equal(route, again)  # in evaluation, so that a result repeats
+    (trained,), (anew,) = (model.train().encoder.trace(windows).routes for _ in range(2))
+    assert not torch.equal(trained, anew)
+    assert all(0.45 < float(kept.mean()) < 0.55 for kept in (route, trained, anew))
     assert settings(tmp_path, "RETR")["n_layers"] == 2

@@ -313,6 +313,19 @@ def test_head_users_are_those_with_most_interactions(tmp_path: Path, split: dict
     assert len(heads | tails) * 0.2 == pytest.approx(len(heads), abs=1)
 
 
+@pytest.mark.parametrize(
+    ("model", "table"),
+    [("Caser", "user_embedding"), ("HGN", "user_embedding"), ("NPE", "user_embedding"), ("FOSSIL", "user_lambda")],
+)
+def test_nothing_is_known_of_a_new_user(tmp_path: Path, model: str, table: str) -> None:
+    write_small(tmp_path)
+    eval_args = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
+    made = build(config(tmp_path, f"TP{model}", eval_args=eval_args))
+    trained = made.train_data._dataset.inter_feat["user_id"].unique()
+    known = getattr(made.model, table).weight.any(dim=1).nonzero()[:, 0]
+    assert len(known) and torch.equal(known, trained)
+
+
 @pytest.mark.parametrize("name", tp.OVER_ROWS)
 def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name: str) -> None:
     write_small(tmp_path)

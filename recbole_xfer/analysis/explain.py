@@ -1,6 +1,7 @@
 """Why a model of ours ranks as it does: a user's history, the route of every block, and what the last item attends to.
 
-As in Figures 4 and 5 of RETR, from the parameters of a finished run.
+From the parameters of a finished run: the routes of RETR's Figure 4, and attention beside plain attention where its
+Figure 5 has gradients.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _lacks(run: Run) -> Iterator[str]:
 
 
 def _transfer(run: Run, several: bool) -> Picture | None:
-    """Of SyNCRec: which domain is hurt."""
+    """Of SyNCRec: which domain is hurt, by the epochs up to the one that was kept."""
     scalars = run.scalars(None)
     if f"gap/{run.domains[0]}" not in scalars:
         return None
@@ -147,15 +147,16 @@ def _transfer(run: Run, several: bool) -> Picture | None:
         scalars[[f"{name}/{domain}" for domain in run.domains]].set_axis(run.domains, axis=1)
         for name in ("gap", "weight")
     )
-    last = max(1, round(LAST_SHARE * len(scalars)))
-    gap = gaps.tail(last).mean().rename(f"mean gap of the last {last} epochs")
-    before, after = weights.iloc[0], weights.tail(last).mean()
+    kept = len(scalars) if run.best_epoch is None else run.best_epoch + 1
+    last = max(1, round(LAST_SHARE * kept))
+    over = f"epochs {kept - last} to {kept - 1}" if last > 1 else f"epoch {kept - 1}"
+    gap = gaps[kept - last : kept].mean().rename(f"mean gap of {over}")
+    before, after = weights.iloc[0], weights[kept - last : kept].mean()
     hurt, rest = gap[gap < 0].sort_values(), gap[gap >= 0].sort_values(ascending=False)
-    over = f"over the last {last} of {len(scalars)} epochs"
     sentences = [
-        f"{domain} is hurt: its mean gap {over} is {value:+.3f}; its weight {_moved(before[domain], after[domain])}."
+        f"{domain} is hurt: its mean gap of {over} is {value:+.3f}; its weight {_moved(before[domain], after[domain])}."
         for domain, value in hurt.items()
-    ] or [f"No domain is hurt, by the mean gap {over}."]
+    ] or [f"No domain is hurt, by the mean gap of {over}."]
     if len(hurt) and len(rest):
         sentences.append(f"Not hurt: {', '.join(f'{domain} ({value:+.3f})' for domain, value in rest.items())}.")
     figure = draw_transfer(gaps, weights, scalars[["alpha", "beta"]], gap)

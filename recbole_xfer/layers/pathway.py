@@ -38,6 +38,7 @@ class PathwayRouter(nn.Module):
         self.learned = choice(config, "pathway_route", "learned", "random") == "learned"
         self.hierarchical = config["pathway_hierarchical"]
         self.temperature = config["pathway_temperature"]
+        self.seed = 0 if self.learned else int(torch.randint(2**31, ()))  # of the random route in evaluation
         width, act = config["hidden_size"], config["hidden_act"]
         self.summary = MLP(width, width, act)
         self.keep = MLP(width, 2, act)
@@ -54,8 +55,14 @@ class PathwayRouter(nn.Module):
         Returns:
             Zeros and ones [B, L], whose gradient is that of the relaxed sample (straight-through).
         """
-        decision = self.decide(z, route) if self.learned else torch.randint_like(route, 2)
+        decision = self.decide(z, route) if self.learned else self.random(route)
         return decision * (route if self.hierarchical else real)  # Eq. 6
+
+    def random(self, route: Tensor) -> Tensor:
+        """Each behaviour kept or not by chance, [B, L]; in evaluation the same at each call, so that results repeat."""
+        if self.training:
+            return torch.randint_like(route, 2)
+        return torch.randint(2, route.shape, generator=torch.Generator().manual_seed(self.seed)).to(route)
 
     def decide(self, z: Tensor, route: Tensor) -> Tensor:
         """The preliminary route [B, L] (Eq. 2 to 5): a sample in training, the likelier outcome in evaluation."""

@@ -81,8 +81,15 @@ class PathwayBERT4Rec(PathwayMixin, BERT4Rec):
 
 
 class PathwayLightSANs(PathwayMixin, LightSANs):
-    """LightSANs is bidirectional, and attends to padding, as RecBole has it."""
+    """LightSANs is bidirectional, and attends to padding, as RecBole has it.
+
+    Deviation: RecBole's softmax there runs over the queries, so that a zeroed query does not attend evenly, and its
+    attention by position alone has no query of a behaviour and is not routed.
+    """
 
 
 class PathwayS3Rec(PathwayMixin, S3Rec):
-    """S3Rec's fine-tuning is causal, so its router pools over each position's past."""
+    """S3Rec's fine-tuning is causal, so its router pools over each position's past.
+
+    Deviation: it does so in the bidirectional pre-training too, since the router is to be the same in both.
+    """

@@ -25,7 +25,8 @@ class RETR(DotProductRecommender):
 
     With ``pathway: False`` it is SASRec, and with RecBole's SASRec weights it gives RecBole's scores.
 
-    Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size.
+    Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size. Deviation:
+    Z^0 is X_s normalised and with dropout, as in SASRec, where section 3.1 has X_s itself.
     """
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:

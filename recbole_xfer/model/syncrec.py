@@ -29,7 +29,9 @@ class ACMoE(nn.Module):
 
     The experts 1 to j learn from cross-domain sequences alone, the others from single-domain sequences alone.
 
-    Deviation: an expert is SASRec's encoder, with residuals and layer normalisation, which Eq. 6 and 7 leave out.
+    Deviation: an expert is SASRec's encoder and a tower its feed-forward part, with residuals and layer normalisation,
+    which Eq. 6 and 7 leave out. Deviation: places count from a sequence's start, as in RecBole, and padding adds
+    nothing to the gate's sum; the paper pads on the left, so that its last place is always the latest item.
 
     Args:
         config: reads ``n_experts``, ``cross_experts``, ``decoupled``, ``gate`` and the sizes of an expert.
@@ -118,8 +120,8 @@ class SyNCRec(DotProductRecommender):
     Where the joined sequence predicts a domain's items worse than the domain's own sequence does, transfer hurts it:
     its gap (Eq. 10) is negative, and its share of the joined sequence's loss shrinks (Eq. 11 and 12).
 
-    Deviation: losses are -log of what Eq. 8 and 9 give; all sums over a batch are divided by its number of targets, so
-    that eta does not depend on the batch size, and the sum of Eq. 10 by the domain's number of targets.
+    Deviation: losses are minus what Eq. 8, 9 and 16 give; all sums over a batch are divided by its number of targets, so
+    that their scale does not depend on its size, and the sum of Eq. 10 by the domain's number of targets.
     Deviation: both tasks read the same window, so that a domain's sequence holds what the window holds of it, and the
     gap tells what the other domains add. A user's very first item is no target, as in RecBole.
     Deviation: no gradient passes through the gap, which would join what Eq. 2 and 4 keep apart; a domain without a
@@ -261,9 +263,9 @@ class SyNCRec(DotProductRecommender):
         user, domain = users[sequence % len(users)], sequence // len(users)
         losses = []
         sizes = torch.bincount(domain, minlength=len(self.domains)).tolist()
-        for u, v, own in zip(y_single.split(sizes), y_cross.split(sizes), user.split(sizes), strict=True):
+        for u, v, of in zip(y_single.split(sizes), y_cross.split(sizes), user.split(sizes), strict=True):
             rho = precise(u @ self.similarity(v).T).sigmoid()  # Eq. 17, [n, n]
-            others = own[:, None] != own
+            others = of[:, None] != of
             negatives = rho.masked_fill(~others, -torch.inf).logsumexp(dim=0)
             losses.append((negatives - rho.diagonal())[others.any(dim=0)])
         return torch.cat(losses).sum()

@@ -42,6 +42,9 @@ OVER_ROWS = (
 )  # fmt: skip
 """RecBole's models whose ``forward`` gives the sequence embedding."""
 
+OF_USERS = ("user_embedding", "user_lambda")
+"""Names of RecBole's embeddings of users."""
+
 Batch = Mapping[str, Tensor]
 
 
@@ -50,10 +53,14 @@ class TP(SequentialRecommender):
 
     A training step's loss has the outer update's direction as its gradient, so that RecBole's trainer and optimiser
     make the outer update (Adam in the paper). ``paths`` such ways of k steps start at the same parameters and their
-    directions are averaged; ``paths: 1`` is the paper's Algorithm 1.
+    directions are averaged; ``paths: 1`` is one, as in the paper's Algorithm 1, over users drawn without replacement.
 
-    Deviation: L_d is the cross-entropy of the discriminator; Eq. 9 lacks its minus sign, without which Eq. 10 would
-    have the discriminator be wrong.
+    Deviation: the inner steps descend and the outer one follows them, where Eq. 6 with Eq. 7 ascends and Algorithm 1
+    descends and then moves away. Deviation: L_d is the cross-entropy of the discriminator; Eq. 9 lacks its minus sign,
+    without which Eq. 10 would have the discriminator be wrong. Deviation: a user's loss is the mean over their
+    sub-sequences, not the sum of Eq. 2, so that alpha does not depend on their number. Deviation: a negative may be an
+    item that the user took elsewhere, as RecBole's sampler for sequences draws it. Deviation: what a model holds for a
+    user without training interactions is zero, as nothing is known of a new user.
 
     Args:
         config: reads ``inner_steps``, ``inner_rate`` and ``adversary_weight``.
@@ -76,6 +83,11 @@ class TP(SequentialRecommender):
         if self.adversary_weight < 0:
             raise XferError(f"adversary_weight={config['adversary_weight']} must be 0 or more.")
         self.discriminator = Discriminator(self.item_embedding.embedding_dim)
+        untrained = np.setdiff1d(np.arange(dataset.user_num), dataset.inter_feat[self.USER_ID].numpy())
+        for name, table in self.named_children():
+            if name in OF_USERS:
+                with torch.no_grad():
+                    table.weight[untrained] = 0
 
     # --- a user's loss -----------------------------------------------------------------------------------------------
 
@@ -275,19 +287,12 @@ class TPGRU4Rec(TPAllPositions, GRU4Rec):
 
 
 class TPCaser(TPAllPositions, Caser):
-    """RecBole's Caser over the last ``caser_length`` items, trained by TP.
-
-    Deviation: the embedding of a user without training interactions is zero, as nothing is known of a new user.
-    """
+    """RecBole's Caser over the last ``caser_length`` items, trained by TP."""
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         self.order = config["caser_length"]
         super().__init__(ChainMap({"MAX_ITEM_LIST_LENGTH": self.order}, config), dataset)
         self.tables = {**self.tables, "user_embedding.weight": (self.USER_ID,)}
-        trained = np.unique(dataset.inter_feat[self.USER_ID].numpy())
-        untrained = torch.ones(self.n_users, dtype=torch.bool).index_fill(0, torch.from_numpy(trained), False)
-        with torch.no_grad():
-            self.user_embedding.weight[untrained] = 0
 
     def states(self, batch: Batch) -> Tensor:
         """RecBole's forward for every prefix, [L, d]."""

@@ -94,7 +94,10 @@ class UniSRec(FeatureRecommender):
         return (loss, self.contrast_weight * self._sequence_loss(step)) if self.contrast_weight else loss
 
     def _sequence_loss(self, step: Step) -> Tensor:
-        """Finds each window's own augmented form among those of the batch; the step has passed the windows already."""
+        """Finds each window's own augmented form among those of the batch; the step has passed the windows already.
+
+        Other windows of the same user are negatives too, as another user's are.
+        """
         ends = (step.targets > 0).sum(dim=1).cumsum(dim=0) - 1  # a window's last item always has a target
         whole = step.users[ends]
         augmented = self._augmented(step)
