@@ -120,8 +120,8 @@ class SyNCRec(DotProductRecommender):
     Where the joined sequence predicts a domain's items worse than the domain's own sequence does, transfer hurts it:
     its gap (Eq. 10) is negative, and its share of the joined sequence's loss shrinks (Eq. 11 and 12).
 
-    Deviation: losses are minus what Eq. 8, 9 and 16 give; all sums over a batch are divided by its number of targets, so
-    that their scale does not depend on its size, and the sum of Eq. 10 by the domain's number of targets.
+    Deviation: losses are minus what Eq. 8, 9 and 16 give; all sums over a batch are divided by its number of targets,
+    so that their scale does not depend on its size, and the sum of Eq. 10 by the domain's number of targets.
     Deviation: both tasks read the same window, so that a domain's sequence holds what the window holds of it, and the
     gap tells what the other domains add. A user's very first item is no target, as in RecBole.
     Deviation: no gradient passes through the gap, which would join what Eq. 2 and 4 keep apart; a domain without a
