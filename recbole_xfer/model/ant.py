@@ -66,7 +66,7 @@ class ANT(FeatureRecommender):
     :meth:`next_item_loss`, and Eq. 17 is the cosine that items are ranked by.
 
     Deviation: a missing text, image or price gives zero after its projection, and an item without text or image is
-    left out of Eq. 14. Deviation: new position embeddings are drawn with standard deviation 0.02, not 1.
+    left out of Eq. 14. Deviation: new embeddings of positions and items are drawn with standard deviation 0.02, not 1.
     Deviation: sums over a batch are means, so that lambda does not depend on the batch size.
     """
 

@@ -255,9 +255,10 @@ class RecGURU(DotProductRecommender):
     :meth:`encoder_losses`, and at last :meth:`calculate_loss`, in which the representations are fixed.
 
     Deviation: in phase 3 the representation behind a target is that of the items before it; with
-    ``representation: window`` it is that of all training items (Eq. 10), which holds what is to be predicted.
+    ``representation: window`` it is that of all items that the window reads (Eq. 10), every target but its last.
     Deviation: Eq. 8 is the critic's loss of the improved WGAN, as in section 4.2.
     Deviation: the loss of Eq. 5 is a mean over items, not their sum, so that long histories do not silence the critic.
+    Deviation: AutoRec on two domains shares one encoder, which is RecGURU without its game; on one it is the paper's.
 
     Args:
         config: see properties/model/RecGURU.yaml.
@@ -327,7 +328,8 @@ class RecGURU(DotProductRecommender):
         """Phase 2: the parts of Eq. 13, whose sum is minimised while the critic is fixed."""
         histories = interaction[HISTORIES]
         users = self.guru.represent_domains(histories)
-        distance = self.critic.distance(precise(users[0]), precise(users[1]))
+        with torch.autocast(histories.device.type, enabled=False):  # as in the critic's own steps
+            distance = self.critic.distance(precise(users[0]), precise(users[1]))
         return {
             **self.guru.losses(histories, users),
             "adversarial": self.adversarial_weight * distance,

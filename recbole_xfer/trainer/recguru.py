@@ -48,7 +48,8 @@ class RecGURUTrainer(RunFolder):
         self.model.zero_grad()
         self.train_loss_dict.clear()
         prefix = "" if phase == RECOMMENDATION else f"{phase}_"
-        self.epochs, self.learning_rate = self.config[f"{prefix}epochs"], self.config[f"{prefix}learning_rate"]
+        self.learning_rate_key = f"{prefix}learning_rate"
+        self.epochs, self.learning_rate = self.config[f"{prefix}epochs"], self.config[self.learning_rate_key]
         betas = self.config[f"{prefix}betas"]
         self.optimizer = self._adam(self.model.cdsrec if phase == RECOMMENDATION else self.model.guru, betas)
         if phase == ADVERSARIAL:

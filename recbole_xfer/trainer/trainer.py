@@ -45,9 +45,11 @@ class RunFolder(Trainer):
         history: a record of each epoch, as ``epochs.json`` has it: ``epoch``, ``phase``, ``train`` (its scalars) and,
             where it was validated, ``valid`` (all metrics).
         phase: what is trained, where a trainer has several phases.
+        learning_rate_key: the key of the learning rate at hand.
     """
 
     phase: str | None = None
+    learning_rate_key = "learning_rate"
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         try:
@@ -131,7 +133,7 @@ class RunFolder(Trainer):
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
             raise XferError(
-                f"The loss of {self.config['model']} is no longer a number. Lower learning_rate, now "
+                f"The loss of {self.config['model']} is no longer a number. Lower {self.learning_rate_key}, now "
                 f"{self.learning_rate:g}, or set clip_grad_norm, such as --clip_grad_norm='{{max_norm: 5}}'."
             )
 
