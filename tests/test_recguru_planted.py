@@ -2,8 +2,8 @@
 
 RecGURU is better than AutoRec of the target alone, as in the paper's Table 2, after as many epochs, which are more than
 twice as many steps on two domains. With twice the epochs of the autoencoder AutoRec of the target alone is as good, so
-that it may be the steps that the second domain adds here. The game, which makes the domains alike, neither adds to it nor
-takes from it: AutoRec on both domains is as good.
+that it may be the steps that the second domain adds here. The game, which makes the domains alike, neither adds to it
+nor takes from it: AutoRec on both domains is as good.
 """
 
 from __future__ import annotations
