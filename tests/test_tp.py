@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,40 @@ def test_steps_on_a_quadratic_as_worked_by_hand() -> None:
     second, loss = next(steps)
     assert second["x"].tolist() == pytest.approx([6, 6]) and float(loss) == pytest.approx(9)
     # theta_2 = (0.8, 1.0), and so (theta_0 - theta_2) / (alpha k) = (1, 5), the mean of both gradients
+
+
+def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> None:
+    """Plain steps on a copy, every loss written out and differentiated by itself; a third of the users are new."""
+    split = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
+    steps, alpha, weight = 3, 0.5, 0.3
+    made = experiment(tmp_path, inner_steps=steps, inner_rate=alpha, paths=2, adversary_weight=weight, eval_args=split)
+    made.model.eval()
+    batch = batch_of(made)
+    ours = gradient(made, batch)
+    users, counts = made.train_data._dataset.inter_feat["user_id"].unique(return_counts=True)
+    heads = users[counts.argsort(descending=True, stable=True)][: round(0.2 * len(users))].tolist()
+    expected = {name: torch.zeros_like(value) for name, value in made.model.named_parameters()}
+    for path in range(2):
+        copy = deepcopy(made.model)
+        items, discriminator = copy.item_embedding, list(copy.discriminator.parameters())
+        theta = [value for name, value in copy.named_parameters() if "discriminator" not in name]
+        for step in range(steps):
+            user = one_user(batch, step, path)
+            real = user[TARGETS] > 0
+            phi = copy.states(user)[real]
+            y, y_negative = ((phi * items(user[field][real])).sum(dim=1).sigmoid() for field in (TARGETS, NEGATIVES))
+            recommendation = -(y.log() + (1 - y_negative).log()).mean()  # Eq. 2
+            head = copy.discriminator(phi).sigmoid()
+            adversary = -(head if int(user["user_id"]) in heads else 1 - head).log().mean()  # Eq. 9
+            of_theta = torch.autograd.grad(recommendation - weight * adversary, theta, retain_graph=True)  # Eq. 10
+            of_discriminator = torch.autograd.grad(weight * adversary, discriminator)
+            with torch.no_grad():
+                for value, slope in zip([*theta, *discriminator], [*of_theta, *of_discriminator], strict=True):
+                    value -= alpha * slope
+        for (name, start), (_, end) in zip(made.model.named_parameters(), copy.named_parameters(), strict=True):
+            expected[name] += (start - end).detach() / (alpha * steps) / 2  # Eq. 7, the mean of both paths
+    for name, value in ours.items():
+        assert torch.allclose(value, expected[name], atol=1e-10), name
 
 
 def test_an_adam_step_of_the_trainer_goes_along_the_outer_direction(tmp_path: Path) -> None:
