@@ -127,7 +127,13 @@ def test_a_tp_model_that_there_is_not(model: str, keys: dict, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "is missing"), ("- a list\n", "must hold lines"), ("a: [1", "is not yaml")]
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        ("- a list\n", "must hold lines"),
+        ("a: [1", "is not yaml"),
+        ("5: 3", "The key '5' is not known"),
+    ],
 )
 def test_wrong_config_files(tmp_path: Path, content: str | None, message: str) -> None:
     file = tmp_path / "my.yaml"
@@ -186,21 +192,83 @@ def test_what_eval_args_leaves_out_stays_as_it_is(model: str) -> None:
         ("train_batch_size", True, "a whole number from 1 on"),
         ("hidden_size", 0, "a whole number from 1 on"),
         ("weight_decay", -0.1, "a number from 0 on"),
-        ("seed", "lucky", "a number"),
+        ("seed", "lucky", "a whole number from 0"),
+        ("seed", -1, "a whole number from 0"),
+        ("seed", 1.5, "a whole number from 0"),
+        ("cross_experts", 2.5, "a whole number from 1 on"),
+        ("harmonic_factor", 1.5, "a share from 0 to 1"),
+        ("weight_temperature", 0, "a number above 0"),
+        ("pathway_temperature", 0, "a number above 0"),
+        ("pathway_temperature", -0.5, "a number above 0"),
+        ("price_size", 7, "an even number from 2 on"),
+        ("window_stride", 1.5, "a whole number from 1 on"),
+        ("held_out_targets", -3, "a whole number from 1 on"),
+        ("histories", "perdomain", "across or per_domain"),
+        ("train_rows", "prefix", "prefixes or windows"),
+        ("modalities", "text", "a list, such as [text, image]"),
+        ("eval_groups", [5], "a group or a list of them"),
+        ("overlap_file", 5, "the name of a file"),
+        ("source", ["A", "B"], "a name, or several joined by +"),
+        ("clip_grad_norm", 5, "a largest norm, as {max_norm: 5}"),
+        ("clip_grad_norm", {"norm": 5}, "a largest norm, as {max_norm: 5}"),
         ("mask_history", "perhaps", "True or False"),
         ("load_col", "user_id", "keys with lists"),
         ("user_inter_num_interval", 5, "an interval such as '[5,inf)'"),
+        ("user_inter_num_interval", "[a,b)", "an interval such as '[5,inf)'"),
+        ("user_inter_num_interval", "[9,5)", "an interval such as '[5,inf)'"),
         ("val_interval", "[0,inf)", "columns with intervals"),
+        ("val_interval", {"timestamp": 5}, "columns with intervals"),
         ("learner", "adamw", "one of adam, sgd"),
         ("topk", 0, "lengths of rankings from 1 on"),
         ("topk", "best", "lengths of rankings from 1 on"),
+        ("epochs", None, "a whole number from 0 on"),
+        ("seed", None, "a whole number from 0"),
+        ("topk", None, "lengths of rankings from 1 on"),
+        ("metrics", None, "a metric or a list of them"),
+        ("valid_metric", None, "a metric with a length"),
+        ("valid_metric", 5, "a metric with a length"),
         ("field_separator", "tab", "one character"),
         ("encoding", 8, "the name of an encoding"),
     ],
 )
 def test_a_value_that_cannot_be_meant(tmp_path: Path, key: str, value: object, wanted: str) -> None:
+    model = next(name for name in ("RETR", "RecGURU", "SyNCRec", "ANT") if key in known_keys(name, "Small"))
     with pytest.raises(XferError, match=re.escape(f"{key}={value} must be {wanted}")):
-        config(tmp_path, "RecGURU" if key.startswith("autoencoder") else "RETR", **{key: value})
+        config(tmp_path, model, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("eval_args", "message"),
+    [
+        ({"split": "LS"}, "split=LS must be one of LS, RS, HU, NU with its value"),
+        ({"split": {"LS": "valid_only", "RS": [8, 1, 1]}}, "split={.*} must be one of LS, RS, HU, NU with its value"),
+        ({"split": {"LS": 5}}, "split LS=5 must be valid_and_test or valid_only or test_only"),
+        ({"split": {"RS": 0.8}}, "split RS=0.8 must be three shares"),
+        ({"split": {"RS": [8, 2]}}, r"split RS=\[8, 2\] must be three shares, such as \[8, 1, 1\]"),
+        ({"split": {"RS": [0, 0, 0]}}, ".* must be three shares"),
+        ({"split": {"HU": [8, 2]}}, r"split HU=\[8, 2\] must be three shares"),
+        ({"mode": "uni-3"}, "mode=uni-3 must be full, labeled, or such as uni100 or pop100"),
+        ({"mode": {"valid": "full", "test": "uni0"}}, "mode=.* must be full, labeled, or such as uni100"),
+    ],
+)
+def test_a_way_to_evaluate_that_cannot_be_meant(tmp_path: Path, eval_args: dict, message: str) -> None:
+    with pytest.raises(XferError, match=f"eval_args.{message}"):
+        config(tmp_path, "RETR", eval_args=eval_args)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("user_inter_num_interval", "[5,9]"),  # a list to yaml
+        ("item_inter_num_interval", "(0,1];[ 3, 1e3 )"),
+        ("val_interval", {"timestamp": "[-1.5,inf)", "item_id": ["i1"]}),
+        ("eval_args", {"mode": {"valid": "full", "test": "pop100"}, "split": {"HU": [0.8, 0, 0.2]}}),
+        ("eval_groups", "new"),
+        ("clip_grad_norm", {"max_norm": 5, "norm_type": 2}),
+    ],
+)
+def test_values_that_can_be_meant(tmp_path: Path, key: str, value: object) -> None:
+    config(tmp_path, "RETR", **{key: value})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from recbole.data.dataset import Dataset
 
+from recbole_xfer.checks import check_split
 from recbole_xfer.data.sequences import Sequences, ranges
 from recbole_xfer.errors import XferError
 
@@ -34,20 +35,19 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
     new users nothing is trained or validated.
 
     Raises:
-        XferError: for an order that is not of time, or another split.
+        XferError: for an order that is not of time, or what is no split.
     """
     if eval_args["order"] != "TO":
         raise XferError("eval_args.order must be TO: a history is in order of time.")
-    (mode, argument), *more = eval_args["split"].items()
-    if not more and mode == "LS":
+    check_split(eval_args["split"])
+    ((mode, argument),) = eval_args["split"].items()
+    if mode == "LS":
         return leave_one_out(sequences, argument)
-    if not more and mode == "RS":
+    if mode == "RS":
         return by_ratio(sequences, argument, by_user=eval_args["group_by"] == "user")
-    if not more and mode == "HU":
+    if mode == "HU":
         return held_out_users(sequences, argument, held_out_targets)
-    if not more and mode == "NU":
-        return new_users(sequences, argument)
-    raise XferError(f"eval_args.split={eval_args['split']} must have one key: LS, RS, HU or NU.")
+    return new_users(sequences, argument)
 
 
 def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
@@ -64,9 +64,7 @@ def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
 
 def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:
     """The last target tests and the one before validates; as in RecBole, a history's first target is always trained."""
-    held = {"valid_and_test": 2, "valid_only": 1, "test_only": 1}.get(mode)
-    if held is None:
-        raise XferError(f"eval_args.split LS={mode} must be valid_and_test, valid_only or test_only.")
+    held = 2 if mode == "valid_and_test" else 1
     starts, ends = sequences.starts, sequences.ends
     count = np.clip(ends - starts - 2, 0, held)
     train_end = ends - count
@@ -121,8 +119,6 @@ def _drawn(sequences: Sequences, shares: Sequence[float]) -> np.ndarray:
 
 def new_users(sequences: Sequences, share: float) -> list[Ranges]:
     """Leave one out, with a share of users of whom nothing is trained or validated."""
-    if not isinstance(share, float) or not 0 < share < 1:
-        raise XferError(f"eval_args.split NU={share} must be a share of users such as 0.2.")
     new = _drawn(sequences, [1 - share, share]) == 1
     train, valid, test = leave_one_out(sequences, "valid_and_test")
     return [*((np.where(new, sequences.ends, first), end) for first, end in (train, valid)), test]

@@ -72,7 +72,7 @@ class PathwayRouter(nn.Module):
             return log_pi.argmax(dim=-1).to(z.dtype)
         noise = -torch.empty_like(log_pi).exponential_().log()  # standard Gumbel
         hard = (log_pi + noise).argmax(dim=-1)  # Eq. 3
-        if self.temperature:
+        if self.temperature is not None:
             exponent = (log_pi + noise) / self.temperature  # Eq. 4
         else:
             exponent = precise(F.relu(self.weight(embedded))) * log_pi + noise  # Eq. 5
