@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -214,14 +213,11 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def check_model(name: str) -> None:
-    """Raises XferError if neither RecBole nor this package has the model."""
-    root = Path(recbole.model.__path__[0])
-    folders = [str(folder) for folder in root.glob("*_recommender")]
-    names = {module.name: module.name for module in pkgutil.iter_modules(folders)}  # in small letters
-    written = [*registry.MODELS, *(file.stem for file in (root.parent / "properties" / "model").glob("*.yaml"))]
-    names |= {model.lower(): model for model in written}
-    if name.lower() not in names:
-        raise XferError(f"The model '{name}' does not exist{nearest(name, names.values())}")
+    """Raises XferError if neither RecBole nor this package has the model, in these capitals."""
+    names = {registry.TP, "Random", *registry.MODELS}  # RecBole's Random has no file of values
+    names |= {file.stem for file in (registry.RECBOLE_PROPERTIES / "model").glob("*.yaml")}
+    if name not in names:
+        raise XferError(f"The model '{name}' does not exist{nearest(name, names)}")
 
 
 def trained_by_tp(name: str | None) -> str:
