@@ -240,11 +240,13 @@ def test_files_may_be_written_otherwise(tmp_path: Path, encoding: str, keys: dic
 
 def test_a_column_that_is_needed_and_not_read(tmp_path: Path) -> None:
     write_small(tmp_path)
-    for keys in (
-        {"load_col": {"inter": ["user_id", "item_id"]}},
-        {"unload_col": {"inter": ["timestamp"]}, "load_col": None},
+    inter = ["user_id", "item_id", "timestamp"]
+    for keys, column in (
+        ({"load_col": {"inter": inter[:2]}}, "'timestamp' of .*Small.inter"),
+        ({"unload_col": {"inter": ["timestamp"]}, "load_col": None}, "'timestamp' of .*Small.inter"),
+        ({"load_col": {"inter": inter, "item": ["price"]}}, "'item_id' of .*Small.item"),
     ):
-        with pytest.raises(XferError, match="The column 'timestamp' of .*Small.inter is needed"):
+        with pytest.raises(XferError, match=f"The column {column} is needed. Do not leave it out of load_col"):
             TransferDataset(config(tmp_path, **keys))
 
 
@@ -285,6 +287,20 @@ def test_a_missing_inter_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "Empty").mkdir()
     with pytest.raises(XferError, match="Empty.inter is missing"):
         TransferDataset(config(tmp_path, dataset="Empty"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"timestamp": [5]}, r"val_interval timestamp=\[5\] must be an interval such as '\[5,inf\)'"),
+        ({"user_id": "[0,5)"}, r"val_interval user_id=\[0,5\) must be a list of what stays"),
+        ({"rating": "[3,5]"}, "val_interval: Small has no column 'rating', or load_col leaves it out"),
+    ],
+)
+def test_a_filter_that_a_column_cannot_have(tmp_path: Path, kept: dict, message: str) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match=message):
+        TransferDataset(config(tmp_path, val_interval=kept))
 
 
 def test_no_user_left_after_filtering(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_xfer.checks import AN_INTERVAL, check
 from recbole_xfer.config import FIELDS, item_features
 from recbole_xfer.data.atomic_files import AtomicFormat, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
@@ -140,6 +141,10 @@ class AtomicFilesMixin(Dataset):
         columns = [name for name in types if (load is None or name in load) and name not in (unload or ())]
         if not columns:
             return None
+        ids = {FeatureSource.USER: self.uid_field, FeatureSource.ITEM: self.iid_field}.get(source)
+        if ids is not None and ids not in columns:
+            remedy = "Do not leave it out of load_col" if ids in types else "Add it"
+            raise XferError(f"The column '{ids}' of {path} is needed. {remedy}.")
         frame = read_atomic_file(path, columns, written)
         for name in columns:
             kind = types[name]
@@ -180,6 +185,16 @@ class AtomicFilesMixin(Dataset):
         keys = ("user_inter_num_interval", "item_inter_num_interval")
         if any(self.config[key] not in (None, "[0,inf)") for key in keys):
             super()._filter_by_inter_num()
+
+    def _filter_by_field_value(self) -> None:
+        """RecBole's filter, behind a check of what a column of numbers, and one of tokens, can be filtered by."""
+        for name, kept in (self.config["val_interval"] or {}).items():
+            if name not in self.field2type:
+                raise XferError(f"val_interval: {self.dataset_name} has no column '{name}', or load_col leaves it out.")
+            numbers = self.field2type[name] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
+            tokens = "a list of what stays, such as [a, b]", lambda value: isinstance(value, list)
+            check(f"val_interval {name}", kept, AN_INTERVAL if numbers else tokens)
+        super()._filter_by_field_value()
 
     def _data_filtering(self) -> None:
         try:
