@@ -136,6 +136,7 @@ class XferConfig(Config):
         kind = self.internal_config_dict["MODEL_TYPE"]
         given = self.external_config_dict
         check_values(given, self.internal_config_dict)
+        check_adaptation(model_class, given.get("adaptation"))
         if kind != ModelType.SEQUENTIAL and not given.get("threshold"):
             # so that models without sequences are ranked on the rows of those with
             split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
@@ -218,6 +219,17 @@ def check_model(name: str) -> None:
     names |= {file.stem for file in (registry.RECBOLE_PROPERTIES / "model").glob("*.yaml")}
     if name not in names:
         raise XferError(f"The model '{name}' does not exist{nearest(name, names)}")
+
+
+def check_adaptation(model: type, adaptation: Any) -> None:
+    """Raises XferError if the model cannot be adapted, or not in this way."""
+    ways = list(getattr(model, "kept", ()))
+    if adaptation in (None, "scratch"):
+        return
+    if not ways:
+        raise XferError(f"{model.__name__} cannot be adapted. Leave out --adaptation, --source and --pretrained.")
+    if adaptation not in ways:
+        raise XferError(f"adaptation={adaptation} must be {', '.join(ways)} or scratch.")
 
 
 def trained_by_tp(name: str | None) -> str:

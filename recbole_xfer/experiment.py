@@ -57,8 +57,6 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
     init_seed(config["seed"], config["reproducibility"])
     model = make_model(config, train_data._dataset)
     if pretrained is not None:
-        if not hasattr(model, "adapt"):
-            raise XferError(f"{config['model']} cannot be adapted. Leave out --source and --pretrained.")
         model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
     config["run_dir"] = config["run_dir"] or str(
         Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage)

@@ -259,12 +259,6 @@ def test_artifacts_of_other_sizes_are_refused(tmp_path: Path) -> None:
     fewer.adapt(pretrained, "relearn")
 
 
-def test_unknown_adaptation(tmp_path: Path) -> None:
-    model = ant(tmp_path)
-    with pytest.raises(XferError, match="relearn, finetune or scratch"):
-        model.adapt(model.state_dict(), "retune")
-
-
 def test_catalogue_is_encoded_once_in_an_evaluation_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ant(tmp_path)
     calls: list[int] = []

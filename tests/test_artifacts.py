@@ -177,12 +177,15 @@ def test_adaptation_without_a_source_and_a_source_without_adaptation(tmp_path: P
         run("ANT", "Small", overrides={**settings(tmp_path), "source": "A"})
 
 
-def test_a_model_that_cannot_be_adapted(tmp_path: Path) -> None:
-    write_small(tmp_path)
-    artifacts.save_weights(tmp_path / "pretrained", {"w": torch.ones(1)})
-    keys = {**settings(tmp_path, "SASRec"), "adaptation": "relearn", "pretrained": str(tmp_path / "pretrained")}
-    with pytest.raises(XferError, match="SASRec cannot be adapted"):
-        run("SASRec", "Small", overrides=keys)
+@pytest.mark.parametrize(
+    ("model", "adaptation", "message"), [("SASRec", "relearn", "cannot be adapted"), ("ANT", "fine", "must be relearn")]
+)
+def test_a_wrong_adaptation_is_told_before_pretraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, adaptation: str, message: str
+) -> None:
+    monkeypatch.setattr("recbole_xfer.quick_start.pretrain", lambda *_: pytest.fail("pre-training began"))
+    with pytest.raises(XferError, match=message):
+        run(model, "Small", overrides={**settings(tmp_path, model), "adaptation": adaptation, "source": "A"})
 
 
 def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,6 +274,19 @@ def test_values_that_can_be_meant(tmp_path: Path, key: str, value: object) -> No
 
 
 @pytest.mark.parametrize(
+    ("model", "adaptation", "message"),
+    [
+        ("ANT", "fine", "adaptation=fine must be relearn, finetune or scratch"),
+        ("UniSRec", "relearn", "adaptation=relearn must be finetune or scratch"),
+        ("SASRec", "finetune", "SASRec cannot be adapted. Leave out --adaptation"),
+    ],
+)
+def test_an_adaptation_that_there_is_not(tmp_path: Path, model: str, adaptation: str, message: str) -> None:
+    with pytest.raises(XferError, match=message):
+        config(tmp_path, model, adaptation=adaptation)
+
+
+@pytest.mark.parametrize(
     ("model", "topk", "metric"),
     [
         ("RETR", "[5]", "NDCG@5"),

@@ -229,10 +229,8 @@ class FeatureRecommender(SequentialRecommender):
         """Takes over the parts of a pre-trained model that ``kept`` names, and stops training those in ``frozen``.
 
         Raises:
-            XferError: if there is no such adaptation, or a parameter that is kept has another shape.
+            XferError: if a parameter that is kept has another shape.
         """
-        if adaptation not in self.kept:
-            raise XferError(f"adaptation={adaptation} must be {', '.join(self.kept)} or scratch.")
         kept = self.kept[adaptation]
         taken = {name: value for name, value in pretrained.items() if name.startswith(kept)}
         own = {name: value for name, value in self.state_dict().items() if name.startswith(kept)}
