@@ -62,6 +62,7 @@ def starting_point(
         pretrained = config["pretrained"] or (config["source"] and pretrain_for(config, config_files, overrides))
         if not pretrained:
             raise XferError(f"adaptation={config['adaptation']} needs --source=DOMAINS or --pretrained=FOLDER.")
+        artifacts.check_finished_pretraining(Path(pretrained))
         return Path(pretrained)
     if config["source"] or config["pretrained"]:
         raise XferError("--source and --pretrained need --adaptation=relearn or --adaptation=finetune.")

@@ -188,6 +188,16 @@ def test_a_wrong_adaptation_is_told_before_pretraining(
         run(model, "Small", overrides={**settings(tmp_path, model), "adaptation": adaptation, "source": "A"})
 
 
+def test_an_interrupted_pretraining_is_not_adapted(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    folder = pretrain("ANT", "Small", overrides=settings(tmp_path))
+    (folder / artifacts.RESULT).unlink()
+    write_small(tmp_path, "A", seed=1)
+    keys = {**settings(tmp_path), "adaptation": "relearn", "pretrained": str(folder)}
+    with pytest.raises(XferError, match="was interrupted .* Finish it with the same pretrain command"):
+        run("ANT", "A", overrides=keys)
+
+
 def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)

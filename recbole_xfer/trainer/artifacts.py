@@ -168,6 +168,14 @@ def as_json(value: Mapping[str, Any]) -> str:
     return json.dumps(plain(value), indent=2) + "\n"
 
 
+def check_finished_pretraining(folder: Path) -> None:
+    """Raises XferError for the model of a run or pre-training that was interrupted."""
+    if (folder / WEIGHTS).is_file() and not load_result(folder):
+        raise XferError(
+            f"pretrained={folder} was interrupted ({RESULT} is missing). Finish it with the same pretrain command."
+        )
+
+
 def load_result(folder: Path) -> dict[str, Any] | None:
     """Reads ``result.json``; None where the run is not finished."""
     return _read_json(folder / RESULT)
