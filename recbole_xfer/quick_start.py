@@ -14,7 +14,7 @@ from recbole.data.interaction import Interaction
 from torch.nn import functional as F
 
 from recbole_xfer import registry
-from recbole_xfer.checks import nearest
+from recbole_xfer.checks import check_values, nearest
 from recbole_xfer.config import XferConfig, parse_values, read_yaml_files, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
@@ -235,8 +235,8 @@ def compare(
         overrides: keys for all rows, which win over those of the file.
         config_files: yaml files of keys for all rows, over which the file wins.
     """
-    plan = {**load_plan(Path(file), config_files), **parse_values(overrides)}
-    rows, seeds = plan.pop("rows"), plan.pop("seeds", [2020])
+    plan = load_plan(Path(file), config_files, overrides)
+    rows, seeds = plan.pop("rows"), plan.pop("seeds", None) or [2020]
     against = check_rows(plan, rows)
     results = []
     for number, row in enumerate(rows, start=1):
@@ -248,7 +248,8 @@ def compare(
         name = by_row[row][0].label
         return run_row({**row_keys(plan, rows[row]), "single_domain": domain}, seeds, f"{name}, {domain} alone", name)
 
-    return Comparison(results, joint_against_alone(by_row, against, plan["dataset"].split(DOMAIN_SEPARATOR), alone))
+    domains = str(plan["dataset"]).split(DOMAIN_SEPARATOR)
+    return Comparison(results, joint_against_alone(by_row, against, domains, alone))
 
 
 def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
@@ -283,16 +284,23 @@ def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: st
     return results
 
 
-def load_plan(file: Path, config_files: Iterable[str | Path] = ()) -> dict[str, Any]:
-    """A comparison's yaml, over keys of other files.
+def load_plan(
+    file: Path, config_files: Iterable[str | Path] = (), overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A comparison's yaml, over keys of other files and below those that win over all.
 
     Raises:
-        XferError: if it is missing, no yaml, or lacks ``dataset`` or ``rows``.
+        XferError: if it is missing, no yaml, or lacks ``dataset`` or ``rows``, or these are not what they must be.
     """
-    plan = read_yaml_files([*config_files, file])
+    plan = {**read_yaml_files([*config_files, file]), **parse_values(overrides)}
     for key in ("dataset", "rows"):
         if not plan.get(key):
             raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
-    if any(not isinstance(row, dict) or "model" not in row for row in plan["rows"]):
-        raise XferError(f"{file}: every entry of 'rows' needs a 'model', such as '- model: SASRec'.")
+    check_values({key: plan[key] for key in ("dataset", "seeds") if key in plan}, {})
+    rows = plan["rows"]
+    if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
+        raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
+    for keys in (plan, *rows):
+        if "seed" in keys:
+            raise XferError(f"seed={keys['seed']} is no key of a comparison. Write seeds for all rows: --seeds=[1, 2].")
     return plan

@@ -156,6 +156,27 @@ def test_mistakes_are_one_sentence_and_status_2(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("plan", "option", "message"),
+    [
+        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is no key of a comparison. Write seeds for all"),
+        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is no key of a comparison"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seeds=7", "seeds=7 must be a list of whole numbers, such as"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seeds=[]", "seeds=[] must be a list of whole numbers"),
+        ("dataset: Small\nrows: 5", "--seeds=[7]", "plan.yaml: 'rows' must be a list with a 'model' in each entry"),
+        ("dataset: Small\nrows: [{epochs: 1}]", "--seeds=[7]", "'rows' must be a list with a 'model' in each entry"),
+        ("dataset: [A, B]\nrows: [{model: Pop}]", "--seeds=[7]", "dataset=['A', 'B'] must be a name, or several"),
+        ("rows: [{model: Pop}]", "--seeds=[7]", "plan.yaml lacks the key 'dataset'"),
+    ],
+)
+def test_a_comparison_that_cannot_be_meant(
+    in_tmp_path: Path, capsys: pytest.CaptureFixture, plan: str, option: str, message: str
+) -> None:
+    Path("plan.yaml").write_text(plan)
+    assert main(["compare", "plan.yaml", option]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_missing_module_is_named_and_no_package_guessed(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
