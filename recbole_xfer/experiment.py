@@ -13,7 +13,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
 
 from recbole_xfer import __version__, registry
-from recbole_xfer.config import XferConfig, cutoff, parse_values, read_yaml_file
+from recbole_xfer.config import XferConfig, cutoff, parse_values, read_yaml_file, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
@@ -22,6 +22,12 @@ from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
+
+MEASURING = {
+    "eval_args", "eval_batch_size", "eval_groups", "head_share", "held_out_targets", "mask_history",
+    "metric_decimal_place", "metrics", "rank_within_domain", "topk", "valid_metric",
+}  # fmt: skip
+"""Keys that say how a finished run is measured; others tell what its model and data are."""
 
 LONGEST_NAME = 120
 """Characters of joined domains in the name of a folder, which file systems allow 255 bytes."""
@@ -108,14 +114,28 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
 
     Args:
         folder: what the run left.
-        overrides: keys that differ now, such as ``data_path`` or ``gpu_id``.
+        overrides: keys that differ now, such as ``data_path`` or ``topk``.
+
+    Raises:
+        XferError: for a key of the model or the data that differs, or data that changed since.
     """
     folder = Path(folder)
     file, keys = artifacts.config_file(folder), parse_values(overrides)
+    trained = read_yaml_file(file)
     if isinstance(keys.get("eval_args"), dict):
-        keys["eval_args"] = {**read_yaml_file(file)["eval_args"], **keys["eval_args"]}  # such as another mode alone
-    experiment = build(XferConfig(config_files=[file], overrides={**keys, "run_dir": str(folder)}))
-    experiment.trainer._load_weights(artifacts.load_weights(folder))
+        keys["eval_args"] = {**trained["eval_args"], **keys["eval_args"]}  # such as another mode alone
+    config = XferConfig(config_files=[file], overrides={**keys, "run_dir": str(folder)})
+    now = artifacts.plain(settings(config))
+    for key in keys.keys() - MEASURING - artifacts.UNIMPORTANT:
+        was = trained.get(key)
+        if now.get(key) != was:
+            raise XferError(f"{folder} was trained with {key}={was}, not {keys[key]}. Leave it out, or train anew.")
+    experiment = build(config)
+    try:
+        experiment.trainer._load_weights(artifacts.load_weights(folder))
+    except RuntimeError as error:  # how PyTorch refuses other shapes
+        changed = f"does not fit {target(config)}, which changed since. Train it anew."
+        raise XferError(f"The model of {folder} {changed}") from error
     experiment.model.eval()
     return experiment
 

@@ -6,6 +6,7 @@ import pickle
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,25 @@ def test_an_interrupted_pretraining_is_not_adapted(tmp_path: Path) -> None:
     keys = {**settings(tmp_path), "adaptation": "relearn", "pretrained": str(folder)}
     with pytest.raises(XferError, match="was interrupted .* Finish it with the same pretrain command"):
         run("ANT", "A", overrides=keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"hidden_size": 32}, "was trained with hidden_size=16, not 32. Leave it out"),
+        ({"n_heads": 4}, "was trained with n_heads=2, not 4"),  # whose weights have equal shapes
+        ({"dataset": "A"}, "was trained with dataset=Small, not A"),
+        ({"hidden_size": 16, "topk": [3]}, None),
+        ({"data_path": "grown"}, "does not fit Small, which changed since. Train it anew"),
+    ],
+)
+def test_a_finished_run_is_loaded_as_it_was_trained(tmp_path: Path, keys: dict, message: str | None) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    write_small(tmp_path / "grown", items=30)
+    folder = run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "epochs": 1}).folder
+    with pytest.raises(XferError, match=message) if message else nullcontext():
+        load(folder, keys)
 
 
 def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
