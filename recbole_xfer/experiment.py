@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
+from torch import Tensor
 
 from recbole_xfer import __version__, registry
 from recbole_xfer.config import XferConfig, cutoff, parse_values, read_yaml_file, settings
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, AtomicFilesMixin
+from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
@@ -59,14 +60,14 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
     """Data, model and trainer of a configuration; the run's folder is named after both and the data."""
     init_seed(config["seed"], config["reproducibility"])
     dataset = make_dataset(config)
+    tables = tables_digest(dataset)
     train_data, valid_data, test_data = make_loaders(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     model = make_model(config, train_data._dataset)
     if pretrained is not None:
         model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
-    config["run_dir"] = config["run_dir"] or str(
-        Path(config["checkpoint_dir"]) / run_name(config, train_data._dataset, pretrained, stage)
-    )
+    config["data_digest"] = f"{tables}/{features_digest(train_data._dataset)}"  # yaml takes it for no number
+    config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, pretrained, stage))
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
 
 
@@ -85,10 +86,9 @@ def make_model(config: XferConfig, dataset: Any) -> Any:
         raise XferError(f"RecBole's {config['model']} cannot be made with these keys: {error}") from error
 
 
-def run_name(config: XferConfig, dataset: Any, pretrained: Path | None, stage: str) -> str:
+def run_name(config: XferConfig, pretrained: Path | None, stage: str) -> str:
     """Such as ``ANT-CJ-Nutrition-relearn-1a2b3c4d``; equal for equal configurations on equal data."""
-    data = dataset.digest() if isinstance(dataset, AtomicFilesMixin) else None
-    origin = {"from": str(pretrained), "data": data, "version": __version__}
+    origin = {"from": str(pretrained), "data": config["data_digest"], "version": __version__}
     digest = artifacts.run_digest({**config.final_config_dict, **origin})
     kind = "pretrained" if stage == "pretrain" else config["adaptation"]
     first, *others = config["dataset"].split(DOMAIN_SEPARATOR)
@@ -117,7 +117,8 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
         overrides: keys that differ now, such as ``data_path`` or ``topk``.
 
     Raises:
-        XferError: for a key of the model or the data that differs, or data that changed since.
+        XferError: for a key of the model or the data that differs, or if the data is not what the run was trained on and
+            the model is not inductive.
     """
     folder = Path(folder)
     file, keys = artifacts.config_file(folder), parse_values(overrides)
@@ -130,14 +131,22 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
         was = trained.get(key)
         if now.get(key) != was:
             raise XferError(f"{folder} was trained with {key}={was}, not {keys[key]}. Leave it out, or train anew.")
+    trained_on, weights = config["data_digest"], artifacts.load_weights(folder)
     experiment = build(config)
-    try:
-        experiment.trainer._load_weights(artifacts.load_weights(folder))
-    except RuntimeError as error:  # how PyTorch refuses other shapes
-        changed = f"does not fit {target(config)}, which changed since. Train it anew."
-        raise XferError(f"The model of {folder} {changed}") from error
+    if trained_on not in (None, config["data_digest"]):
+        _other_data(experiment, weights)
+    experiment.trainer._load_weights(weights)
     experiment.model.eval()
     return experiment
+
+
+def _other_data(experiment: Experiment, weights: Mapping[str, Tensor]) -> None:
+    """Raises XferError unless the model is inductive: to all others an item is an id, which changes with the data."""
+    changed = f"{experiment.folder} was trained on other data of {target(experiment.config)}"
+    needed, there = ({name: value.shape for name, value in w.items()} for w in (experiment.model.state_dict(), weights))
+    if not getattr(experiment.model, "inductive", False) or needed != there:  # the features have other sizes
+        raise XferError(f"{changed}: files or filters have changed since. Train it again.")
+    logger.warning(f"{changed}; {label(experiment.config)} ranks the items that are there now by their features.")
 
 
 def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float, best_epoch: int) -> Result:

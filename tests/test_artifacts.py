@@ -18,11 +18,12 @@ from recbole_xfer.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import pretrain, run, train_and_evaluate
+from recbole_xfer.quick_start import pretrain, recommend, run, train_and_evaluate
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, whole_and_interrupted, write_small
 
 LOAD_COL = {"inter": ["user_id", "item_id", "timestamp"]}
+FDSA = {"load_col": {**LOAD_COL, "item": ["item_id", "text"]}, "selected_features": ["text"]}
 
 
 def left_over(folder: Path) -> list[str]:
@@ -282,7 +283,7 @@ def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp
     write_small(tmp_path)
     keys: dict[str, Any] = {"run_dir": str(tmp_path / model)}
     if model == "FDSA":
-        keys |= {"load_col": {**LOAD_COL, "item": ["item_id", "text"]}, "selected_features": ["text"]}
+        keys |= FDSA
     result = train_and_evaluate(config(tmp_path, model, **keys), None)
     loaded = load(tmp_path / model)
     for name in loaded.model.other_parameter():
@@ -291,13 +292,54 @@ def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp
     assert loaded.trainer.evaluate(loaded.test_data, load_best_model=False) == result.test
 
 
+def add_line(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(f"{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "file", "line"),
+    [
+        ("Pop", {}, "inter", "u0\ti24\t1.0"),  # the earliest row: ids follow the order of appearance
+        ("SASRec", {}, "inter", "u0\tnew\t1.0"),
+        ("ANT", {"item_embedding": True}, "inter", "u0\ti24\t1.0"),
+        ("FM", {}, "inter", "u0\ti24\t1.0"),
+        ("FDSA", FDSA, "item", "i99\tother words\t1.0"),
+    ],
+)
+def test_a_run_is_not_loaded_with_other_data(
+    tmp_path: Path, model: str, keys: dict[str, Any], file: str, line: str
+) -> None:
+    write_small(tmp_path)
+    keys = {**settings(tmp_path, model), **keys, "epochs": 1}
+    folder = Path(run(model, "Small", overrides=keys).folder)
+    load(folder, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO"}})  # another split is no other data
+    add_line(tmp_path / f"Small/Small.{file}", line)
+    with pytest.raises(XferError, match=rf"{folder.name} was trained on other data of Small: .* Train it again"):
+        load(folder)
+    assert run(model, "Small", overrides=keys, reuse=True).folder != str(folder)
+
+
+def test_items_without_embeddings_may_be_others_than_in_training(tmp_path: Path) -> None:
+    """Zero-shot: an item that came after training is ranked by its features, and the others as before."""
+    write_small(tmp_path, holes=False)
+    columns = {**LOAD_COL, "item": ["item_id"]}
+    folder = run("ANT", "Small", overrides={**settings(tmp_path), "load_col": columns}).folder
+    before = dict(recommend(load(folder), ["i1", "i2"], k=30))
+    add_line(tmp_path / "Small/Small.item", "new\tsome words\t3.5")
+    after = dict(recommend(load(folder), ["i1", "i2"], k=30))
+    assert after.keys() - before.keys() == {"new"}
+    assert {token: after[token] for token in before} == pytest.approx(before, abs=1e-5)
+    (tmp_path / "Small/Small.image.parquet").unlink()
+    with pytest.raises(XferError, match="was trained on other data of Small"):
+        load(folder)
+
+
 def test_a_folder_of_many_joined_domains_has_a_name_that_file_systems_take(tmp_path: Path) -> None:
     domains = [f"Department-{number}" for number in range(20)]
-    names = [
-        run_name(config(tmp_path, "Pop", "+".join(chosen)), None, None, "run") for chosen in (domains, domains[::-1])
-    ]
+    names = [run_name(config(tmp_path, "Pop", "+".join(chosen)), None, "run") for chosen in (domains, domains[::-1])]
     assert names[0].startswith("Pop-Department-0+19-more-") and names[1].startswith("Pop-Department-19+19-more-")
-    others = run_name(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"])), None, None, "run")
+    others = run_name(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"])), None, "run")
     assert others.startswith("Pop-Department-0+19-more-") and others != names[0]
 
 

@@ -7,6 +7,7 @@ once (see :mod:`recbole_xfer.data.sequences`), that ``A+B`` joins domains, and t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -232,19 +233,6 @@ class AtomicFilesMixin(Dataset):
                 setattr(self, name, own)
         self.domains = [domain]
 
-    def digest(self) -> str:
-        """Stands for the histories and features, so that runs on changed data are told apart."""
-        parts = [self.sequences.users, self.sequences.items, self.sequences.offsets]
-        features = self.__dict__.get("features")
-        if features is not None:
-            parts += [features.price] if features.price is not None else []
-            tables = (features.text, features.image, self.__dict__.get("word_drop"))
-            parts += [table.values for table in tables if table is not None]
-        digest = hashlib.blake2b(digest_size=8)
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).data)
-        return digest.hexdigest()
-
     def _group(self) -> Sequences:
         """The interactions, now tensors, as histories."""
         users, items = (self.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
@@ -404,6 +392,37 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return load_item_features(
             self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"], written
         )
+
+
+def tables_digest(dataset: Dataset) -> str:
+    """Stands for the tokens and columns of any dataset of RecBole's; taken before the split, it depends on none."""
+    columns = [column.to_numpy() for name in dataset.feat_name_list for _, column in getattr(dataset, name).items()]
+    flat = [part for column in columns for part in _flat(column)]
+    return _digest([*flat, *(tokens.astype(str) for tokens in dataset.field2id_token.values())])
+
+
+def features_digest(dataset: Dataset) -> str:
+    """Stands for the vectors and prices that a model has read."""
+    features = dataset.__dict__.get("features") or ItemFeatures(None, None, None)
+    tables = (features.text, features.image, dataset.__dict__.get("word_drop"))
+    arrays = [None if table is None else table.values for table in tables]
+    return _digest(np.empty(0) if array is None else array for array in (features.price, *arrays))
+
+
+def _flat(column: np.ndarray) -> list[np.ndarray]:
+    """A column as arrays of plain values; one of lists as their lengths and their entries."""
+    if column.dtype != object:
+        return [column]
+    cells = [np.atleast_1d(cell) for cell in column]
+    return [np.array([len(cell) for cell in cells]), np.concatenate(cells)]
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def preparation_hint(domain: str) -> str:

@@ -122,6 +122,11 @@ class FeatureRecommender(SequentialRecommender):
         nn.init.normal_(embedding.weight, std=EMBEDDING_RANGE)
         return embedding
 
+    @property
+    def inductive(self) -> bool:
+        """Whether items are known by their features alone, so that others than in training can be ranked."""
+        return self.item_embedding is None
+
     # --- items and users -------------------------------------------------------------------------------------------
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -33,8 +33,11 @@ from recbole_xfer.files import replacing
 WEIGHTS, CONFIG, RESULT, STATE = "model.safetensors", "config.yaml", "result.json", "state.pt"
 HISTORY = "epochs.json"
 
-UNIMPORTANT = {
-    "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "wandb_project", "pretrained", "resume", "run_dir",
+ORIGIN = {"data_digest", "pretrained"}
+"""Keys that tell what a run was made from."""
+
+UNIMPORTANT = ORIGIN | {
+    "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "wandb_project", "resume", "run_dir",
     "show_progress", "state", "use_gpu", "config_files", "local_rank", "single_spec", "worker",
 }  # fmt: skip
 """Keys that change neither what is learned nor what is measured."""
