@@ -278,6 +278,18 @@ def test_recboles_models_run_through_the_same_verb_and_resume(tmp_path: Path) ->
     assert first.valid == second.valid
 
 
+def test_a_finished_run_that_is_trained_again_and_interrupted_is_not_finished(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    folder = Path(run("Pop", "Small", overrides=settings(tmp_path, "Pop")).folder)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("Pop", "Small", overrides=settings(tmp_path, "Pop"), on_epoch=stop)
+    assert artifacts.load_result(folder) is None
+
+
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN", "EASE", "SASRec", "BERT4Rec", "FDSA"])
 def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp_path: Path, model: str) -> None:
     write_small(tmp_path)

@@ -142,9 +142,10 @@ def load_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes ``config.yaml``."""
+    """Writes ``config.yaml`` and removes ``result.json``: training begins, and other weights will lie beside it."""
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump(plain(config), sort_keys=True, allow_unicode=True), encoding="utf-8")
+        (folder / RESULT).unlink(missing_ok=True)
 
 
 def config_file(folder: Path) -> Path:
