@@ -66,6 +66,7 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
     model = make_model(config, train_data._dataset)
     if pretrained is not None:
         model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
+        config["pretrained"] = str(pretrained)
     config["data_digest"] = f"{tables}/{features_digest(train_data._dataset)}"  # yaml takes it for no number
     config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, pretrained, stage))
     return Experiment(config, dataset, train_data, valid_data, test_data, model)

@@ -91,11 +91,11 @@ def pretrain(
     source = source or (overrides or {}).get("source") or read_yaml_files(config_files).get("source")
     if not source:
         raise XferError("No source was named. Add --source=DOMAINS, such as --source=Food+Home.")
-    overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset", "run_dir")}
+    overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset")}
     config = XferConfig(model, source, config_files, overrides)
     for key in [key for key in config.final_config_dict if key.startswith(registry.STAGE_PREFIX)]:
         config[key.removeprefix(registry.STAGE_PREFIX)] = config[key]
-    for key in ("source", "adaptation", "pretrained"):
+    for key in ("source", "adaptation", "pretrained", "run_dir"):
         config[key] = None
     config["eval_args"] = {**config["eval_args"], "split": {"LS": "valid_only"}}
 
@@ -143,6 +143,7 @@ def train_and_evaluate(
     groups_of(experiment)  # what cannot be measured is refused before it is trained
     earlier = artifacts.load_result(folder) if reuse and config["resume"] else None
     if earlier:
+        artifacts.check_same_run(folder, settings(config))
         logger.info(f"{label(config)} on {target(config)}: taken from {folder}, which an equal run left.")
         return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
     with logging_to(folder):
@@ -262,6 +263,8 @@ def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
     against = references([{**plan, **row} for row in rows])
     for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
         config = XferConfig(overrides=row_keys(plan, row))
+        if config["run_dir"]:
+            raise XferError("The key 'run_dir' names one run, and a comparison has many. Use checkpoint_dir.")
         if reference is not None:
             check_pairing(config, by_itself=reference == number)
     return against

@@ -18,7 +18,7 @@ from recbole_xfer.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import pretrain, recommend, run, train_and_evaluate
+from recbole_xfer.quick_start import compare, pretrain, recommend, run, train_and_evaluate
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, whole_and_interrupted, write_small
 
@@ -162,6 +162,42 @@ def test_transfer_is_one_command(tmp_path: Path) -> None:
             "candidates": "all 25 items",
             "history_masked": False,
         }
+
+
+def test_a_folder_of_one_run_is_not_taken_for_another(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    keys = {**settings(tmp_path, "SASRec"), "run_dir": str(tmp_path / "mine"), "epochs": 1}
+    made = run("SASRec", "Small", overrides=keys)
+    assert run("SASRec", "Small", overrides=keys, reuse=True).test == made.test
+    with pytest.raises(XferError, match=r"mine holds a run with learning_rate=0.001. Name another folder"):
+        run("SASRec", "Small", overrides={**keys, "learning_rate": 0.01}, reuse=True)
+    interrupted = build(config(tmp_path, "SASRec", run_dir=keys["run_dir"], epochs=2))
+    fit(interrupted)
+    interrupted.trainer._save_state(1)
+    with pytest.raises(XferError, match=r"mine holds a run with .*epochs=2.* start over with --resume=False"):
+        run("SASRec", "Small", overrides=keys)
+    run("SASRec", "Small", overrides={**keys, "resume": False})
+
+
+def test_a_pretraining_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"run_dir: {tmp_path / 'mine'}")
+    keys = {**settings(tmp_path), "pretrain_epochs": 1, "source": "A", "adaptation": "relearn"}
+    result = run("ANT", "Small", [file], keys)
+    assert result.folder == str(tmp_path / "mine")
+    again = run("ANT", "Small", [file], keys, reuse=True)
+    assert again.test == result.test
+    assert [path.name.startswith("ANT-A-pretrained-") for path in (tmp_path / "saved").iterdir()] == [True]
+
+
+def test_a_comparison_has_more_runs_than_one_folder_holds(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("dataset: Small\nrun_dir: out\nrows: [{model: Pop}, {model: SASRec}]")
+    with pytest.raises(XferError, match="'run_dir' names one run, and a comparison has many. Use checkpoint_dir"):
+        compare(plan, {"data_path": str(tmp_path)})
 
 
 def test_source_equal_to_target(tmp_path: Path) -> None:

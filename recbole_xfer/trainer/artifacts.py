@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recbole_xfer.config import read_yaml_file, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 
@@ -158,6 +159,17 @@ def config_file(folder: Path) -> Path:
     if not path.is_file():
         raise XferError(f"{folder} is no run of this package ({CONFIG} is missing).")
     return path
+
+
+def check_same_run(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises XferError where the run that a folder holds was made with other keys than those given."""
+    theirs, ours = read_yaml_file(config_file(folder)), plain(config)
+    differing = {key: theirs.get(key) for key in ours.keys() - (UNIMPORTANT - ORIGIN) if theirs.get(key) != ours[key]}
+    if differing:
+        raise XferError(
+            f"{folder} holds a run with {text_of(dict(sorted(differing.items())))}. "
+            f"Name another folder with --run_dir, or start over with --resume=False."
+        )
 
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:

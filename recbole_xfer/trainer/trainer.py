@@ -209,10 +209,14 @@ class RunFolder(Trainer):
 
         Returns:
             whether there was one.
+
+        Raises:
+            XferError: if it was made with other keys, or its state is damaged.
         """
         state = artifacts.load_state(self.run_dir)
         if state is None:
             return False
+        artifacts.check_same_run(self.run_dir, settings(self.config))
         self._restore(state, train_data)
         return True
 
