@@ -64,6 +64,16 @@ def test_nothing_is_said_of_transfer_where_there_was_none(scratch: np.ndarray) -
     assert Comparison([result("Pop", scratch), result("ANT (scratch)", scratch)]).verdict() == ""
 
 
+def test_one_target_decides_nothing() -> None:
+    verdict = Comparison([result("ANT (scratch)", np.array([0.5])), result("ANT (relearn)", np.ones(1))]).verdict()
+    assert "ANT (relearn) made no sure difference against ANT (scratch) (+100.0%, p = 1)" in verdict
+
+
+def test_nothing_is_said_of_transfer_where_no_metric_ranks(scratch: np.ndarray) -> None:
+    rows = [replace(result(label, scratch), by_row=None) for label in ("ANT (scratch)", "ANT (relearn)")]
+    assert Comparison(rows).verdict() == ""
+
+
 def test_the_paired_test_is_over_rows_averaged_over_seeds(scratch: np.ndarray) -> None:
     swing = np.where(np.arange(200) % 2, 0.1, -0.1)
     ours = [result("a", scratch + 0.01 + swing, seed=1), result("a", scratch + 0.01 - swing, seed=2)]

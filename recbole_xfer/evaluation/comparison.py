@@ -100,7 +100,12 @@ class Comparison:
         return table
 
     def verdict(self) -> str:
-        """A sentence: did each way of transfer help over the same model from scratch, and by a t-test surely?"""
+        """A sentence: did each way of transfer help over the same model from scratch, and by a t-test surely?
+
+        Empty where nothing was transferred, or no metric ranks (``metrics: [GAUC]``).
+        """
+        if any(result.by_row is None for result in self.results):
+            return ""
         pairs = [(results, self._from_scratch(results)) for results in self.by_label().values()]
         findings = []
         for results, scratch in pairs:

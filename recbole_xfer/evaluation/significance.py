@@ -10,8 +10,12 @@ SIGNIFICANCE = 0.05
 
 
 def paired_change(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Relative change of the mean, and the p-value of a paired t-test; both arguments [rows], of the same targets."""
-    p = float(stats.ttest_rel(ours, theirs).pvalue) if (ours != theirs).any() else 1.0
+    """Relative change of the mean, and the p-value of a paired t-test; both arguments [rows], of the same targets.
+
+    Where there is nothing to test, one target or no difference, p is 1.
+    """
+    testable = len(ours) > 1 and (ours != theirs).any()
+    p = float(stats.ttest_rel(ours, theirs).pvalue) if testable else 1.0
     return float(ours.mean() / max(theirs.mean(), 1e-12) - 1), p
 
 
