@@ -153,6 +153,7 @@ def _other_data(experiment: Experiment, weights: Mapping[str, Tensor]) -> None:
 def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float, best_epoch: int) -> Result:
     """Evaluates the best epoch, whose validation is given, on the test split."""
     config, trainer = experiment.config, experiment.trainer
+    trainer.eval_collector.data_collect(experiment.train_data)  # what ItemCoverage and its like read
     test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
     ranking = trainer.evaluator.ranking
     groups = groups_of(experiment)

@@ -18,7 +18,7 @@ from recbole_xfer.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import compare, pretrain, recommend, run, train_and_evaluate
+from recbole_xfer.quick_start import compare, evaluate, pretrain, recommend, run, train_and_evaluate
 from recbole_xfer.trainer import artifacts
 from tests.data import config, settings, whole_and_interrupted, write_small
 
@@ -381,6 +381,16 @@ def test_items_without_embeddings_may_be_others_than_in_training(tmp_path: Path)
     (tmp_path / "Small/Small.image.parquet").unlink()
     with pytest.raises(XferError, match="was trained on other data of Small"):
         load(folder)
+
+
+@pytest.mark.parametrize("model", ["ANT", "BPR"])
+def test_metrics_that_look_at_the_training_data_are_measured_again(tmp_path: Path, model: str) -> None:
+    write_small(tmp_path)
+    metrics = ["NDCG", "ItemCoverage", "AveragePopularity", "GiniIndex", "TailPercentage"]
+    keys = {**settings(tmp_path, model), "metrics": metrics}
+    first = run(model, "Small", overrides=keys)
+    assert run(model, "Small", overrides=keys, reuse=True).test == first.test
+    assert evaluate([first.folder]).results[0].test == first.test
 
 
 def test_a_folder_of_many_joined_domains_has_a_name_that_file_systems_take(tmp_path: Path) -> None:
