@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from filelock import FileLock
 from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
 from torch.nn import functional as F
 
 from recbole_xfer import registry
-from recbole_xfer.checks import check_values, nearest
+from recbole_xfer.checks import check_values, is_count, nearest
 from recbole_xfer.config import XferConfig, parse_values, read_yaml_files, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
@@ -184,7 +185,7 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     """The best items for a history that the model need not have seen.
 
     Args:
-        experiment: a trained model with its data, from :func:`load`.
+        experiment: a trained model with its data, from :func:`load`; one that reads histories, or Pop.
         history: item tokens, oldest first; the last ``MAX_ITEM_LIST_LENGTH`` are read.
         k: how many items.
 
@@ -192,16 +193,15 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
         (token, score) of items that are not in the history, best first.
 
     Raises:
-        XferError: if the history is empty or has an item that the data does not.
+        XferError: if the model ranks for users that it knows and reads no history, the history is empty or has an item
+            that the data does not, or k is no length.
     """
     dataset, config, model = experiment.dataset, experiment.config, experiment.model
-    known = dataset.field2token_id[dataset.iid_field]
-    if not history:
-        raise XferError("The history is empty. Name at least one item; for a new user take the most popular ones.")
-    for token in history:
-        if token not in known:
-            raise XferError(f"The item '{token}' is not in {config['dataset']}{nearest(token, known)}")
-    ids = torch.tensor([known[token] for token in history], device=config["device"])
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["model"] != "Pop":
+        raise XferError(f"{config['model']} reads no history. Recommend with a sequential model, such as SASRec.")
+    if not is_count(k):
+        raise XferError(f"k={k} must be a whole number from 1 on.")
+    ids = torch.tensor(_item_ids(dataset, history), device=config["device"])
     length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
     padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
     row = Interaction(
@@ -219,6 +219,24 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     best = scores.topk(min(k, len(scores) - 1 - len(ids.unique())))
     tokens = dataset.field2id_token[dataset.iid_field][best.indices.cpu().numpy()]
     return list(zip(tokens.tolist(), best.values.tolist(), strict=True))
+
+
+def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
+    """The ids of some items, at least one.
+
+    Raises:
+        XferError: if there is none, or one is no text or not in the data.
+    """
+    if not history:
+        raise XferError("The history is empty. Name at least one item; for a new user take the most popular ones.")
+    known = dataset.field2token_id[dataset.iid_field]
+    for token in history:
+        if not isinstance(token, str):
+            raise XferError(f"Items are named by text: write '{token}' instead of {token!r}.")
+        if not known.get(token):  # the padding, whose id is 0, is no item
+            items = dataset.field2id_token[dataset.iid_field][1:]
+            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{nearest(token, items)}")
+    return [known[token] for token in history]
 
 
 def compare(

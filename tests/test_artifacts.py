@@ -383,6 +383,25 @@ def test_items_without_embeddings_may_be_others_than_in_training(tmp_path: Path)
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("model", "history", "k", "message"),
+    [
+        ("BPR", ["i1"], 5, "BPR reads no history. Recommend with a sequential model"),
+        ("ItemKNN", ["i1"], 5, "ItemKNN reads no history"),
+        ("Pop", ["i1"], 0, "k=0 must be a whole number from 1 on"),
+        ("Pop", ["[PAD]"], 5, r"The item '\[PAD\]' is not in Small\."),
+        ("Pop", [1], 5, "Items are named by text: write '1' instead of 1"),
+    ],
+)
+def test_what_cannot_be_recommended_is_explained(
+    tmp_path: Path, model: str, history: list[Any], k: int, message: str
+) -> None:
+    write_small(tmp_path)
+    experiment = build(config(tmp_path, model))
+    with pytest.raises(XferError, match=message):
+        recommend(experiment, history, k)
+
+
 @pytest.mark.parametrize("model", ["ANT", "BPR"])
 def test_metrics_that_look_at_the_training_data_are_measured_again(tmp_path: Path, model: str) -> None:
     write_small(tmp_path)
