@@ -65,11 +65,27 @@ def build(config: XferConfig, pretrained: Path | None = None, stage: str = "run"
     init_seed(config["seed"], config["reproducibility"])
     model = make_model(config, train_data._dataset)
     if pretrained is not None:
-        model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
-        config["pretrained"] = str(pretrained)
+        adapt(config, model, pretrained)
     config["data_digest"] = f"{tables}/{features_digest(train_data._dataset)}"  # yaml takes it for no number
     config["run_dir"] = config["run_dir"] or str(Path(config["checkpoint_dir"]) / run_name(config, pretrained, stage))
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
+
+
+def adapt(config: XferConfig, model: Any, pretrained: Path) -> None:
+    """Hands what a folder's pre-trained model has learned over to a new model.
+
+    Raises:
+        XferError: if the new model would compute something else with it.
+    """
+    model.adapt(artifacts.load_weights(pretrained), config["adaptation"])
+    theirs = read_yaml_file(artifacts.config_file(pretrained))
+    for key in model.encoder_keys:
+        if theirs.get(key) != config[key]:
+            raise XferError(
+                f"{pretrained} was pre-trained with {key}={theirs.get(key)}, and its encoder would compute something "
+                f"else with {config[key]}. Set --{key}={theirs.get(key)}."
+            )
+    config["pretrained"] = str(pretrained)
 
 
 def make_model(config: XferConfig, dataset: Any) -> Any:

@@ -255,6 +255,20 @@ def test_a_finished_run_is_loaded_as_it_was_trained(tmp_path: Path, keys: dict, 
         load(folder, keys)
 
 
+@pytest.mark.parametrize(
+    ("model", "key", "value"),
+    [("ANT", "n_heads", 4), ("UniSRec", "hidden_act", "relu"), ("XRETR", "pathway_hierarchical", False)],
+)
+def test_a_pretrained_encoder_computes_what_it_did(tmp_path: Path, model: str, key: str, value: Any) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    keys = {**settings(tmp_path, model), "source": "A", "adaptation": "finetune", "pretrain_epochs": 1, "epochs": 1}
+    pretrained = pretrain(model, "A", overrides=keys)
+    with pytest.raises(XferError, match=rf"{pretrained.name} was pre-trained with {key}=.* Set --{key}="):
+        build(config(tmp_path, model, adaptation="finetune", **{key: value}), pretrained)
+    build(config(tmp_path, model, adaptation="finetune"), pretrained)
+
+
 def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -103,6 +103,8 @@ class FeatureRecommender(SequentialRecommender):
     """For each adaptation, how the names of the parameters begin that are taken from the pre-trained model."""
     frozen: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """For each adaptation, how the names of the parameters begin that are not trained."""
+    encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps")
+    """Keys that change what an encoder computes, and no shape of its parameters."""
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -242,9 +244,11 @@ class FeatureRecommender(SequentialRecommender):
         for name in own.keys() | taken.keys():
             theirs, ours = (tuple(s[name].shape) if name in s else "none" for s in (taken, own))
             if theirs != ours:
+                without = [other for other, names in self.kept.items() if not name.startswith(names)]
                 raise XferError(
                     f"The pre-trained model does not fit: {name} has the shape {theirs}, this configuration {ours}. "
-                    f"Use the sizes and modalities it was pre-trained with, or --adaptation=relearn."
+                    f"Use the sizes and modalities it was pre-trained with"
+                    f"{''.join(f', or --adaptation={other}' for other in without)}."
                 )
         self.load_state_dict(taken, strict=False)
         for name, parameter in self.named_parameters():

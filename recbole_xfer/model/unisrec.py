@@ -131,6 +131,7 @@ class XRETR(XSASRec):
     """X-RETR: RETR's encoder."""
 
     encoder_class: ClassVar[type[nn.Module]] = PathwayEncoder
+    encoder_keys: ClassVar = (*XSASRec.encoder_keys, "pathway_context", "pathway_route", "pathway_hierarchical")
 
 
 class XLightSANs(XSASRec):
