@@ -66,6 +66,15 @@ def test_a_page_and_a_picture_with_plain_attention_beside(tmp_path: Path, folder
     assert capsys.readouterr().out.split() == [str(output), str(output.with_suffix(".png"))]
 
 
+@pytest.mark.parametrize(("dataset", "keys"), [("Other", {}), ("Small", {"MAX_ITEM_LIST_LENGTH": 4})])
+def test_runs_that_show_other_items_are_not_set_beside(tmp_path: Path, folder: str, dataset: str, keys: dict) -> None:
+    write_small(tmp_path, "Other", seed=1)
+    other = run("RETR", dataset, overrides={**settings(tmp_path, "RETR"), "n_heads": 4, **keys}).folder
+    user, _ = user_with(load(folder), 10)
+    with pytest.raises(XferError, match=f"show different items of user '{user}'"):
+        explain(folder, user, beside=other)
+
+
 def test_an_unknown_user_and_another_model(tmp_path: Path, folder: str) -> None:
     with pytest.raises(XferError, match="'u999' is not in Small"):
         explain(folder, "u999")

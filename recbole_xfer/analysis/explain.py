@@ -34,6 +34,7 @@ class Explanation:
 
     Attributes:
         label: of the run, such as ``RETR`` or ``RETR (plain attention)``.
+        tokens: of the history's L items, oldest first, and behind them of the one that was held out.
         titles: of the history's L items, oldest first; the item's token where it has no text.
         routes: 1 where a block keeps an item on the pathway, [blocks, L]; no rows without a pathway.
         attention: how much the last item attends to each in the last block, mean over heads, [L].
@@ -44,6 +45,7 @@ class Explanation:
 
     label: str
     user: str
+    tokens: list[str]
     titles: list[str]
     routes: np.ndarray
     attention: np.ndarray
@@ -61,9 +63,15 @@ def explain(run: str | Path, user: str, beside: str | Path | None = None) -> lis
         beside: folder of another, such as one with ``pathway: False``.
 
     Raises:
-        XferError: if a run has no such encoder, or the user has no test target.
+        XferError: if a run has no such encoder, the user has no test target, or the runs show different items.
     """
-    return [_explain(load(folder, {"show_progress": False}), user) for folder in (run, beside) if folder]
+    explanations = [_explain(load(folder, {"show_progress": False}), user) for folder in (run, beside) if folder]
+    if any(other.tokens != explanations[0].tokens for other in explanations):
+        raise XferError(
+            f"{run} and {beside} show different items of user '{user}'. "
+            f"Name runs of equal data, eval_args and MAX_ITEM_LIST_LENGTH."
+        )
+    return explanations
 
 
 @torch.no_grad()
@@ -89,6 +97,7 @@ def _explain(experiment: Experiment, user: str) -> Explanation:
     return Explanation(
         label=experiment.config["model"] + ("" if len(routes) else " (plain attention)"),
         user=user,
+        tokens=dataset.id2token(dataset.iid_field, [*items[0].tolist(), target]).tolist(),
         titles=[titles[item] for item in items[0].tolist()],
         routes=routes.cpu().numpy(),
         attention=attention.cpu().numpy(),
