@@ -398,7 +398,7 @@ def tables_digest(dataset: Dataset) -> str:
     """Stands for the tokens and columns of any dataset of RecBole's; taken before the split, it depends on none."""
     columns = [column.to_numpy() for name in dataset.feat_name_list for _, column in getattr(dataset, name).items()]
     flat = [part for column in columns for part in _flat(column)]
-    return _digest([*flat, *(tokens.astype(str) for tokens in dataset.field2id_token.values())])
+    return _digest([*flat, *(tokens.astype(str, copy=False) for tokens in dataset.field2id_token.values())])
 
 
 def features_digest(dataset: Dataset) -> str:
