@@ -134,8 +134,8 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
         overrides: keys that differ now, such as ``data_path`` or ``topk``.
 
     Raises:
-        XferError: for a key of the model or the data that differs, or if the data is not what the run was trained on and
-            the model is not inductive.
+        XferError: for a key of the model or the data that differs, or if the data is not what the run was trained on
+            and the model is not inductive.
     """
     folder = Path(folder)
     file, keys = artifacts.config_file(folder), parse_values(overrides)

@@ -66,7 +66,8 @@ def starting_point(
         artifacts.check_finished_pretraining(Path(pretrained))
         return Path(pretrained)
     if config["source"] or config["pretrained"]:
-        raise XferError("--source and --pretrained need --adaptation=relearn or --adaptation=finetune.")
+        ways = " or ".join(f"--adaptation={way}" for way in getattr(config.model_class, "kept", ()))
+        raise XferError(f"--source and --pretrained need {ways or 'a model that can be adapted, such as ANT'}.")
     return None
 
 
