@@ -79,3 +79,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(XferError, match="overlap_file=nowhere.tsv is missing"):
         build(config(tmp_path, "RETR", "Books+Films", topk=[5], overlap_file="nowhere.tsv"))
+
+
+def test_a_row_without_a_user_is_left_out_whatever_is_hidden(tmp_path: Path) -> None:
+    write(tmp_path)
+    for name in IDS:
+        with open(tmp_path / name / f"{name}.inter", "a", encoding="utf-8") as file:
+            file.write("\ti1\t99\n")
+    rows = [build(config(tmp_path, "RETR", "Books+Films", topk=[5], overlap=share)).dataset for share in (1, 0.5)]
+    assert [len(data.sequences.items) for data in rows] == [2 * 11 * 5] * 2

@@ -80,7 +80,7 @@ def hide_overlap(share: float, seed: int, frames: Frames, field: str) -> None:
         raise XferError(f"overlap={share} must lie between 0 and 1.")
     if share == 1 or len(frames) == 1:
         return
-    users = pd.concat([pd.Series(parts["inter"][field].unique()) for parts in frames.values()])
+    users = pd.concat([pd.Series(parts["inter"][field].unique()) for parts in frames.values()]).dropna()
     shared = np.sort(users[users.duplicated()].unique())
     hidden = shared[np.random.default_rng(seed).random(len(shared)) >= share]
     for domain, parts in frames.items():
