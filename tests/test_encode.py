@@ -277,6 +277,17 @@ class TestInput:
         with pytest.raises(XferError, match="has no column 'text'; it has item_id, price"):
             encode_texts(tmp_path / "D", "D")
 
+    @pytest.mark.parametrize("token", ["", "NA", "null"])
+    def test_item_without_an_id(self, tmp_path: Path, token: str) -> None:
+        (tmp_path / "D.item").write_text(f"item_id:token\ttext:token_seq\na\tred tea\n{token}\tblue\n")
+        with pytest.raises(XferError, match=r"D\.item, line 3: the item_id is empty, or .* read as missing"):
+            encode_texts(tmp_path, "D")
+
+    def test_text_of_numbers(self, tmp_path: Path) -> None:
+        (tmp_path / "D.item").write_text("item_id:token\ttext:float\na\t1\n")
+        with pytest.raises(XferError, match=r"D\.item: 'text:float' of the header must be 'text:token_seq'"):
+            encode_texts(tmp_path, "D")
+
     @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"max_length": 0}])
     def test_number_below_one(self, tmp_path: Path, setting: dict[str, int]) -> None:
         with pytest.raises(XferError, match="must be at least 1"):

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
+from recbole.utils import FeatureType
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -157,7 +158,15 @@ def _read_texts(path: Path) -> pd.DataFrame:
     missing = [column for column in ("item_id", "text") if column not in header]
     if missing:
         raise XferError(f"{path} has no column '{missing[0]}'; it has {', '.join(header)}. There is nothing to encode.")
+    if header["text"] == FeatureType.FLOAT:
+        raise XferError(f"{path}: 'text:float' of the header must be 'text:token_seq', for texts are encoded.")
     items = read_atomic_file(path, ["item_id", "text"]).drop_duplicates("item_id")
+    unnamed = items["item_id"].isna()
+    if unnamed.any():
+        raise XferError(
+            f"{path}, line {unnamed.idxmax() + 2}: the item_id is empty, or a word such as NA or null that is read as "
+            f"missing. Write another id, or remove the line."
+        )
     items = items[items["text"].str.strip().fillna("") != ""].reset_index(drop=True)
     if items.empty:
         raise XferError(f"{path}: column 'text' is empty for every item. There is nothing to encode.")
