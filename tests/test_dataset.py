@@ -8,6 +8,7 @@ import pytest
 from recbole.config import Config
 from recbole.data import create_dataset
 
+from recbole_xfer.data.atomic_files import read_atomic_file
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
@@ -258,6 +259,22 @@ def test_a_quotation_mark_that_does_not_close(tmp_path: Path) -> None:
     (tmp_path / "Wrong" / "Wrong.inter").write_text(f'{header}u\ti\nu\t"i\t1\n{rows}')
     with pytest.raises(XferError, match="Wrong.inter cannot be read: .*EOF inside string"):
         TransferDataset(config(tmp_path, "SASRec", "Wrong"))
+
+
+def test_a_row_too_long_is_found_beside_one_too_short(tmp_path: Path) -> None:
+    file = write_small(tmp_path) / "Small.item"
+    file.write_text("item_id:token\ttext:token_seq\tprice:float\tx:float\ni0\tred\t7\t5\t4\ni1\tblue\t2\n")
+    with pytest.raises(XferError, match=r"Small.item, line 2: there are 5 values for the 4 columns"):
+        _ = TransferDataset(config(tmp_path)).features
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_lines_may_end_in_any_way_and_lack_last_values(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "D.item"
+    for rows in (["i0\tred\t7", "i1\t\t"], ["i0\tred\t7", "i1"], ['i0\t"red\t"\t7', "i1"]):
+        lines = (end or "\n").join(["item_id:token\ttext:token\tprice:float", *rows])
+        file.write_bytes((lines + end).encode())
+        assert read_atomic_file(file)["price"].tolist() == pytest.approx([7, np.nan], nan_ok=True)
 
 
 def test_an_encoding_that_there_is_not(tmp_path: Path) -> None:

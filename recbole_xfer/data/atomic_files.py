@@ -148,15 +148,9 @@ def _not_text(path: Path, encoding: str) -> XferError:
 def _check_lengths(path: Path, columns: int, written: AtomicFormat) -> None:
     """Raises XferError for the first row that is longer than the header; pandas would cut it where columns are chosen.
 
-    Rows are looked at only where the number of separators is not that of whole rows.
+    Rows are looked at only where a line has another number of separators than the header.
     """
-    separators = lines = 0
-    with open(path, "rb") as file:
-        for piece in iter(partial(file.read, 2**20), b""):
-            separators += piece.count(written.separator.encode())
-            lines += piece.count(b"\n")
-            whole = piece.endswith(b"\n")
-    if separators == (columns - 1) * (lines + (not whole)):
+    if _is_regular(path, columns, written.separator.encode()):
         return
     with open(path, encoding=written.encoding, errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=written.separator)
@@ -169,6 +163,21 @@ def _check_lengths(path: Path, columns: int, written: AtomicFormat) -> None:
                 f"{path}, line {rows.line_num}: there are {len(longer)} values for the {columns} columns of the "
                 f"header. Remove what is too much, or name its column."
             )
+
+
+def _is_regular(path: Path, columns: int, separator: bytes) -> bool:
+    """Whether all lines have as many separators as so many columns need."""
+    line = separator * (columns - 1) + b"\n"  # what is left of a line without its values
+    values = bytes(set(range(256)).difference(line))
+    rest = b""
+    with open(path, "rb") as file:
+        for piece in iter(partial(file.read, 2**20), b""):
+            left = rest + piece.translate(None, values)
+            lines, more = divmod(len(left), len(line))
+            rest = line[:more]
+            if left != line * lines + rest:
+                return False
+    return rest in (b"", line[:-1])
 
 
 def _located(
