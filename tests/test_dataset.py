@@ -277,6 +277,13 @@ def test_lines_may_end_in_any_way_and_lack_last_values(tmp_path: Path, end: str)
         assert read_atomic_file(file)["price"].tolist() == pytest.approx([7, np.nan], nan_ok=True)
 
 
+def test_a_sequence_of_numbers_with_a_word_in_it(tmp_path: Path) -> None:
+    file = write_small(tmp_path) / "Small.item"
+    file.write_text("item_id:token\tsize:float_seq\ni0\t1 2\ni1\t1 two\n")
+    with pytest.raises(XferError, match=r"Small.item, line 3: '1 two' in column 'size' is no list of numbers"):
+        TransferDataset(config(tmp_path, load_col=None))
+
+
 def test_an_encoding_that_there_is_not(tmp_path: Path) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="encoding=klingon is none that Python knows"):

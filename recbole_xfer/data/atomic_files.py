@@ -205,6 +205,19 @@ def _located(
     return XferError(f"{path} cannot be read: {error}.")
 
 
-def split_sequences(column: pd.Series, separator: str, kind: type) -> list[np.ndarray]:
-    """Cells such as ``'a b c'`` as arrays; an empty cell is an empty array."""
-    return [np.array([kind(part) for part in cell.split(separator) if part]) for cell in column.fillna("")]
+def split_sequences(column: pd.Series, separator: str, kind: type, path: Path) -> list[np.ndarray]:
+    """Cells such as ``'a b c'`` of a column of a file as arrays; an empty cell is an empty array.
+
+    Raises:
+        XferError: if a part of a cell is not of the kind.
+    """
+    cells: list[np.ndarray] = []
+    try:
+        for cell in column.fillna(""):
+            cells.append(np.array([kind(part) for part in cell.split(separator) if part]))
+    except ValueError as error:
+        raise XferError(
+            f"{path}, line {len(cells) + 2}: '{cell}' in column '{column.name}' is no list of numbers ({error}). "
+            f"Write plain numbers, separated by {separator!r}."
+        ) from None
+    return cells

@@ -155,7 +155,8 @@ class AtomicFilesMixin(Dataset):
             if kind in (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ):
                 element = str if kind == FeatureType.TOKEN_SEQ else float
                 limit = (self.config["seq_len"] or {}).get(name)
-                cells = [cell[:limit] for cell in split_sequences(frame[name], self.config["seq_separator"], element)]
+                sequences = split_sequences(frame[name], self.config["seq_separator"], element, path)
+                cells = [cell[:limit] for cell in sequences]
                 frame[name] = pd.Series(cells, dtype=object)
                 self.field2seqlen[name] = max(map(len, cells))
         return frame
