@@ -54,6 +54,7 @@ class TestWriteDomain:
             ({"item_id": ["NA", "a"]}, "row 1: the value 'NA' is read back as a missing value"),
             ({"timestamp": [1, np.nan]}, "column timestamp, row 2: nan is not a finite number"),
             ({"timestamp": [np.inf, 1]}, "column timestamp, row 1: inf is not a finite number"),
+            ({"rating": [np.nan, np.inf]}, "column rating, row 2: inf is not a finite number"),
         ],
     )
     def test_refused_interactions(self, tmp_path: Path, columns: dict[str, object], sentence: str) -> None:

@@ -184,6 +184,7 @@ class TestTable:
             ("user,item,time\nu,a,1\nu,b,soon\n", r"column time, row 2: 'soon' is not a number or a date"),
             ("user,item,time\nu,a,2015-06-23\nu,b,2015-06-31\n", r"column time, row 2: '2015-06-31' is not"),
             ("user,item,time\nu,a,06/23/2015\n", "row 1: '06/23/2015' is not .* --time_format"),
+            ("user,item,time\nu,a,1\nu,b,inf\n", r"log\.csv, column time, row 2: 'inf' is not a number or a date"),
             ("user,item,time\nu,a,1\nu,b,\n", "column time, row 2: the value is not a number"),
             ("user,item,time\nu,a,1,2\n", "more fields than its header"),
             ("user,item,time\nu,a,1\nu,a,1,2\n", r"log\.csv cannot be read: .* line 3"),
@@ -229,6 +230,11 @@ class TestTable:
         path = self.write(tmp_path, "user,item,time\nu,a,x\n")
         with pytest.raises(XferError, match=sentence):
             prepare("table", tmp_path, "--input", path, *options)
+
+    def test_infinite_rating(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,stars\nu,a,4\nu,b,inf\n")
+        with pytest.raises(XferError, match=r"log\.csv, column stars, row 2: 'inf' is not a number"):
+            prepare_table(tmp_path, log, {"user": "user", "item": "item", "rating": "stars"}, name="D")
 
     def test_item_table_of_other_items(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\n")

@@ -58,14 +58,13 @@ def write_domain(output: Path, name: str, interactions: pd.DataFrame, items: pd.
 
     Raises:
         XferError: if there is no interaction, a column is missing, a token is empty or cannot be written, a
-            timestamp is not finite, a price is negative or infinite, or an item is listed twice.
+            number is infinite, a timestamp is missing, a price is negative, or an item is listed twice.
     """
     if not name or name != Path(name).name or name.startswith(".") or "+" in name:
         raise XferError(f"'{name}' cannot be the name of a domain: it names a folder, and '+' joins domains.")
     interactions = _checked(interactions, f"{name}.inter", ["user_id", "item_id", "timestamp"])
     if interactions.empty:
         raise XferError(f"Domain {name} has no interactions, so there is nothing to write.")
-    _check_numbers(interactions["timestamp"], f"{name}.inter")
     interactions = interactions.sort_values("timestamp", kind="stable")
 
     folder = Path(output) / name
@@ -74,8 +73,6 @@ def write_domain(output: Path, name: str, interactions: pd.DataFrame, items: pd.
         repeated = items["item_id"][items["item_id"].duplicated()]
         if len(repeated):
             raise XferError(f"{name}.item: item '{repeated.iloc[0]}' is listed twice; keep one row of it.")
-        if "price" in items:
-            _check_numbers(items["price"].dropna(), f"{name}.item", lowest=0)
         _write(folder / f"{name}.item", items)
     _write(folder / f"{name}.inter", interactions)
     return folder
@@ -104,15 +101,17 @@ def describe(folder: Path) -> Summary:
     )
 
 
-def _checked(table: pd.DataFrame, file: str, ids: list[str]) -> pd.DataFrame:
-    """A copy of ``table`` with ``ids`` first, every column ready to be written."""
-    missing = [column for column in ids if column not in table]
+def _checked(table: pd.DataFrame, file: str, needed: list[str]) -> pd.DataFrame:
+    """A copy of ``table`` with what is needed first, every column ready to be written."""
+    missing = [column for column in needed if column not in table]
     if missing:
         raise XferError(f"{file}: column {missing[0]} is missing; the table has {', '.join(map(str, table.columns))}.")
-    table = table[ids + [column for column in table if column not in ids]].reset_index(drop=True)
+    table = table[needed + [column for column in table if column not in needed]].reset_index(drop=True)
     for column in table:
         if column in NUMBERS:
             table[column] = table[column].astype(np.float64)
+            known = table[column] if column in needed else table[column].dropna()
+            _check_numbers(known, file, lowest=0 if column == "price" else -np.inf)
             continue
         values = table[column].astype("string")
         if column == "text":

@@ -196,8 +196,9 @@ def interactions_of(
         table["timestamp"] = _seconds(raw[columns["time"]], path, time_format)
     if "rating" in columns:
         check_column(raw, columns["rating"], path)
-        table["rating"] = pd.to_numeric(raw[columns["rating"]], errors="coerce")
-        _refuse(raw[columns["rating"]], table["rating"].isna(), path, "is not a number; correct it or leave rating out")
+        table["rating"] = pd.to_numeric(raw[columns["rating"]], errors="coerce").astype(np.float64)
+        wrong = ~np.isfinite(table["rating"])
+        _refuse(raw[columns["rating"]], wrong, path, "is not a number; correct it or leave rating out")
     return table
 
 
@@ -239,14 +240,14 @@ def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Serie
     """Numbers as they are, dates as seconds since 1970; the reading that fails for the fewest rows counts."""
     readings = []
     if time_format is None and not pd.api.types.is_datetime64_any_dtype(values):
-        readings.append(pd.to_numeric(values, errors="coerce"))
+        readings.append(pd.to_numeric(values, errors="coerce").astype(np.float64))
     if not readings or readings[0].isna().any():
         for date_format in [time_format] if time_format else DATE_FORMATS:
             dates = pd.to_datetime(values, errors="coerce", utc=True, format=date_format)
             readings.append((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
     best = min(readings, key=lambda reading: reading.isna().sum())
     expected = f"a date written as {time_format}" if time_format else "a number or a date such as 2015-06-23"
-    _refuse(values, best.isna(), path, f"is not {expected}; --time_format names another way to write dates")
+    _refuse(values, ~np.isfinite(best), path, f"is not {expected}; --time_format names another way to write dates")
     return best
 
 
