@@ -183,6 +183,17 @@ def test_loaders_serve_full_and_sampled_ranking(tmp_path: Path) -> None:
         assert len(next(iter(valid))) == 4
 
 
+def test_sampled_ranking_without_sequences_heeds_the_batch_size(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    modes = {"valid": "uni4", "test": "full"}
+    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": modes}
+    settings = config(tmp_path, "BPR", eval_args=split, eval_batch_size=20)
+    _, valid, test = make_loaders(settings, make_dataset(settings))
+    assert max(len(batch[0]) for batch in valid) == 20
+    assert len(test) == 1  # as many as their scores of all items fit into memory
+    assert settings["eval_batch_size"] == 20
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
