@@ -194,6 +194,14 @@ def test_sampled_ranking_without_sequences_heeds_the_batch_size(tmp_path: Path) 
     assert settings["eval_batch_size"] == 20
 
 
+@pytest.mark.parametrize("keys", [{"loss_type": "BPR"}, {"eval_args": {"mode": "uni5"}}])
+def test_no_negative_against_the_only_item(tmp_path: Path, keys: dict) -> None:
+    write_small(tmp_path, items=1, holes=False)
+    made = config(tmp_path, "SASRec", topk=[1], **keys)
+    with pytest.raises(XferError, match="Small has one item, so that no negative can be drawn"):
+        make_loaders(made, make_dataset(made))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -83,6 +83,11 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
     ranks_all = config["MODEL_TYPE"] == ModelType.SEQUENTIAL and arguments["sample_num"] == "none"
     if arguments["distribution"] == "none" or ranks_all:
         return None
+    if arguments["sample_num"] != "none" and dataset.item_num < 3:  # the padding item counts
+        raise XferError(
+            f"{'+'.join(dataset.domains)} has one item, so that no negative can be drawn against it. Use more data, or "
+            f"a loss and an evaluation over all items."
+        )
     alpha = arguments.get("alpha", 1.0)
     within = config["negatives_within_domain" if phase == "train" else "rank_within_domain"]
     within = within and arguments["sample_num"] != "none"
