@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.data import encode
@@ -180,13 +181,16 @@ def _print_result(result: Any) -> None:
     """Both splits' metrics, what was ranked and how, and where the run is."""
     from recbole_xfer.evaluation.domains import by_domain
 
-    table = Table(title=f"{result.label} on {result.dataset}", caption=result.caption(), caption_justify="left")
+    title, caption = escape(f"{result.label} on {result.dataset}"), escape(result.caption())
+    table = Table(title=title, caption=caption, caption_justify="left")
     table.add_column("split")
     for metric in by_domain(result.test)[None]:
         table.add_column(metric, justify="right")
     for split, metrics in (("validation", result.valid), ("test", result.test_by_part())):
         for domain, row in by_domain(metrics).items():  # no row in RecBole's pre-training of S3Rec
-            table.add_row(f"{split}, {domain}" if domain else split, *(f"{value:.4f}" for value in row.values()))
+            table.add_row(
+                escape(f"{split}, {domain}") if domain else split, *(f"{value:.4f}" for value in row.values())
+            )
     Console().print(table)
     print(f"{result.folder}/result.json")
 

@@ -24,6 +24,7 @@ import torch
 import yaml
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler
+from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer import registry
@@ -147,14 +148,14 @@ class Search:
         """The best trials, for the console."""
         stopped = sum(not trial.finished for trial in self.trials)
         caption = f"{len(self.trials)} trials, {stopped} stopped early, {len(self.failures)} failed"
-        title = f"Best on validation: {self.config['model']} on {self.config['dataset']}"
+        title = escape(f"Best on validation: {self.config['model']} on {self.config['dataset']}")
         table = Table(title=title, caption=caption, caption_justify="left")
         for key in self.best.keys:
             table.add_column(key)
         for column in (self.config["valid_metric"], "best epoch", "epochs"):
             table.add_column(column, justify="right")
         for trial in self.ranked()[:rows]:
-            values = map(short, trial.keys.values())
+            values = (escape(short(value)) for value in trial.keys.values())
             table.add_row(*values, f"{trial.score:.4f}", str(trial.best_epoch), str(trial.epochs))
         return table
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 from io import StringIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
+from recbole_xfer import cli
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison, mean_by_row, told_apart
 from recbole_xfer.evaluation.groups import Group
+from recbole_xfer.evaluation.joint import JointAgainstAlone, Pair
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.evaluation.significance import holm, paired_change
 
@@ -127,3 +130,17 @@ def test_results_of_different_groups_are_not_compared(scratch: np.ndarray) -> No
     grouped = replace(result("b", scratch), groups={"new": Group(3, {"ndcg@10": 0.5})})
     with pytest.raises(XferError, match="different metrics or groups. Give --metrics, --topk and --eval_groups"):
         Comparison([result("a", scratch), grouped])
+
+
+def test_names_are_shown_as_they_are_written(scratch: np.ndarray, capsys: pytest.CaptureFixture) -> None:
+    """Such as tags of rich's markup have brackets, too."""
+    names = "Pop [ours]", "Pop [/x]"
+    ours, theirs = (replace(result(name, scratch), dataset="D[b]", rows_by_domain={"B [c]": 200}) for name in names)
+    targets = pd.MultiIndex.from_product([["B [c]"], range(200)])
+    ours, theirs = replace(ours, row_targets=targets), replace(theirs, row_targets=targets)
+    for table in (Comparison([ours, theirs]), JointAgainstAlone([Pair("B [c]", [ours], [theirs])])):
+        Console(width=200).print(table.table())
+        shown = capsys.readouterr().out
+        assert all(name in shown for name in (*names, "D[b]", "B [c]"))
+    cli._print_result(theirs)
+    assert "Pop [/x] on D[b]" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from recbole_xfer import cli, quick_start, tune
 from recbole_xfer.config import XferConfig
@@ -267,3 +268,12 @@ def test_a_damaged_search_file_is_explained(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(XferError, match=r"search\.json is damaged"):
         search.read()
     assert replace(search, folder=tmp_path / "absent").read() is None
+
+
+def test_values_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    keys = {"pre_model_path": "runs[/x]"}
+    trial = tune.Trial(keys, 0.5, {}, 3, 1, 1.0, "runs", finished=True)
+    made = XferConfig("ANT", "Small", overrides=settings(tmp_path))
+    search = tune.Search(made, [], {}, [keys], tmp_path, 1, 0, trials=[trial])
+    Console(width=120).print(search.table())
+    assert "runs[/x]" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.config import text_of
@@ -72,8 +73,8 @@ class Comparison:
         first = self.results[0]
         several = any(len(results) > 1 for results in self.by_label().values())
         table = Table(
-            title=f"Test results on {first.dataset}",
-            caption=self.caption(),
+            title=escape(f"Test results on {first.dataset}"),
+            caption=escape(self.caption()),
             caption_justify="left",
             box=box.SIMPLE_HEAD,  # mean and spread of four metrics fit into 80 columns
             pad_edge=False,
@@ -96,7 +97,7 @@ class Comparison:
             rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
             for part, row in by_domain(cells).items():
                 names = [label] if len(parts) == 1 else ["", part] if part else [label, "all"]
-                table.add_row(*names, *row.values(), *([] if part else rest))
+                table.add_row(*map(escape, names), *row.values(), *([] if part else rest))
         return table
 
     def verdict(self) -> str:

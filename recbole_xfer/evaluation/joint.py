@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from recbole.utils import get_model
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
@@ -100,8 +101,8 @@ class JointAgainstAlone:
     def table(self) -> Table:
         """The changes as a table for the console."""
         table = Table(
-            title=f"Joint against alone on {self.pairs[0].joint[0].dataset}",
-            caption=self.caption(),
+            title=escape(f"Joint against alone on {self.pairs[0].joint[0].dataset}"),
+            caption=escape(self.caption()),
             caption_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
@@ -118,7 +119,8 @@ class JointAgainstAlone:
             name = row["model"] if own else f"{row['model']} (alone: {row['alone_model']})"
             cells = [score_text(row[side], len(self.pairs[0].joint) > 1) for side in SIDES]
             change = f"{row['change']:+.1%}", f"{row['p_corrected']:.2g}", row["sure"] or ""
-            table.add_row("" if name == above else name, row["domain"], f"{row['targets']:,}", *cells, *change)
+            names = "" if name == above else escape(name), escape(row["domain"])
+            table.add_row(*names, f"{row['targets']:,}", *cells, *change)
             above = name
         return table
 
