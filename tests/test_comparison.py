@@ -144,3 +144,13 @@ def test_names_are_shown_as_they_are_written(scratch: np.ndarray, capsys: pytest
         assert all(name in shown for name in (*names, "D[b]", "B [c]"))
     cli._print_result(theirs)
     assert "Pop [/x] on D[b]" in capsys.readouterr().out
+
+
+def test_the_best_of_a_column_is_bold_also_where_it_is_the_smallest(scratch: np.ndarray) -> None:
+    metrics = "ndcg@10", "giniindex@10", "ndcg@10 [new]", "giniindex@10 [new]"
+    rows = {"a": (0.1, 0.3, 0.1, 0.5), "b": (0.2, 0.4, 0.3, 0.6)}
+    results = [
+        replace(result(label, scratch), test=dict(zip(metrics, values, strict=True))) for label, values in rows.items()
+    ]
+    cells = [str(cell) for column in Comparison(results).table().columns for cell in column.cells]
+    assert [cell[6:9] for cell in cells if "bold" in cell] == ["0.2", "0.3", "0.3", "0.5"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from recbole.evaluator.register import smaller_metrics
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -91,7 +92,7 @@ class Comparison:
             table.add_column("epoch", justify="right")
             table.add_column("seconds", justify="right", no_wrap=True)
         summary = self.summary()
-        best = {metric: max(row[metric]["mean"] for row in summary.values()) for metric in metrics}
+        best = {metric: _better(metric)(row[metric]["mean"] for row in summary.values()) for metric in metrics}
         for label, results in self.by_label().items():
             cells = {metric: _cell(summary[label][metric], best[metric], several) for metric in metrics}
             rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
@@ -166,6 +167,12 @@ def mean_by_row(results: Sequence[Result]) -> np.ndarray:
     """NDCG of each test target, a mean over seeds, [rows]."""
     rows = [result.by_row for result in results if result.by_row is not None]
     return np.mean(rows, axis=0)
+
+
+def _better(metric: str) -> Callable[[Iterable[float]], float]:
+    """What finds the best of some values: of a loss or an error the smallest."""
+    name = metric.partition(" [")[0].partition("@")[0]
+    return min if name in smaller_metrics else max
 
 
 def _cell(value: dict[str, float], best: float, several: bool) -> str:
