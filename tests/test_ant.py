@@ -10,9 +10,10 @@ from recbole.data.interaction import Interaction
 
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import build
+from recbole_xfer.experiment import build, load
 from recbole_xfer.model.ant import ANT
-from tests.data import config, write_small
+from recbole_xfer.quick_start import run
+from tests.data import config, settings, write_small
 from tests.reference import ant as reference
 from tests.reference.sasrec import recbole_names, sasrec
 
@@ -194,7 +195,9 @@ def test_gradient_of_the_loss_by_users_and_items_equals_the_reference(tmp_path: 
 def test_item_embeddings_are_added_as_in_equation_18(tmp_path: Path) -> None:
     model = ant(tmp_path, item_embedding=True)
     ids = torch.arange(1, model.n_items)
-    expected = reference.ant_e(numpy(model.item_representation(ids)[0]), numpy(model.item_embedding.weight)[1:])
+    expected = reference.ant_e(
+        numpy(model.item_representation(model.features, ids)[0]), numpy(model.item_embedding.weight)[1:]
+    )
     assert np.abs(numpy(model.encode_items(ids)[0]) - expected).max() < TOLERANCE
 
 
@@ -241,8 +244,9 @@ def test_fine_tuning_trains_the_item_representations_alone(tmp_path: Path) -> No
     pretrained = ant(tmp_path).state_dict()
     model = build(config(tmp_path, item_embedding=True)).model
     model.adapt(pretrained, "finetune")
-    for name, value in pretrained.items():
-        assert torch.equal(model.state_dict()[name], value.float()), name
+    for name, value in model.state_dict().items():
+        if name in pretrained:
+            assert torch.equal(value, pretrained[name].to(value.dtype)), name
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert all(name.startswith(("item_representation.", "item_embedding.")) for name in trained)
     assert "item_embedding.weight" in trained
@@ -283,3 +287,22 @@ def test_items_without_interactions_are_ranked(tmp_path: Path) -> None:
     new = data.token2id("item_id", "new")
     assert torch.isfinite(scores[:, new]).all()
     assert model.catalogue()[new].abs().sum() > 0
+
+
+def test_an_item_dearer_than_all_changes_no_other_items_score(tmp_path: Path) -> None:
+    """A model scales prices as in its training; one that is adapted to a target scales them by the target's own."""
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}
+    write_small(tmp_path)
+    folder = run(overrides={**settings(tmp_path), "model": "ANT", "dataset": "Small", "load_col": columns}).folder
+    before = load(folder)
+    with open(tmp_path / "Small" / "Small.item", "a") as file:
+        file.write("dear\tsome words\t300\n")
+    after = load(folder)
+    rows = np.arange(5)
+    scores = [made.model.full_sort_predict(made.test_data._dataset[rows]) for made in (before, after)]
+    assert after.dataset.token2id("item_id", "dear") == before.model.n_items
+    assert torch.equal(scores[0], scores[1][:, :-1])
+
+    adapted = build(config(tmp_path, load_col=columns, adaptation="finetune"), pretrained=Path(folder)).model
+    assert adapted.features.price.max() == 100
+    assert adapted.features.price_bounds.tolist()[1] == 300

@@ -316,6 +316,13 @@ def test_prices_that_are_no_numbers(tmp_path: Path) -> None:
         _ = TransferDataset(config(tmp_path)).features
 
 
+def test_an_infinite_price(tmp_path: Path) -> None:
+    file = write_small(tmp_path) / "Small.item"
+    file.write_text("item_id:token\tprice:float\ni0\t3\ni1\tinf\n")
+    with pytest.raises(XferError, match="Small.item, line 3: column 'price' is infinite"):
+        _ = TransferDataset(config(tmp_path)).features
+
+
 def test_a_missing_dataset_names_the_command_that_makes_it(tmp_path: Path) -> None:
     for name, command in (
         ("CJ-Deli", "prepare completejourney"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,12 @@ class FeatureTables(nn.Module):
     """Text, image and price of the items, by item id.
 
     The tables are data: they move with the module and are not saved with it. A table that the data layer keeps in a
-    memory-mapped file stays there, and only the rows asked for travel.
+    memory-mapped file stays there, and only the rows asked for travel. What is saved are the lowest and the highest
+    price that a model learned with, by which it goes on to scale prices, whatever other items come.
     """
+
+    price: Tensor
+    price_bounds: Tensor
 
     def __init__(self, features: ItemFeatures) -> None:
         super().__init__()
@@ -25,8 +31,11 @@ class FeatureTables(nn.Module):
             table: VectorTable | None = getattr(features, name)
             if table is not None:
                 self.add(name, table)
-        if features.price is not None:
-            self._add_buffers("price", scale_prices(features.price), features.present("price"))
+        self.prices = features.price
+        if self.prices is not None:
+            bounds = np.array([np.nanmin(self.prices), np.nanmax(self.prices)])
+            self.register_buffer("price_bounds", torch.from_numpy(bounds))
+            self._add_buffers("price", scale_prices(self.prices, *bounds), features.present("price"))
 
     def add(self, name: str, table: VectorTable) -> None:
         """Takes one more table of vectors; :meth:`rows` and :meth:`present` know it by this name."""
@@ -38,6 +47,12 @@ class FeatureTables(nn.Module):
         self.register_buffer(f"{name}_present", torch.from_numpy(present), persistent=False)
         if values is not None:
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        if self.prices is not None:
+            bounds = state.setdefault(f"{prefix}price_bounds", self.price_bounds)  # of old runs and adaptations none
+            self.price.copy_(torch.from_numpy(scale_prices(self.prices, *bounds.tolist())))
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def sizes(self) -> dict[str, int]:
         """Width of the text and image vectors that are there."""
@@ -56,8 +71,7 @@ class FeatureTables(nn.Module):
         return getattr(self, f"{name}_present")[ids]
 
 
-def scale_prices(price: np.ndarray) -> np.ndarray:
-    """Prices scaled to [0, 100] over the items at hand; a missing one becomes 0 (and is masked by the caller)."""
-    low, high = np.nanmin(price), np.nanmax(price)
+def scale_prices(price: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Prices scaled so that these two become 0 and 100; a missing one becomes 0 (and is masked by the caller)."""
     span = high - low if high > low else 1.0
     return np.nan_to_num((price - low) / span * 100)

@@ -15,7 +15,7 @@ from recbole_xfer.layers.losses import precise
 
 
 class PriceEmbedding(nn.Module):
-    """Sinusoidal waves of a price (ANT, Eq. 3), with prices scaled to [0, 100] over the items at hand."""
+    """Sinusoidal waves of a price (ANT, Eq. 3), with the prices of the training items scaled to [0, 100]."""
 
     def __init__(self, size: int, frequency: float) -> None:
         super().__init__()

@@ -24,7 +24,6 @@ class ItemRepresentation(nn.Module):
 
     def __init__(self, config: Any, features: FeatureTables) -> None:
         super().__init__()
-        self.features = features
         self.beta = config["fusion_weight"] if config["fusion"] else 0.0
         self.price_embedding = PriceEmbedding(config["price_size"], config["price_frequency"])
         sizes = features.sizes() | {"price": config["price_size"]}
@@ -42,20 +41,20 @@ class ItemRepresentation(nn.Module):
             }
         )
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, features: FeatureTables, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Items [N] to their representations [N, d] and the transformed embedding z [N, d] of each modality."""
-        z = {name: self._transformed(name, ids) for name in self.features.modalities}
+        z = {name: self._transformed(name, features, ids) for name in features.modalities}
         item = torch.stack(list(z.values())).sum(dim=0)
         if self.beta and "text" in z and "image" in z:
             item = item + self.beta * z["text"] * z["image"]  # Eq. 8 and 9
         return item, z
 
-    def _transformed(self, name: str, ids: Tensor) -> Tensor:
+    def _transformed(self, name: str, features: FeatureTables, ids: Tensor) -> Tensor:
         """Eq. 4 to 7; a missing modality is zero behind the projection, since a shift would make it a constant."""
-        vectors = self.features.rows(name, ids)
+        vectors = features.rows(name, ids)
         if name == "price":
             vectors = self.price_embedding(vectors)  # Eq. 3
-        return self.projections[name](vectors) * self.features.present(name, ids)[:, None]
+        return self.projections[name](vectors) * features.present(name, ids)[:, None]
 
 
 class ANT(FeatureRecommender):
@@ -85,7 +84,7 @@ class ANT(FeatureRecommender):
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Items [N] to their vectors [N, d] (Eq. 9, or Eq. 18 with item embeddings) and each modality's z [N, d]."""
-        item, z = self.item_representation(ids)
+        item, z = self.item_representation(self.features, ids)
         if self.item_embedding is not None:
             item = item + self.item_embedding(ids)  # Eq. 18
         return item, z
