@@ -323,6 +323,15 @@ def test_an_infinite_price(tmp_path: Path) -> None:
         _ = TransferDataset(config(tmp_path)).features
 
 
+def test_missing_vectors_name_what_makes_them(tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    for kind, remedy in (("image", "come from you, as a file with"), ("text", "recbole-xfer encode")):
+        (folder / f"Small.{kind}.parquet").unlink()
+        with pytest.raises(XferError, match=f"no {kind} .*Small.{kind}.parquet.*{remedy}") as told:
+            _ = TransferDataset(config(tmp_path, modalities=[kind])).features
+        assert "prepare table" not in str(told.value)
+
+
 def test_a_missing_dataset_names_the_command_that_makes_it(tmp_path: Path) -> None:
     for name, command in (
         ("CJ-Deli", "prepare completejourney"),

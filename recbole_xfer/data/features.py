@@ -169,7 +169,7 @@ def _joined_prices(
 
 
 def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str], written: AtomicFormat) -> str:
-    """One sentence that names the missing files and the command that makes them."""
+    """The missing files, and what makes each."""
     name = "+".join(domains)
     first = root / domains[0] / domains[0]
     places = {
@@ -180,5 +180,9 @@ def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str],
     sentence = f"{name} carries no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
     header = read_header(Path(f"{first}.item"), written) if Path(f"{first}.item").is_file() else {}
     if "text" in missing and "text" in header:
-        return f"{sentence} Make the text vectors with `recbole-xfer encode --dataset={name}`."
-    return f"{sentence} Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."
+        sentence += f" Make the text vectors with `recbole-xfer encode --dataset={name}`."
+    elif missing != ["image"]:
+        sentence += " Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."
+    if "image" in missing:
+        sentence += " Image vectors come from you, as a file with the columns item_id and vector."
+    return sentence

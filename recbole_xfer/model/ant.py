@@ -60,9 +60,9 @@ class ItemRepresentation(nn.Module):
 class ANT(FeatureRecommender):
     """Pre-trained on other domains, re-learned on the target (Eq. 1 to 19).
 
-    Eq. 1 and 2, the text and image vectors, are made before (``recbole-xfer encode``). The parameters of Eq. 10 are
-    ``item_representation``; of Eq. 12, ``user_model`` and ``position_embedding``. Eq. 13 and 16 are
-    :meth:`next_item_loss`, and Eq. 17 is the cosine that items are ranked by.
+    Eq. 1 and 2 are made before: text vectors by ``recbole-xfer encode``, image vectors by the user, as
+    ``<dataset>.image.parquet``. The parameters of Eq. 10 are ``item_representation``; of Eq. 12, ``user_model`` and
+    ``position_embedding``. Eq. 13 and 16 are :meth:`next_item_loss`, and Eq. 17 is the cosine that items are ranked by.
 
     Deviation: a missing text, image or price gives zero after its projection, and an item without text or image is
     left out of Eq. 14. Deviation: new embeddings of positions and items are drawn with standard deviation 0.02, not 1.
