@@ -216,6 +216,8 @@ def test_recboles_own_entry_ranks_and_draws_within_domains_too(tmp_path: Path) -
         ({"valid_metric": "NDCG@5 [D]"}, r"needs rank_within_domain=True and one of A, B, C, mean"),
         ({"valid_metric": "NDCG@5 [A]", "rank_within_domain": False}, "needs rank_within_domain=True"),
         ({"valid_metric": "NDCG@7"}, "not among the metrics: Recall@5, Recall@10, NDCG@5"),
+        ({"valid_metric": "NDCG"}, "not among the metrics: Recall@5"),
+        ({"valid_metric": "NDCG", "metrics": ["NDCG", "GAUC"]}, "not among the metrics: NDCG@5, NDCG@10, GAUC"),
     ],
 )
 def test_metrics_that_are_not_measured(tmp_path: Path, keys: dict, message: str) -> None:

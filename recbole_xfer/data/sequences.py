@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_xfer.checks import is_number
 from recbole_xfer.errors import XferError
 
 
@@ -142,7 +143,7 @@ def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
     Raises:
         XferError: if the share is none.
     """
-    if not 0 < share < 1:
+    if not is_number(share) or not 0 < share < 1:
         raise XferError(f"head_share={share} must lie between 0 and 1.")
     total = np.bincount(users, weights=counts)
     head = np.zeros(len(total), dtype=bool)

@@ -19,6 +19,8 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import rows_of
 
 MEAN = "mean"
+WITHOUT_LENGTH = {"auc", "gauc", "logloss", "mae", "rmse"}
+"""RecBole's metrics that no length of ranking goes with."""
 
 
 class DomainRanking:
@@ -123,8 +125,9 @@ def metric_key(name: str) -> str:
 def check_valid_metric(config: Any) -> None:
     """Raises XferError if validation does not measure ``valid_metric``, so that no epoch could be chosen."""
     metric, domain = _parsed(config["valid_metric"])
-    measured = [f"{name}@{k}" for name in config["metrics"] for k in config["topk"]]
-    if metric.lower() not in map(str.lower, [*config["metrics"], *measured]):
+    lengths = {name: config["topk"] if name.lower() not in WITHOUT_LENGTH else [None] for name in config["metrics"]}
+    measured = [f"{name}@{k}" if k else name for name, topk in lengths.items() for k in topk]
+    if metric.lower() not in map(str.lower, measured):
         raise XferError(f"valid_metric={config['valid_metric']} is not among the metrics: {', '.join(measured)}.")
     there = [*(config["single_domain"] or config["dataset"]).split("+"), MEAN]
     if domain and (not config["rank_within_domain"] or domain not in there):
