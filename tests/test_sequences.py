@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recbole_xfer.data.sequences import Sequences, gather, prefixes, ranges, windows
-from recbole_xfer.data.splits import by_ratio, held_out_users, leave_one_out
+from recbole_xfer.data.splits import by_ratio, held_out_users, leave_one_out, split
 from recbole_xfer.errors import XferError
 
 
@@ -89,5 +89,5 @@ def test_held_out_users_are_never_trained() -> None:
 
 
 def test_an_unknown_split_names_the_known_ones() -> None:
-    with pytest.raises(XferError, match="valid_and_test, valid_only or test_only"):
-        leave_one_out(sequences(), "both")
+    with pytest.raises(XferError, match="valid_and_test or valid_only or test_only"):
+        split(sequences(), {"split": {"LS": "both"}, "order": "TO"}, held_out_targets=1)
