@@ -56,8 +56,8 @@ def is_list(value: Any, of: Callable[[Any], bool]) -> bool:
 
 
 def is_names(value: Any) -> bool:
-    """Whether a value is a name or a list of them."""
-    return is_text(value) or is_list(value, is_text)
+    """Whether a value is a name or a list of them, at least one."""
+    return bool(value) and (is_text(value) or is_list(value, is_text))
 
 
 def is_interval(value: Any) -> bool:

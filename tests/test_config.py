@@ -226,6 +226,7 @@ def test_what_eval_args_leaves_out_stays_as_it_is(model: str) -> None:
         ("epochs", None, "a whole number from 0 on"),
         ("seed", None, "a whole number from 0"),
         ("topk", None, "lengths of rankings from 1 on"),
+        ("metrics", [], "a metric or a list of them"),
         ("metrics", None, "a metric or a list of them"),
         ("valid_metric", None, "a metric with a length"),
         ("valid_metric", 5, "a metric with a length"),
