@@ -142,7 +142,7 @@ def test_chunked_loss_and_gradient_equal_the_whole(tmp_path: Path) -> None:
         model = ant(tmp_path, catalogue_chunk=chunk, projection_dropout=0.0)
         loss = model.calculate_loss(batch_of(model))
         loss.backward()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         gradients.append(
             {name: numpy(value.grad) for name, value in model.named_parameters() if value.grad is not None}
         )
