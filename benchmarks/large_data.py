@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.config import XferConfig
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 
 

@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recbole_xfer.data import encode
-from recbole_xfer.data.prepare import SOURCES, describe
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import show_messages
+from recbole_xfer.prepare import SOURCES, describe, encode
 
 KEYS = "--key=value"
 KEYS_HELP = """Every key of the configuration can be given as --key=value, such as --learning_rate=1e-3 or

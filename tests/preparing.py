@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.atomic_files import read_atomic_file
-from recbole_xfer.data.prepare import SOURCES
+from recbole_xfer.data.atomic import read_atomic_file
+from recbole_xfer.prepare import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get("RECBOLE_XFER_DATA", ROOT.parent / "shared" / "data"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from recbole.data.interaction import Interaction
 
-from recbole_xfer.data.dataloader import DomainPairDataLoader
+from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build
 from tests.data import config, write_small
 

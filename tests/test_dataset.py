@@ -8,7 +8,7 @@ import pytest
 from recbole.config import Config
 from recbole.data import create_dataset
 
-from recbole_xfer.data.atomic_files import read_atomic_file
+from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError

@@ -13,14 +13,14 @@ import torch
 from recbole.quick_start import run_recbole
 from rich.console import Console
 
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
-from recbole_xfer.data.domains import across, last_of, per_domain
-from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.comparison import Comparison
 from recbole_xfer.evaluation.domains import by_domain
 from recbole_xfer.experiment import Experiment, build, fit
+from recbole_xfer.layers.domain_views import across, last_of, per_domain
+from recbole_xfer.prepare import write_domain
 from recbole_xfer.quick_start import evaluate, run, train_and_evaluate
 from tests.data import config, settings, write_joined
 

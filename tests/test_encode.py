@@ -16,11 +16,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from recbole_xfer.data import encode
-from recbole_xfer.data.encode import PACKAGED, encode_texts, without_words
-from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import encode, write_domain
+from recbole_xfer.prepare.encode import PACKAGED, encode_texts, without_words
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
 TEXTS = {

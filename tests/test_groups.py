@@ -13,7 +13,7 @@ import yaml
 
 from recbole_xfer import quick_start
 from recbole_xfer.cli import main
-from recbole_xfer.data.sequences import head_users
+from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import user_groups
 from recbole_xfer.experiment import Experiment, build, load

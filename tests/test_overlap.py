@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.dataloader import DomainPairDataLoader
-from recbole_xfer.data.prepare import write_domain
+from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build
+from recbole_xfer.prepare import write_domain
 from tests.data import config
 
 IDS = {"Books": "b", "Films": "f"}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_xfer.data.prepare.toy import prepare_toy, toy_truth
 from recbole_xfer.experiment import Experiment, load
+from recbole_xfer.prepare.toy import prepare_toy, toy_truth
 from recbole_xfer.quick_start import run
 
 KEYS = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.experiment import build, fit
-from recbole_xfer.precision import has_fast_bfloat16
 from recbole_xfer.trainer import trainer
 from tests.data import config, write_joined, write_small
 

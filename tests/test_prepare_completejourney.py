@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.prepare import completejourney, describe
-from recbole_xfer.data.prepare.completejourney import prepare_completejourney
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import completejourney, describe
+from recbole_xfer.prepare.completejourney import prepare_completejourney
 from tests.preparing import inter, item, prepare
 
 

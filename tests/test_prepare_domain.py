@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.prepare import describe, write_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import describe, write_domain
 from tests.preparing import inter, interactions, item
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from recbole_xfer.data.prepare import describe
-from recbole_xfer.data.prepare.movielens import prepare_movielens
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.movielens import prepare_movielens
 from tests.preparing import inter, item, prepare, real
 
 RATINGS = [("1", "10", "5", "978300760"), ("2", "20", "3.5", "978300000"), ("1", "20", "4", "978300761")]

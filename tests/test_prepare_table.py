@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.prepare import describe
-from recbole_xfer.data.prepare.table import ItemTable, prepare_table
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.table import ItemTable, prepare_table
 from tests.preparing import LOG, inter, item, prepare, real
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.prepare.unisrec import prepare_unisrec
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.unisrec import prepare_unisrec
 from tests.preparing import inter, item, prepare, real
 
 

@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import get_model
 from torch import nn
 
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build

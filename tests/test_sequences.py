@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recbole_xfer.data.sequences import Sequences, gather, prefixes, ranges, windows
+from recbole_xfer.data.histories import Sequences, gather, prefixes, ranges, windows
 from recbole_xfer.data.splits import by_ratio, held_out_users, leave_one_out, split
 from recbole_xfer.errors import XferError
 

@@ -12,7 +12,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import nn
 
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit

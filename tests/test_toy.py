@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from recbole_xfer.data.atomic_files import read_atomic_file
-from recbole_xfer.data.prepare import describe
-from recbole_xfer.data.prepare.toy import COLD, DOMAINS, FOLLOWED, HOLES, ITEMS, NOISE, PARTS, prepare_toy, toy_truth
+from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.data.vectors import find_vectors, read_vectors
+from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.toy import COLD, DOMAINS, FOLLOWED, HOLES, ITEMS, NOISE, PARTS, prepare_toy, toy_truth
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recbole_xfer.config import known_keys
-from recbole_xfer.data.dataloader import HEAD
+from recbole_xfer.data.batches import HEAD
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from recbole_xfer import cli, quick_start, tune
 from recbole_xfer.config import XferConfig
-from recbole_xfer.data.prepare import write_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import write_domain
 from recbole_xfer.registry import properties
 from recbole_xfer.search_space import Choice, Interval, draw, read_space
 from recbole_xfer.trainer import artifacts

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from recbole_xfer.analysis.page import svg, write_page
 from recbole_xfer.checks import nearest
-from recbole_xfer.data.atomic_files import AtomicFormat, read_item_column
+from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, load

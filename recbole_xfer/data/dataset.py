@@ -1,7 +1,7 @@
 """TransferDataset: one domain or several, behind RecBole's dataset contract.
 
 RecBole's filters, id mapping and evaluation loaders work on it unchanged. What differs is that histories are kept
-once (see :mod:`recbole_xfer.data.sequences`), that ``A+B`` joins domains, and that mistakes in files are explained.
+once (see :mod:`recbole_xfer.data.histories`), that ``A+B`` joins domains, and that mistakes in files are explained.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_xfer.checks import AN_INTERVAL, check
 from recbole_xfer.config import FIELDS, item_features
-from recbole_xfer.data.atomic_files import AtomicFormat, read_atomic_file, read_header, split_sequences
+from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
-from recbole_xfer.data.overlap import hide_overlap, join_users
-from recbole_xfer.data.sequences import Sequences, Windows, gather, prefixes, ranges, windows
+from recbole_xfer.data.histories import Sequences, Windows, gather, prefixes, ranges, windows
 from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, split
+from recbole_xfer.data.users import hide_overlap, join_users
 from recbole_xfer.data.vectors import VectorTable
 from recbole_xfer.errors import XferError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic_files import RECBOLES, AtomicFormat, read_header, read_item_column
+from recbole_xfer.data.atomic import RECBOLES, AtomicFormat, read_header, read_item_column
 from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors
 from recbole_xfer.errors import XferError
 

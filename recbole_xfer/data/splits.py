@@ -14,7 +14,7 @@ import numpy as np
 from recbole.data.dataset import Dataset
 
 from recbole_xfer.checks import check_split
-from recbole_xfer.data.sequences import Sequences, ranges
+from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.errors import XferError
 
 Ranges = tuple[np.ndarray, np.ndarray]

@@ -15,7 +15,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_xfer.data.dataset import AtomicFilesMixin
-from recbole_xfer.data.sequences import head_users
+from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
 
 SEPARATOR = "-"

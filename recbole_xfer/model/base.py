@@ -16,7 +16,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import last_states

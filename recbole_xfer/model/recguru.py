@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_xfer.checks import choice
-from recbole_xfer.data.dataloader import HISTORIES, SHARED
+from recbole_xfer.data.batches import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.adversary import Critic, gradient_penalty

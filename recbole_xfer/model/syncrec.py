@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from recbole_xfer.checks import choice
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
-from recbole_xfer.data.domains import View, across, last_of, per_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.layers.domain_views import View, across, last_of, per_domain
 from recbole_xfer.layers.encoder import FeedForward, init_as_sasrec
 from recbole_xfer.layers.experts import Experts
 from recbole_xfer.layers.losses import precise

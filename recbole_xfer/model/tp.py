@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from recbole_xfer.data.dataloader import HEAD, UserDataLoader
+from recbole_xfer.data.batches import HEAD, UserDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.alignment import AllPaths, Weights, WithGradient, descend, number_ids, sum_of_paths
@@ -108,7 +108,7 @@ class TP(SequentialRecommender):
         """The mean loss along all paths, with the direction of Eq. 7 as its gradient.
 
         Args:
-            interaction: of a :class:`~recbole_xfer.data.dataloader.UserDataLoader`, [k, P, ...].
+            interaction: of a :class:`~recbole_xfer.data.batches.UserDataLoader`, [k, P, ...].
         """
         trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
         total = {name: torch.zeros_like(value) for name, value in trained.items()}

@@ -11,7 +11,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import set_color
 from torch import Tensor
 
-from recbole_xfer.data.dataloader import CRITIC, DomainPairDataLoader
+from recbole_xfer.data.batches import CRITIC, DomainPairDataLoader
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.trainer import RunFolder
 

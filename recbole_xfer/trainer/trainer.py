@@ -23,13 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_xfer.config import settings
-from recbole_xfer.data.dataloader import WindowDataLoader
+from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain, within_domain
+from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domains
 from recbole_xfer.log import logger
-from recbole_xfer.precision import has_fast_bfloat16
 from recbole_xfer.trainer import artifacts
 
 OTHER = "other_parameter."

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from recbole_xfer.data.prepare.atomic import write_domain
-from recbole_xfer.data.prepare.reading import TextFormat, read_table
-from recbole_xfer.data.prepare.table import ItemTable, interactions_of, items_of
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.domain import write_domain
+from recbole_xfer.prepare.reading import TextFormat, read_table
+from recbole_xfer.prepare.table import ItemTable, interactions_of, items_of
 
 
 @dataclass(frozen=True)

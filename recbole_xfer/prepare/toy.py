@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.prepare.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.files import replacing
+from recbole_xfer.prepare.domain import write_domain
 
 CLASSES = {"text": 16, "image": 3, "price": 3}
 """Parts of an item, and how many classes each tells apart."""

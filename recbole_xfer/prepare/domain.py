@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic_files import read_atomic_file
+from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 

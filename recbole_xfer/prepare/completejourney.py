@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.prepare.atomic import write_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.domain import write_domain
 
 DEPARTMENTS = {
     "CJ-Grocery": ["GROCERY"],

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from recbole_xfer.data.atomic_files import read_atomic_file, read_header
+from recbole_xfer.data.atomic import read_atomic_file, read_header
 from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
+from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger
-from recbole_xfer.precision import has_fast_bfloat16
 
 Pooling = Literal["mean", "cls"]
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.prepare.atomic import write_domain
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.domain import write_domain
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.prepare.atomic import write_domain
-from recbole_xfer.data.prepare.reading import TextFormat, check_column, nearest, read_table
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.domain import write_domain
+from recbole_xfer.prepare.reading import TextFormat, check_column, nearest, read_table
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
-from recbole_xfer.data.sequences import gather, head_users
+from recbole_xfer.data.histories import gather, head_users
 from recbole_xfer.errors import XferError
 
 HISTORIES = "histories"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_xfer.data.prepare import completejourney, movielens, table, unisrec
-from recbole_xfer.data.prepare.atomic import Summary, describe, write_domain
+from recbole_xfer.prepare import completejourney, movielens, table, unisrec
+from recbole_xfer.prepare.domain import Summary, describe, write_domain
 
 __all__ = ["SOURCES", "Source", "Summary", "describe", "write_domain"]
 
@@ -36,7 +36,7 @@ def _add_toy_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_toy(args: argparse.Namespace) -> list[Path]:
-    from recbole_xfer.data.prepare.toy import prepare_toy  # only here, since nobody else needs its generator
+    from recbole_xfer.prepare.toy import prepare_toy  # only here, since nobody else needs its generator
 
     return prepare_toy(args.output, seed=args.seed)
 
