@@ -178,7 +178,7 @@ def _run(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 def _print_result(result: Any) -> None:
     """Both splits' metrics, what was ranked and how, and where the run is."""
-    from recbole_xfer.evaluation.domains import by_domain
+    from recbole_xfer.evaluation.domain_ranking import by_domain
 
     title, caption = escape(f"{result.label} on {result.dataset}"), escape(result.caption())
     table = Table(title=title, caption=caption, caption_justify="left")
@@ -217,7 +217,7 @@ def _evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
 def print_comparison(comparison: Any, result_file: Path | None) -> None:
     """The table and the verdict on standard output, and both in a file."""
     from recbole_xfer.files import replacing
-    from recbole_xfer.trainer.artifacts import as_json
+    from recbole_xfer.trainer.run_folder import as_json
 
     for table in filter(None, (comparison.table(), comparison.joint and comparison.joint.table())):
         needed = Console(width=1000).measure(table).maximum  # a narrow terminal breaks lines, and cuts no number
@@ -232,7 +232,7 @@ def print_comparison(comparison: Any, result_file: Path | None) -> None:
 
 def _tune(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.files import replacing
-    from recbole_xfer.tune import tune
+    from recbole_xfer.search.search import tune
 
     search = tune(
         options.space,
@@ -250,14 +250,14 @@ def _tune(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 
 def _explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    from recbole_xfer.analysis.explain import explain, write
+    from recbole_xfer.report.explain import explain, write
 
     for path in write(explain(options.folder, options.user, options.beside), options.output):
         print(path)
 
 
 def _report(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    from recbole_xfer.analysis.report import report, write
+    from recbole_xfer.report.report import report, write
 
     drawn = report(options.folders)
     print("\n".join(drawn.lines()))

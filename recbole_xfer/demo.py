@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbole_xfer.evaluation.comparison import Comparison
+from recbole_xfer.comparison.table import Comparison
 from recbole_xfer.log import logger
 from recbole_xfer.prepare import describe
 from recbole_xfer.prepare.completejourney import prepare_completejourney

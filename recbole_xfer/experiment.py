@@ -21,7 +21,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.log import logger
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
 
 MEASURING = {

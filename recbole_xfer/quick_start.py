@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 from recbole_xfer import registry
 from recbole_xfer.checks import check_values, is_count, nearest
+from recbole_xfer.comparison.joint import check_pairing, joint_against_alone, references
+from recbole_xfer.comparison.table import Comparison, told_apart
 from recbole_xfer.config import XferConfig, parse_values, read_yaml_files, settings
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison, told_apart
-from recbole_xfer.evaluation.joint import check_pairing, joint_against_alone, references
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, groups_of, label, load, measure, target
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer import run_folder as artifacts
 
 TABLE_KEYS = frozenset(("name", "alone"))
 """Keys of a comparison's row that say how its table is made, and are none of a run."""
@@ -251,7 +251,7 @@ def compare(
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
             rows; ``source`` is used by the rows that are adapted. A row may have a ``name``, and ``alone`` sets it
-            against models of each joined domain alone (see :func:`recbole_xfer.evaluation.joint.references`).
+            against models of each joined domain alone (see :func:`recbole_xfer.comparison.joint.references`).
         overrides: keys for all rows, which win over those of the file.
         config_files: yaml files of keys for all rows, over which the file wins.
     """

@@ -19,7 +19,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
 from recbole_xfer.quick_start import compare, evaluate, pretrain, recommend, run, train_and_evaluate
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer import run_folder as artifacts
 from tests.data import config, settings, whole_and_interrupted, write_small
 
 LOAD_COL = {"inter": ["user_id", "item_id", "timestamp"]}

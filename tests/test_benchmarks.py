@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from recbole_xfer.comparison.table import Comparison, told_apart
 from recbole_xfer.config import XferConfig, read_yaml_file
-from recbole_xfer.evaluation.comparison import Comparison, told_apart
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import label
 from recbole_xfer.quick_start import check_rows, compare, load_plan, row_keys

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from recbole_xfer import cli
+from recbole_xfer.comparison.joint import JointAgainstAlone, Pair
+from recbole_xfer.comparison.significance import holm, paired_change
+from recbole_xfer.comparison.table import Comparison, mean_by_row, told_apart
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison, mean_by_row, told_apart
 from recbole_xfer.evaluation.groups import Group
-from recbole_xfer.evaluation.joint import JointAgainstAlone, Pair
 from recbole_xfer.evaluation.result import Protocol, Result
-from recbole_xfer.evaluation.significance import holm, paired_change
 
 PROTOCOL = Protocol("leave one out", "all 9 items", history_masked=False)
 

@@ -13,11 +13,11 @@ import torch
 from recbole.quick_start import run_recbole
 from rich.console import Console
 
+from recbole_xfer.comparison.table import Comparison
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison
-from recbole_xfer.evaluation.domains import by_domain
+from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.domain_views import across, last_of, per_domain
 from recbole_xfer.prepare import write_domain

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from recbole_xfer.analysis.explain import explain
 from recbole_xfer.cli import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import run
+from recbole_xfer.report.explain import explain
 from tests.data import settings, write_small
 
 

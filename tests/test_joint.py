@@ -14,8 +14,8 @@ from scipy import stats
 
 from recbole_xfer import quick_start
 from recbole_xfer.cli import main
+from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.joint import JointAgainstAlone, Pair, references
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.prepare import write_domain

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils import backend_registration
 
-from recbole_xfer.analysis.explain import explain
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import recommend, run
+from recbole_xfer.report.explain import explain
 from tests.data import settings, whole_and_interrupted, write_joined, write_small
 
 Call = Callable[..., Any]

@@ -14,13 +14,13 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from recbole_xfer.analysis.pictures import CALM, WARNING, draw_transfer, spread_out
-from recbole_xfer.analysis.report import report
 from recbole_xfer.cli import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.quick_start import run
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.report.pictures import CALM, WARNING, draw_transfer, spread_out
+from recbole_xfer.report.report import report
+from recbole_xfer.trainer import run_folder as artifacts
 from tests.data import config, settings, write_joined, write_small
 
 SYNCREC = {"n_experts": 2, "cross_experts": 1}

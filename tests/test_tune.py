@@ -13,13 +13,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from recbole_xfer import cli, quick_start, tune
+from recbole_xfer import cli, quick_start
 from recbole_xfer.config import XferConfig
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import write_domain
 from recbole_xfer.registry import properties
-from recbole_xfer.search_space import Choice, Interval, draw, read_space
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.search import search as tune
+from recbole_xfer.search.space import Choice, Interval, draw, read_space
+from recbole_xfer.trainer import run_folder as artifacts
 from tests.data import settings, write_small
 
 EPOCHS = 8

@@ -19,7 +19,7 @@ from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.model import unisrec
 from recbole_xfer.model.unisrec import UniSRec, drop_items
 from recbole_xfer.quick_start import pretrain, run
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer import run_folder as artifacts
 from tests.contract import CausalContract, ModelContract
 from tests.data import config, settings, write_small
 from tests.reference import ant, sasrec

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from recbole_xfer.evaluation.domains import named
+from recbole_xfer.evaluation.domain_ranking import named
 from recbole_xfer.evaluation.groups import Group
 
 

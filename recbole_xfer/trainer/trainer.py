@@ -28,16 +28,16 @@ from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation import domains
+from recbole_xfer.evaluation import domain_ranking as domains
 from recbole_xfer.log import logger
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer import run_folder as artifacts
 
 OTHER = "other_parameter."
 """Begins the names of what RecBole calls so: the state of a model beside its parameters."""
 
 
 class RunFolder(Trainer):
-    """A trainer of RecBole whose run lives in a folder (see :mod:`recbole_xfer.trainer.artifacts`).
+    """A trainer of RecBole whose run lives in a folder (see :mod:`recbole_xfer.trainer.run_folder`).
 
     Reads ``run_dir``, ``precision``, ``learning_rate_decay``, ``mask_history`` and ``rank_within_domain``.
 

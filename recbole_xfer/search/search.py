@@ -37,8 +37,8 @@ from recbole_xfer.files import replacing
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.quick_start import starting_point
 from recbole_xfer.registry import STAGE_PREFIX
-from recbole_xfer.search_space import Space, draw, name_of, read_space
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.search.space import Space, draw, name_of, read_space
+from recbole_xfer.trainer import run_folder as artifacts
 
 GRACE_EPOCHS = 5
 """No trial is stopped before; then ASHA decides each time a trial has trained REDUCTION times as long."""
@@ -173,7 +173,7 @@ def tune(
     An equal call goes on with a search that was interrupted, or adds to one that ended.
 
     Args:
-        space_file: see :func:`recbole_xfer.search_space.read_space`; the model's in properties/space where None.
+        space_file: see :func:`recbole_xfer.search.space.read_space`; the model's in properties/space where None.
         trials: how many configurations to draw; all of a space without intervals where None.
         config_files: yaml files of keys that all trials share.
         overrides: keys that all trials share and that win over the files, ``model`` and ``dataset`` among them.

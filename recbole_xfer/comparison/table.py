@@ -13,12 +13,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from recbole_xfer.comparison.joint import JointAgainstAlone
+from recbole_xfer.comparison.significance import SIGNIFICANCE, paired_change
 from recbole_xfer.config import text_of
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.domains import by_domain
-from recbole_xfer.evaluation.joint import JointAgainstAlone
+from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.evaluation.result import Result, score_text
-from recbole_xfer.evaluation.significance import SIGNIFICANCE, paired_change
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from recbole_xfer.config import parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.trainer import run_folder as artifacts
 
 
 class Domain(Protocol):

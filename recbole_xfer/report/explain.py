@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from recbole_xfer.analysis.page import svg, write_page
 from recbole_xfer.checks import nearest
 from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
@@ -23,6 +22,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.report.page import svg, write_page
 
 TITLE_LENGTH = 60
 """Characters of a title that are shown."""

@@ -18,10 +18,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_change
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result, score_text
-from recbole_xfer.evaluation.significance import SIGNIFICANCE, holm, paired_change
 
 SIDES = "alone", "joint"
 

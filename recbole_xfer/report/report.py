@@ -15,15 +15,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recbole_xfer.analysis.page import svg, write_page
-from recbole_xfer.analysis.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
+from recbole_xfer.comparison.table import Comparison, told_apart
 from recbole_xfer.config import read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.comparison import Comparison, told_apart
-from recbole_xfer.evaluation.domains import MEAN, by_domain, metric_key
+from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
-from recbole_xfer.trainer import artifacts
+from recbole_xfer.report.page import svg, write_page
+from recbole_xfer.report.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
+from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
 
 PARTS = {None: "all targets", MEAN: "mean of domains"}
