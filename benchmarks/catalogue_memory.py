@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.features import ItemFeatures
 from recbole_xfer.data.vectors import VectorTable

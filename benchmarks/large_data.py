@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 

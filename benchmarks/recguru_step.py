@@ -24,7 +24,7 @@ from recbole.data.interaction import Interaction
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.data import pantry_like
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.batches import CRITIC, HISTORIES, DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.prepare import write_domain

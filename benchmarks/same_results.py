@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from recbole_xfer import registry
-from recbole_xfer.cli import main
+from recbole_xfer.cli.main import main
+from recbole_xfer.config import properties
+from recbole_xfer.config.config import known_keys
 from recbole_xfer.quick_start import compare, pretrain, run
 
 NOT_RESULTS = {"seconds", "folder", "source", "pretrained"}
@@ -116,7 +117,7 @@ Job = tuple[str, Callable[[], str]]
 
 def jobs() -> Iterator[Job]:
     """A run of each model, then transfers, a comparison and a search."""
-    for model in (*RECBOLES, *sorted(registry.MODELS)):
+    for model in (*RECBOLES, *sorted(properties.models())):
         dataset = "Toy-Books+Toy-Games" if model in ("SyNCRec", "RecGURU") else "Toy-Games"
         yield f"{model} on {dataset}", partial(of_run, model, dataset)
     for model, adaptations in ADAPTATIONS.items():
@@ -157,13 +158,6 @@ def of_search() -> str:
     with contextlib.redirect_stdout(io.StringIO()) as output:
         main(["tune", "--model=RETR", "--dataset=Toy-Games", "--space=space.yaml", *options])
     return of_folder(Path(output.getvalue().strip().splitlines()[-1]).parent)
-
-
-def known_keys(model: str, dataset: str) -> set[str]:
-    """The keys that a model knows."""
-    from recbole_xfer import config
-
-    return config.known_keys(model, dataset)
 
 
 if __name__ == "__main__":

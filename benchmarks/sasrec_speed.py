@@ -28,7 +28,7 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 from torch.utils.flop_counter import FlopCounterMode
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.experiment import Experiment, build
 
 SIZES = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "MAX_ITEM_LIST_LENGTH": 50}

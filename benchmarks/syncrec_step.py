@@ -26,7 +26,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch.profiler import ProfilerActivity, profile
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.prepare import write_domain

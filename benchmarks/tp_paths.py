@@ -25,7 +25,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from benchmarks.data import pantry_like
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.experiment import Experiment, build

@@ -1,8 +1,11 @@
-"""RecBole-Xfer: transfer learning for RecBole. Importing the package registers its models with RecBole."""
+"""RecBole-Xfer: transfer learning for RecBole.
 
-from recbole_xfer import compat  # noqa: F401  first of all: it makes RecBole importable on today's numpy and torch
-from recbole_xfer.registry import register
+Importing the package registers its models, so that RecBole's own functions find them too.
+"""
 
-register()
+from recbole_xfer import plugin
+from recbole_xfer.version import __version__
 
-__version__ = "0.1.0"
+__all__ = ["__version__"]
+
+plugin.install()

@@ -1,7 +1,7 @@
-"""RecBole 1.2 on today's numpy, torch, scipy and ray.
+"""Makes RecBole 1.2 run on current numpy, torch, scipy and ray.
 
-Importing this module applies every shim once. A shim acts only where its cause is met, and says when it can go.
-Neither ray nor transformers is imported here.
+:func:`apply` applies every shim once, when RecBole is imported. A shim acts only where its cause exists, and says when
+it can be removed. Neither ray nor transformers is imported here.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import copyreg
 import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,6 +21,7 @@ import scipy.sparse
 import torch
 
 from recbole_xfer.files import replacing
+from recbole_xfer.import_hooks import after_import
 
 NUMPY_NAMES: dict[str, type] = {
     "bool": np.bool_,
@@ -47,7 +45,6 @@ def apply() -> None:
     """Applies all shims; a second call changes nothing."""
     give_back_numpy_names()
     give_back_dok_update()
-    define_torchvision_ops()
     make_checkpoints_plain()
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", end_anomaly_detection)
@@ -200,41 +197,3 @@ def report_as_dict(quick_start: ModuleType) -> None:
     report = quick_start.tune.report
     if "metrics" in inspect.signature(report).parameters:
         quick_start.tune = SimpleNamespace(report=lambda **values: report(values))  # type: ignore[attr-defined]
-
-
-def after_import(name: str, patch: Callable[[ModuleType], None]) -> None:
-    """Calls ``patch`` with the module ``name``: now if it is imported, else as soon as it is.
-
-    recbole.quick_start imports ray, which takes a second that most processes can save.
-    """
-    if name in sys.modules:
-        patch(sys.modules[name])
-    elif not any(isinstance(finder, _PatchingFinder) and finder.name == name for finder in sys.meta_path):
-        sys.meta_path.insert(0, _PatchingFinder(name, patch))
-
-
-class _PatchingFinder(MetaPathFinder):
-    """Finds one module as Python would, and patches it once it has run."""
-
-    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
-        self.name = name
-        self.patch = patch
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != self.name:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_patch(module: ModuleType) -> None:
-            execute(module)
-            self.patch(module)
-
-        spec.loader.exec_module = execute_and_patch  # type: ignore[method-assign]
-        return spec
-
-
-apply()

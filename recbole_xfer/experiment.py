@@ -13,8 +13,9 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_xfer import __version__, registry
-from recbole_xfer.config import XferConfig, cutoff, parse_values, read_yaml_file, settings
+from recbole_xfer.config import properties
+from recbole_xfer.config.config import XferConfig, cutoff, settings
+from recbole_xfer.config.values import parse_values, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
@@ -23,6 +24,7 @@ from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
+from recbole_xfer.version import __version__
 
 MEASURING = {
     "eval_args", "eval_batch_size", "eval_groups", "head_share", "held_out_targets", "mask_history",
@@ -98,7 +100,7 @@ def make_model(config: XferConfig, dataset: Any) -> Any:
     try:
         return made(config, dataset).to(config["device"])
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
-        if config["model"] in registry.MODELS:
+        if config["model"] in properties.models():
             raise  # ours say themselves what they refuse
         raise XferError(f"RecBole's {config['model']} cannot be made with these keys: {error}") from error
 

@@ -14,11 +14,12 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch.nn import functional as F
 
-from recbole_xfer import registry
-from recbole_xfer.checks import check_values, is_count, nearest
 from recbole_xfer.comparison.joint import check_pairing, joint_against_alone, references
 from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config import XferConfig, parse_values, read_yaml_files, settings
+from recbole_xfer.config import properties
+from recbole_xfer.config.config import XferConfig, settings
+from recbole_xfer.config.schema import check_values, is_count, nearest
+from recbole_xfer.config.values import parse_values, read_yaml_files
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
@@ -95,8 +96,8 @@ def pretrain(
         raise XferError("No source was named. Add --source=DOMAINS, such as --source=Food+Home.")
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset")}
     config = XferConfig(model, source, config_files, overrides)
-    for key in [key for key in config.final_config_dict if key.startswith(registry.STAGE_PREFIX)]:
-        config[key.removeprefix(registry.STAGE_PREFIX)] = config[key]
+    for key in [key for key in config.final_config_dict if key.startswith(properties.STAGE_PREFIX)]:
+        config[key.removeprefix(properties.STAGE_PREFIX)] = config[key]
     for key in ("source", "adaptation", "pretrained", "run_dir"):
         config[key] = None
     config["eval_args"] = {**config["eval_args"], "split": {"LS": "valid_only"}}

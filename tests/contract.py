@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.quick_start import recommend, train_and_evaluate

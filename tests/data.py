@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.config import XferConfig, known_keys
+from recbole_xfer.config.config import XferConfig, known_keys
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, fit

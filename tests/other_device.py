@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 
 NAME = "other"
 aten = torch.ops.aten

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from recbole_xfer import quick_start
-from recbole_xfer.config import settings as all_settings
+from recbole_xfer.config.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load, run_name
 from recbole_xfer.files import replacing
@@ -105,7 +105,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_saved_configuration_makes_an_equal_one(tmp_path: Path) -> None:
-    from recbole_xfer.config import XferConfig
+    from recbole_xfer.config.config import XferConfig
 
     write_small(tmp_path)
     for model in ("ANT", "SASRec", "BPR"):

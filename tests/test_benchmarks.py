@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config import XferConfig, read_yaml_file
+from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.values import read_yaml_file
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import label
 from recbole_xfer.quick_start import check_rows, compare, load_plan, row_keys

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer import quick_start
-from recbole_xfer.cli import main
+from recbole_xfer.cli.main import main
 from recbole_xfer.quick_start import run
 from tests.data import settings, write_small
 

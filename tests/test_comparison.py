@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from recbole_xfer import cli
+from recbole_xfer.cli import main as cli
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair
 from recbole_xfer.comparison.significance import holm, paired_change
 from recbole_xfer.comparison.table import Comparison, mean_by_row, told_apart

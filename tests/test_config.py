@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_xfer import registry
-from recbole_xfer.checks import USUAL_NAMES
-from recbole_xfer.config import XferConfig, known_keys, parse_value
+from recbole_xfer.config import properties
+from recbole_xfer.config.config import XferConfig, known_keys
+from recbole_xfer.config.schema import USUAL_NAMES
+from recbole_xfer.config.values import parse_value
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build
 from tests.data import config, write_small
@@ -79,11 +80,11 @@ def test_a_gpu_is_used_unless_it_is_declined(
 
 
 def test_a_models_file_starts_from_those_that_it_names() -> None:
-    unisrec, xretr = (registry.defaults(model, "Small") for model in ("UniSRec", "XRETR"))
+    unisrec, xretr = (properties.defaults(model, "Small") for model in ("UniSRec", "XRETR"))
     changed = {key for key in xretr if key not in unisrec or xretr[key] != unisrec[key]}
     pathway = {"pathway_context", "pathway_route", "pathway_hierarchical", "pathway_temperature"}
     assert changed == {"item_embedding", "n_heads", "MAX_ITEM_LIST_LENGTH"} | pathway
-    lightsans = registry.defaults("PathwayLightSANs", "Small")
+    lightsans = properties.defaults("PathwayLightSANs", "Small")
     assert lightsans["k_interests"] == 5  # of RecBole's file
     assert lightsans["pathway_context"] == "window" and lightsans["pathway_route"] == "learned"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recbole_xfer.cli import main
+from recbole_xfer.cli.main import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import run

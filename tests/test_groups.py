@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from recbole_xfer import quick_start
-from recbole_xfer.cli import main
+from recbole_xfer.cli.main import main
 from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import user_groups

@@ -13,7 +13,7 @@ import yaml
 from scipy import stats
 
 from recbole_xfer import quick_start
-from recbole_xfer.cli import main
+from recbole_xfer.cli.main import main
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Protocol, Result

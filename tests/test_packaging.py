@@ -30,7 +30,7 @@ def test_the_wheel_carries_the_properties(tmp_path: Path) -> None:
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 
-@pytest.mark.parametrize("start", [["run_recbole_xfer.py"], ["-m", "recbole_xfer.cli"]])
+@pytest.mark.parametrize("start", [["run_recbole_xfer.py"], ["-m", "recbole_xfer"]])
 def test_a_clone_runs_without_installation(start: list[str]) -> None:
     answer = subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "usage" in answer.stdout

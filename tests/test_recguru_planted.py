@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.prepare import write_domain

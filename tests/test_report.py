@@ -14,7 +14,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from recbole_xfer.cli import main
+from recbole_xfer.cli.main import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.quick_start import run

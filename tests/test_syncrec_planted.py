@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.config import XferConfig
+from recbole_xfer.config.config import XferConfig
 from recbole_xfer.experiment import Experiment, build, fit, measure
 from recbole_xfer.prepare import write_domain
 

@@ -15,7 +15,7 @@ from recbole.quick_start import run_recbole
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recbole_xfer.config import known_keys
+from recbole_xfer.config.config import known_keys
 from recbole_xfer.data.batches import HEAD
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError

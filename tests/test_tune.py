@@ -13,11 +13,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from recbole_xfer import cli, quick_start
-from recbole_xfer.config import XferConfig
+from recbole_xfer import quick_start
+from recbole_xfer.cli import main as cli
+from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.properties import folder
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import write_domain
-from recbole_xfer.registry import properties
 from recbole_xfer.search import search as tune
 from recbole_xfer.search.space import Choice, Interval, draw, read_space
 from recbole_xfer.trainer import run_folder as artifacts
@@ -116,7 +117,7 @@ def test_an_endless_space_needs_a_number_of_trials() -> None:
         draw({"a": Choice([1])}, 0, 0)
 
 
-@pytest.mark.parametrize("path", sorted((properties() / "space").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((folder() / "space").glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_spaces_are_searchable(path: Path, tmp_path: Path) -> None:
     write_small(tmp_path)
     space = read_space(path)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from recbole_xfer.comparison.joint import JointAgainstAlone
 from recbole_xfer.comparison.significance import SIGNIFICANCE, paired_change
-from recbole_xfer.config import text_of
+from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.evaluation.result import Result, score_text

@@ -19,8 +19,8 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_xfer.checks import AN_INTERVAL, check
-from recbole_xfer.config import FIELDS, item_features
+from recbole_xfer.config.config import FIELDS, item_features
+from recbole_xfer.config.schema import AN_INTERVAL, check
 from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
 from recbole_xfer.data.histories import Sequences, Windows, gather, prefixes, ranges, windows

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_xfer.checks import is_number
+from recbole_xfer.config.schema import is_number
 from recbole_xfer.errors import XferError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from recbole.data.dataset import Dataset
 
-from recbole_xfer.checks import check_split
+from recbole_xfer.config.schema import check_split
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.errors import XferError
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.checks import choice
+from recbole_xfer.config.schema import choice
 from recbole_xfer.layers.encoder import CausalEncoder, activation
 from recbole_xfer.layers.losses import precise
 

@@ -14,7 +14,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.checks import choice
+from recbole_xfer.config.schema import choice
 from recbole_xfer.data.batches import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError

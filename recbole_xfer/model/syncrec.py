@@ -14,7 +14,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.checks import choice
+from recbole_xfer.config.schema import choice
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.domain_views import View, across, last_of, per_domain

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from recbole_xfer.config.properties import TP as PREFIX
 from recbole_xfer.data.batches import HEAD, UserDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.alignment import AllPaths, Weights, WithGradient, descend, number_ids, sum_of_paths
 from recbole_xfer.model.retr import RETR
-from recbole_xfer.registry import TP as PREFIX
 
 NUMBERS = {"cpu": 2**22, "cuda": 2**28}
 """Parameters that the paths of a group have each for itself, all together, by kind of device: on a CPU they stay in its

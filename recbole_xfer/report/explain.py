@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from recbole_xfer.checks import nearest
+from recbole_xfer.config.schema import nearest
 from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError

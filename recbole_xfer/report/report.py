@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config import read_yaml_file
+from recbole_xfer.config.values import read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key

@@ -27,16 +27,17 @@ from ray.tune.schedulers import ASHAScheduler
 from rich.markup import escape
 from rich.table import Table
 
-from recbole_xfer import registry
-from recbole_xfer.checks import check_keys
-from recbole_xfer.config import XferConfig, known_keys, short, text_of
+from recbole_xfer.config import properties
+from recbole_xfer.config.config import XferConfig, known_keys
+from recbole_xfer.config.properties import STAGE_PREFIX
+from recbole_xfer.config.schema import check_keys
+from recbole_xfer.config.values import short, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, fit, load, measure
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.quick_start import starting_point
-from recbole_xfer.registry import STAGE_PREFIX
 from recbole_xfer.search.space import Space, draw, name_of, read_space
 from recbole_xfer.trainer import run_folder as artifacts
 
@@ -234,7 +235,7 @@ def prepare(
 
 def default_space(model: str) -> Path:
     """Our space of a model; raises XferError where there is none."""
-    path = registry.properties() / "space" / f"{model}.yaml"
+    path = properties.folder() / "space" / f"{model}.yaml"
     if not path.is_file():
         raise XferError(f"There is no search space for {model} here. Name a file of your own with --space=FILE.")
     return path

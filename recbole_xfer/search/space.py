@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
-from recbole_xfer.config import parse_value, read_yaml_file
+from recbole_xfer.config.values import parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
 from recbole_xfer.trainer import run_folder as artifacts
 

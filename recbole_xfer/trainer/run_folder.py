@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_xfer.config import read_yaml_file, text_of
+from recbole_xfer.config.values import read_yaml_file, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 

@@ -22,7 +22,7 @@ from recbole.utils import EvaluatorType, ModelType, get_local_time, get_trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_xfer.config import settings
+from recbole_xfer.config.config import settings
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain, within_domain

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.errors import XferError
-from recbole_xfer.registry import STAGE_PREFIX
 
 Rule = tuple[str, Callable[[Any], bool]]
 """What a value must be, in words and as a test."""

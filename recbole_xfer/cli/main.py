@@ -279,7 +279,3 @@ def _demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.demo import demo
 
     print_comparison(demo(options.data_path), options.result)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

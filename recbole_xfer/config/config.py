@@ -7,27 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import recbole.model
 import yaml
 from recbole.config import Config
 from recbole.utils import ModelType, argument_list
 
-from recbole_xfer import registry
-from recbole_xfer.checks import check_heads, check_keys, check_values, nearest
+from recbole_xfer.config import properties
+from recbole_xfer.config.schema import check_heads, check_keys, check_values, nearest
+from recbole_xfer.config.values import YamlLoader, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
-
-
-class YamlLoader(yaml.SafeLoader):
-    """yaml's safe loader that also reads ``1e-3`` as a number and ``None`` as null, as RecBole's users write them."""
-
-
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-YamlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$"), ["N"])
-
 
 DERIVED = {
     "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "device", "single_spec", "local_rank",
@@ -40,53 +27,6 @@ FIELDS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
 
 TP_MODEL = "tp_model"
 """Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
-
-
-def parse_value(text: str) -> Any:
-    """A value of the command line as yaml reads it; blanks, a bar, and no yaml, such as ``[5,inf)``, stay text."""
-    if not text.strip() or text == "|":
-        return text
-    try:
-        return yaml.load(text, Loader=YamlLoader)
-    except yaml.YAMLError:
-        return text
-
-
-def parse_values(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Keys with their values, those that are text parsed."""
-    return {key: parse_value(value) if isinstance(value, str) else value for key, value in (given or {}).items()}
-
-
-def text_of(keys: Mapping[str, Any]) -> str:
-    """Such as ``fusion_weight=0.3 learning_rate=0.000512``."""
-    return " ".join(f"{key}={short(value)}" for key, value in keys.items())
-
-
-def short(value: Any) -> str:
-    """A value for reading; numbers with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def read_yaml_file(path: Path) -> dict[str, Any]:
-    """A user's yaml file of keys and values.
-
-    Raises:
-        XferError: if it is missing, is not yaml, or holds no mapping.
-    """
-    if not path.is_file():
-        raise XferError(f"The file {path} is missing.")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise XferError(f"{path} is not yaml: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise XferError(f"{path} must hold lines such as 'learning_rate: 0.001'.")
-    return content
-
-
-def read_yaml_files(paths: Iterable[str | Path]) -> dict[str, Any]:
-    """The keys of several files, of which the last wins."""
-    return {key: value for path in paths for key, value in read_yaml_file(Path(path)).items()}
 
 
 class XferConfig(Config):
@@ -118,7 +58,7 @@ class XferConfig(Config):
         for key, value in (("model", model), ("dataset", dataset)):
             if not value:
                 raise XferError(f"No {key} was named. Add --{key}=NAME, or the key '{key}' to a config file.")
-        if model == registry.TP:
+        if model == properties.TP:
             model = trained_by_tp(given.pop(TP_MODEL, None))
         check_model(str(model))
         check_keys(given, known_keys(str(model), str(dataset)))
@@ -132,7 +72,7 @@ class XferConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        self.internal_config_dict.update(registry.defaults(model, dataset))
+        self.internal_config_dict.update(properties.defaults(model, dataset))
         kind = self.internal_config_dict["MODEL_TYPE"]
         given = self.external_config_dict
         check_values(given, self.internal_config_dict)
@@ -215,8 +155,7 @@ def settings(config: Config) -> dict[str, Any]:
 
 def check_model(name: str) -> None:
     """Raises XferError if neither RecBole nor this package has the model, in these capitals."""
-    names = {registry.TP, "Random", *registry.MODELS}  # RecBole's Random has no file of values
-    names |= {file.stem for file in (registry.RECBOLE_PROPERTIES / "model").glob("*.yaml")}
+    names = {properties.TP, *properties.models(), *properties.recbole_models()}
     if name not in names:
         raise XferError(f"The model '{name}' does not exist{nearest(name, names)}")
 
@@ -239,30 +178,30 @@ def trained_by_tp(name: str | None) -> str:
         XferError: if no model is named, or TP cannot train it.
     """
     if not name:
-        raise XferError(f"model={registry.TP} needs the model that is trained. Add --{TP_MODEL}=NAME, such as SASRec.")
-    if f"{registry.TP}{name}" not in registry.MODELS:
-        fit = sorted(known[len(registry.TP) :] for known in registry.MODELS if known.startswith(registry.TP))
+        raise XferError(f"model={properties.TP} needs a model to train. Add --{TP_MODEL}=NAME, such as SASRec.")
+    if f"{properties.TP}{name}" not in properties.models():
+        fit = sorted(known[len(properties.TP) :] for known in properties.models() if known.startswith(properties.TP))
         raise XferError(
             f"{TP_MODEL}={name} is no model with the sequence embedding that TP needs{nearest(name, fit)} "
             f"These are: {', '.join(fit)}."
         )
-    return f"{registry.TP}{name}"
+    return f"{properties.TP}{name}"
 
 
 def known_keys(model: str, dataset: str) -> set[str]:
     """Every key that RecBole or this package reads for the model."""
     keys = {key for name in dir(argument_list) if name.endswith("_arguments") for key in getattr(argument_list, name)}
-    recbole_properties = Path(recbole.model.__path__[0]).parent / "properties"
+    theirs = properties.recbole_folder()
     files = [
-        recbole_properties / "overall.yaml",
-        recbole_properties / "dataset" / "sample.yaml",
-        recbole_properties / "model" / f"{model}.yaml",
-        *recbole_properties.glob("quick_start_config/*.yaml"),
+        theirs / "overall.yaml",
+        theirs / "dataset" / "sample.yaml",
+        theirs / "model" / f"{model}.yaml",
+        *theirs.glob("quick_start_config/*.yaml"),
     ]
     for file in files:
         if file.is_file():
             keys |= set(yaml.load(file.read_text(encoding="utf-8"), Loader=YamlLoader) or {})
-    keys |= set(registry.defaults(model, dataset)) | {"model", "dataset", "config_files", "encoding", "transform"}
-    if model in registry.MODELS:
-        keys |= {f"{registry.STAGE_PREFIX}{key}" for key in keys}
+    keys |= set(properties.defaults(model, dataset)) | {"model", "dataset", "config_files", "encoding", "transform"}
+    if model in properties.models():
+        keys |= {f"{properties.STAGE_PREFIX}{key}" for key in keys}
     return keys

@@ -1,0 +1,1 @@
+"""Configuration: values, defaults, validation, and the configuration of a run."""
