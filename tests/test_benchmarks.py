@@ -16,8 +16,8 @@ from recbole_xfer.config.values import read_yaml_file
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import label
 from recbole_xfer.quick_start import check_rows, compare, load_plan, row_keys
+from recbole_xfer.testing.data import SIZES, SMALL, write_small
 from tests.conftest import ROOT
-from tests.data import SIZES, SMALL, write_small
 
 PLANS = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "rows" in read_yaml_file(path)]
 

@@ -14,7 +14,7 @@ from torch.utils import backend_registration
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import recommend, run
 from recbole_xfer.report.explain import explain
-from tests.data import settings, whole_and_interrupted, write_joined, write_small
+from recbole_xfer.testing.data import settings, whole_and_interrupted, write_joined, write_small
 
 Call = Callable[..., Any]
 
@@ -42,7 +42,7 @@ def there(process: ProcessPoolExecutor, in_tmp_path: Path) -> Call:
 
 
 def call(*args: Any, **keys: Any) -> Any:
-    from tests.other_device import call_there  # the device is registered in the other process alone
+    from tests.helpers.other_device import call_there  # the device is registered in the other process alone
 
     return call_there(*args, **keys)
 

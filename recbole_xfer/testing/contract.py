@@ -1,0 +1,150 @@
+"""What every model of this package must do. A model's test inherits :class:`ModelContract` and names the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_xfer.config.config import XferConfig
+from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, build, fit, load
+from recbole_xfer.quick_start import recommend, train_and_evaluate
+from recbole_xfer.testing.data import config, write_joined, write_small
+
+
+class Interrupted(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+class ModelContract:
+    """Inherit, and set ``model`` and, where needed, ``keys``; for joined domains also ``dataset`` and ``history``."""
+
+    model: str
+    keys: dict[str, Any] = {}
+    dataset = "Small"
+    history = ["i1", "i2"]
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        domains = self.dataset.split("+")
+        if len(domains) > 1:
+            write_joined(tmp_path, domains)
+        else:
+            write_small(tmp_path)
+        return tmp_path
+
+    def config(self, root: Path, **keys: Any) -> XferConfig:
+        return config(root, self.model, self.dataset, **{**self.keys, **keys})
+
+    def experiment(self, root: Path, **keys: Any) -> Experiment:
+        return build(self.config(root, **keys))
+
+    def scores(self, experiment: Experiment, rows: np.ndarray | None = None) -> torch.Tensor:
+        data = experiment.test_data._dataset
+        experiment.model.eval()
+        return experiment.model.full_sort_predict(data[np.arange(len(data)) if rows is None else rows])
+
+    def test_trains_and_improves(self, root: Path) -> None:
+        experiment = self.experiment(root, epochs=8, stopping_step=8)
+        fit(experiment)
+        losses = list(experiment.trainer.train_loss_dict.values())
+        assert np.isfinite(losses).all()
+        assert np.mean(losses[-2:]) < losses[0]
+
+    def test_same_seed_same_result_and_another_seed_another(self, root: Path) -> None:
+        results = []
+        for run, seed in enumerate((1, 1, 2)):
+            experiment = self.experiment(root, seed=seed, run_dir=str(root / f"run{run}"))
+            fit(experiment)
+            results.append(self.scores(experiment))
+        assert torch.equal(results[0], results[1])
+        assert not torch.equal(results[0], results[2])
+
+    def test_saved_and_loaded_scores_are_equal(self, root: Path) -> None:
+        result = train_and_evaluate(self.config(root), None)
+        experiment = load(result.folder)
+        again = experiment.trainer.evaluate(experiment.test_data, load_best_model=False)
+        assert {name: float(value) for name, value in again.items()} == result.test
+        assert json.loads((Path(result.folder) / "result.json").read_text())["test"] == result.test
+        assert not (Path(result.folder) / "state.pt").exists()
+
+    @pytest.mark.parametrize("kill_in", [1, 2])
+    def test_a_resumed_run_equals_an_uninterrupted_one(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, kill_in: int
+    ) -> None:
+        whole = self.experiment(root, epochs=4, run_dir=str(root / "whole"))
+        expected = fit(whole)
+        broken = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
+        original = broken.model.calculate_loss
+
+        def dies(interaction: Any) -> Any:
+            if broken.trainer.train_loss_dict.keys() >= set(range(kill_in)):
+                raise Interrupted
+            return original(interaction)
+
+        monkeypatch.setattr(broken.model, "calculate_loss", dies)
+        with pytest.raises(Interrupted):
+            fit(broken)
+        resumed = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
+        assert fit(resumed) == expected
+        assert resumed.trainer.start_epoch == kill_in
+        assert torch.equal(self.scores(whole), self.scores(resumed))
+        weights = [(root / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
+        assert weights[0] == weights[1]
+
+    def test_a_batch_equals_its_rows_one_by_one(self, root: Path) -> None:
+        experiment = self.experiment(root)
+        together = self.scores(experiment)
+        alone = torch.cat([self.scores(experiment, np.array([row])) for row in range(len(together))])
+        assert torch.allclose(together, alone, atol=1e-5)
+
+    def test_predict_equals_full_sort(self, root: Path) -> None:
+        experiment = self.experiment(root)
+        data = experiment.test_data._dataset
+        rows = data[np.arange(len(data))]
+        full = self.scores(experiment)
+        own = full[torch.arange(len(full)), rows["item_id"]]
+        assert torch.allclose(experiment.model.predict(rows), own, atol=1e-5)
+
+    def test_padding_changes_nothing(self, root: Path) -> None:
+        """A longer window, and so more padding, leaves the scores as they are."""
+        experiment = self.experiment(root)
+        data = experiment.test_data._dataset
+        rows = data[np.arange(len(data))]
+        before = experiment.model.eval().full_sort_predict(rows)
+        rows["item_id_list"] = torch.nn.functional.pad(rows["item_id_list"], (0, 7))
+        assert torch.allclose(experiment.model.full_sort_predict(rows), before, atol=1e-5)
+
+    def test_unknown_items_and_empty_histories_are_explained(self, root: Path) -> None:
+        experiment = self.experiment(root)
+        with pytest.raises(XferError, match=f"'nothing' is not in {re.escape(self.dataset)}"):
+            recommend(experiment, [*self.history, "nothing"])
+        with pytest.raises(XferError, match="history is empty"):
+            recommend(experiment, [])
+        best = recommend(experiment, self.history, k=5)
+        assert len(best) == 5 and not {*self.history} & {token for token, _ in best}
+        assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
+
+
+class CausalContract(ModelContract):
+    """For models that are trained at all positions: what comes later must change nothing before."""
+
+    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
+        """States [B, L, d] of windows [B, L]."""
+        raise AssertionError("a model's test defines it")
+
+    def test_later_items_change_nothing_earlier(self, root: Path) -> None:
+        experiment = self.experiment(root)
+        experiment.model.eval()
+        items = torch.randint(1, experiment.model.n_items, (3, 8))
+        states = self.states(experiment, items)
+        for position in range(1, 8):
+            changed = items.clone()
+            changed[:, position:] = torch.randint(1, experiment.model.n_items, changed[:, position:].shape)
+            assert torch.allclose(self.states(experiment, changed)[:, :position], states[:, :position], atol=1e-5)

@@ -1,0 +1,219 @@
+"""Every domain, joint against alone: equal targets, nothing trained that is tested, and a table of the changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from recbole_xfer import quick_start
+from recbole_xfer.cli.main import main
+from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.result import Protocol, Result
+from recbole_xfer.experiment import Experiment, build
+from recbole_xfer.prepare import write_domain
+from recbole_xfer.quick_start import compare, evaluate, run
+from recbole_xfer.testing.data import SIZES, SMALL, config, settings, write_joined
+
+SPLITS = [{"LS": "valid_and_test"}, {"NU": 0.3}, {"HU": [6, 2, 2]}, {"RS": [0.5, 0.2, 0.3]}]
+
+
+def targets(made: Experiment) -> list[set[tuple[str, str, float]]]:
+    """(user, item, time) of each part."""
+    parts = [loader._dataset for loader in (made.train_data, made.valid_data, made.test_data)]
+    columns = ["user_id", "item_id", "timestamp"]
+    return [set(zip(*(tokens(made, part.inter_feat, name) for name in columns), strict=True)) for part in parts]
+
+
+def tokens(made: Experiment, rows: Any, name: str) -> list[Any]:
+    return rows[name].tolist() if name == "timestamp" else made.dataset.id2token(name, rows[name]).tolist()
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+@pytest.mark.parametrize("histories", ["across", "per_domain"])
+@pytest.mark.parametrize("split", SPLITS, ids=lambda split: next(iter(split)))
+def test_a_domain_alone_has_its_part_of_the_joined_split(
+    tmp_path: Path, split: dict, histories: str, model: str
+) -> None:
+    """Each part alone is the joint one's of the domain, but for the first item of a history, which nothing precedes."""
+    write_joined(tmp_path)
+    keys = {
+        "eval_args": {"split": split, "order": "TO", "group_by": "user", "mode": "full"},
+        "histories": histories,
+        "item_inter_num_interval": "[8,inf)",  # counted in the joined data
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]},
+    }
+    joint = build(config(tmp_path, model, "A+B+C", **keys))
+    firsts = 0
+    for domain in "ABC":
+        alone = build(config(tmp_path, model, "A+B+C", single_domain=domain, **keys))
+        items = {token.partition("/")[2] for token in joint.dataset.field2id_token["item_id"] if token[0] == domain}
+        assert set(alone.dataset.field2id_token["item_id"][1:]) == items
+        first = earliest(alone)
+        for part, whole in zip(targets(alone), targets(joint), strict=True):
+            own = {(user, item.partition("/")[2], time) for user, item, time in whole if item[0] == domain}
+            assert part and part <= own
+            assert all(time == first[user] for user, _, time in own - part)
+            firsts += len(own - part)
+    assert (firsts > 0) == (histories == "across")
+
+
+def earliest(made: Experiment) -> dict[str, float]:
+    """When the history of each user begins in the one domain of the dataset at hand, in RecBole's float32."""
+    (domain,) = made.dataset.domains
+    frame = pd.read_csv(made.dataset.root / domain / f"{domain}.inter", sep="\t")
+    frame = frame[frame["item_id:token"].isin(made.dataset.field2token_id["item_id"])]
+    return frame.groupby("user_id:token")["timestamp:float"].min().astype(np.float32).to_dict()
+
+
+@pytest.mark.parametrize("model", ["RETR", "BPR"])
+def test_with_histories_apart_a_domain_alone_is_its_own_dataset(tmp_path: Path, model: str) -> None:
+    """There the split of a domain is its own, too, so that the same seed gives the same model."""
+    write_joined(tmp_path)
+    keys = {**settings(tmp_path, model), "rank_within_domain": True}
+    alone = run(model, "A+B+C", overrides={**keys, "histories": "per_domain", "single_domain": "B"})
+    own = run(model, "B", overrides=keys)
+    assert alone.test == own.test and (alone.by_row == own.by_row).all()
+    assert alone.dataset == "B of A+B+C" and "-A+B+C-B-" in alone.folder
+    with pytest.raises(XferError, match=r"cannot be compared: B of A[+]B[+]C, .*; B, "):
+        evaluate([alone.folder, own.folder])
+
+
+def plan(root: Path, **keys: Any) -> Path:
+    """A small comparison, of which SyNCRec cannot learn a domain alone."""
+    write_joined(root, users=120)
+    sizes = {key: SIZES[key] for key in ("hidden_size", "inner_size", "n_heads", "n_layers")}
+    rows = [
+        {"model": "SyNCRec", "n_experts": 2, "cross_experts": 1, "alone": "SASRec", **sizes},
+        {"model": "RETR", "pathway": False, "name": "SASRec", "alone": True, **sizes},
+        {"model": "BPR", "alone": True},
+        {"model": "Pop"},
+    ]
+    shared = {"dataset": "A+B+C", "seeds": [1], "rank_within_domain": True, "rows": rows, **SMALL, "epochs": 1}
+    file = root / "plan.yaml"
+    places = {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
+    file.write_text(yaml.safe_dump({**shared, **places, **keys}), encoding="utf-8")
+    return file
+
+
+def test_a_comparison_sets_joint_against_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plan(tmp_path)
+    assert main(["compare", str(file), "--result=table.json"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Joint against alone on A+B+C" in output and "SyNCRec (alone: SASRec)" in output
+    assert "Holm's correction for 9 tests" in output
+    content = json.loads(Path("table.json").read_text())
+    table = content["joint_against_alone"]
+    assert list(content["summary"]) == ["SyNCRec", "SASRec", "BPR", "Pop"]
+    lines = [(line["model"], line["alone_model"], line["domain"]) for line in table["changes"]]
+    pairs = (("SyNCRec", "SASRec"), ("SASRec", "SASRec"), ("BPR", "BPR"))
+    assert lines == [(*names, domain) for names in pairs for domain in "ABC"]
+    assert len(table["runs_alone"]) == 2 * 3  # models and domains; SyNCRec's are SASRec's
+    counts = content["runs"][0]["rows_by_domain"]
+    assert [line["targets"] + line["left_out"] for line in table["changes"][:3]] == list(counts.values())
+    assert sum(line["left_out"] for line in table["changes"]) > 0
+    mean = table["runs_alone"][0]["test"]["ndcg@10"]
+    assert table["changes"][0]["alone"]["mean"] == pytest.approx(mean, abs=1e-4)  # RecBole rounds to 4 places
+    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    assert compare(file).as_dict()["joint_against_alone"] == table
+
+
+def result(label: str, seed: int, by_row: np.ndarray, users: list[str]) -> Result:
+    return Result(
+        label=label, model=label, dataset="A+B", source=None, adaptation=None, protocol=Protocol("", "", False),
+        seed=seed, valid={}, test={}, rows=len(by_row), best_epoch=1, seconds=1.0, folder="", valid_score=0.0,
+        cutoff=10, by_row=by_row, row_targets=pd.MultiIndex.from_tuples([("A", user) for user in users]),
+        rows_by_domain={"A": len(users)},
+    )  # fmt: skip
+
+
+def test_a_change_is_that_of_equal_targets_whatever_their_order() -> None:
+    rng = np.random.default_rng(0)
+    users = [f"u{number}" for number in range(100)]
+    joint, alone = rng.uniform(0.4, 0.8, (2, 100)), rng.uniform(0.3, 0.7, (2, 90))
+    order = rng.permutation(90)  # the last ten users took nothing before
+    pair = Pair(
+        "A",
+        [result("m", seed, row, users) for seed, row in enumerate(joint)],
+        [result("m", seed, row[order], [users[place] for place in order]) for seed, row in enumerate(alone)],
+    )
+    worse = Pair("A", pair.alone, [result("m", 0, row, users[:90]) for row in joint[:, :90]])
+    (change, loss) = JointAgainstAlone([pair, worse]).changes()
+    assert change["targets"] == 90 and change["left_out"] == 10
+    a, b = joint[:, :90].mean(axis=0), alone.mean(axis=0)
+    assert change["change"] == pytest.approx(a.mean() / b.mean() - 1)
+    assert change["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert change["p_corrected"] == pytest.approx(2 * change["p"])
+    assert change["joint"]["spread"] == pytest.approx(joint[:, :90].mean(axis=1).std(ddof=1))
+    assert (change["sure"], loss["sure"]) == ("gain", "loss")
+    with pytest.raises(XferError, match="did not rank the targets"):
+        _ = Pair("A", pair.alone, pair.joint).scores
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"rank_within_domain": False}, "Set rank_within_domain: True for all rows"),
+        ({"dataset": "A"}, "needs several domains"),
+        ({"eval_args": {"mode": "uni5"}}, "sampled candidates differ"),
+        ({"eval_args": {"split": {"RS": [8, 1, 1]}}}, "one test target a history"),
+        ({"overlap": 0.5}, "needs overlap: 1"),
+        ({"rows": [{"model": "SyNCRec", "alone": "SASRec"}]}, "alone: SASRec must name one row .* none has it"),
+        ({"rows": [{"model": "SyNCRec", "alone": True}]}, r"SyNCRec on A\+B\+C.* cannot learn one domain"),
+        ({"dataset": "A+B", "rows": [{"model": "RecGURU", "alone": True}]}, "RecGURU .* cannot learn one domain"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
+) -> None:
+    monkeypatch.setattr(quick_start, "fit", None)
+    file = plan(tmp_path)
+    content = yaml.safe_load(file.read_text())
+    content["rows"] = content["rows"][1:]  # a row of SyNCRec ranks within its domain in any case
+    file.write_text(yaml.safe_dump({**content, **keys}), encoding="utf-8")
+    with pytest.raises(XferError, match=message):
+        compare(file)
+
+
+def test_rows_name_the_row_that_they_are_set_against() -> None:
+    rows = [{"model": "A", "alone": "C"}, {"model": "B", "name": "C", "alone": True}, {"model": "C"}]
+    assert references(rows) == [1, 1, None]
+    with pytest.raises(XferError, match="2 has it"):
+        references([*rows, {"model": "C", "alone": True}])
+
+
+def test_a_single_domain_must_be_one_of_several(tmp_path: Path) -> None:
+    write_joined(tmp_path)
+    for dataset, single in (("A", "A"), ("A+B", "C")):
+        with pytest.raises(XferError, match=f"single_domain={single} must be one of several domains"):
+            build(config(tmp_path, "RETR", dataset, single_domain=single))
+    late = pd.DataFrame({"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "timestamp": [1.6e9, 1.6e9]})
+    write_domain(tmp_path, "D", late, None)
+    with pytest.raises(XferError, match="No interaction of D is left after filtering"):
+        build(config(tmp_path, "RETR", "A+D", single_domain="D", val_interval={"timestamp": "(0,1.5e9]"}))
+    with pytest.raises(XferError, match="SyNCRec learns from histories across several domains"):
+        build(config(tmp_path, "SyNCRec", "A+B", single_domain="B"))
+
+
+def test_a_domain_that_no_user_takes_often_enough_alone(tmp_path: Path) -> None:
+    """Joined it is ranked, for what a user took elsewhere comes before; alone nothing of it can be trained."""
+    rows = [(f"u{user}", item) for user in range(6) for item in ("b1", "b2", "b3", "a1", "a2")]
+    rows += [(f"v{user}", item) for user in range(6) for item in ("b4", "a1", "b1", "b2", "b3")]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    table["timestamp"] = np.arange(len(table), dtype=float)
+    table["domain"] = table["item_id"].str[0].str.upper()
+    for domain, part in table.groupby("domain"):
+        write_domain(tmp_path, str(domain), part.drop(columns="domain"), None)
+    keys = {"rank_within_domain": True, "topk": [1], "valid_metric": "NDCG@1"}
+    build(config(tmp_path, "RETR", "A+B", **keys))
+    with pytest.raises(XferError, match="A has no user with two training interactions"):
+        build(config(tmp_path, "RETR", "A+B", single_domain="A", **keys))

@@ -1,0 +1,194 @@
+"""RecBole's own models under compat, by RecBole's own entry points, and by ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.quick_start import run_recbole
+from recbole.trainer import Trainer
+from recbole.utils import get_model, get_trainer, init_seed
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import build
+from recbole_xfer.quick_start import run
+from recbole_xfer.testing.data import config, settings, write_joined, write_small
+from tests.conftest import ROOT
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 2,
+    "train_batch_size": 256,
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]},
+    "MAX_ITEM_LIST_LENGTH": 10,
+    "train_neg_sample_args": None,
+    "embedding_size": 16,
+    "hidden_size": 16,
+    "inner_size": 16,
+    "n_layers": 1,
+    "show_progress": False,
+    "state": "ERROR",
+    "gpu_id": "",
+}
+NEGATIVES = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+MODELS = {
+    "SASRec": {},
+    "BERT4Rec": {},
+    "GRU4Rec": {},
+    "Caser": {},
+    "FDSA": {},
+    "NPE": {},
+    "LightSANs": {},
+    "BPR": NEGATIVES,
+    "LightGCN": NEGATIVES,
+    "Pop": {},
+    "ItemKNN": {},
+    "EASE": {},
+}
+
+
+@pytest.fixture
+def tiny(in_tmp_path: Path) -> Path:
+    """dataset/tiny in the working directory: 40 users walk a circle of 30 items, each item of one of three classes."""
+    folder = in_tmp_path / "dataset" / "tiny"
+    folder.mkdir(parents=True)
+    starts = np.random.default_rng(0).integers(30, size=40)
+    rows = [f"u{user}\ti{(start + step) % 30}\t{step}" for user, start in enumerate(starts) for step in range(8)]
+    folder.joinpath("tiny.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]))
+    items = [f"i{item}\tclass{item % 3} all" for item in range(30)]
+    folder.joinpath("tiny.item").write_text("\n".join(["item_id:token\tclass:token_seq", *items]))
+    return in_tmp_path
+
+
+def train(model: str, **settings: Any) -> dict[str, Any]:
+    return run_recbole(model, "tiny", config_dict=SETTINGS | settings)
+
+
+def only_checkpoint(folder: Path) -> Path:
+    [path] = folder.joinpath("saved").iterdir()
+    return path
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_trains_saves_and_is_tested(model: str, tiny: Path) -> None:
+    result = train(model, **MODELS[model])
+    assert 0 <= result["test_result"]["recall@10"] <= 1
+    assert torch.load(only_checkpoint(tiny), weights_only=True)["config"]["model"] == model
+
+
+def test_s3rec_pretrains_and_is_finetuned(tiny: Path) -> None:
+    train("S3Rec", train_stage="pretrain", pretrain_epochs=1, save_step=1)
+    result = train("S3Rec", train_stage="finetune", pre_model_path=str(only_checkpoint(tiny)))
+    assert 0 <= result["test_result"]["recall@10"] <= 1
+
+
+IN_A_FRESH_PROCESS = """
+import json, sys
+import recbole_xfer
+from recbole.quick_start import load_data_and_model
+from recbole.utils import get_trainer
+
+config, model, _, _, _, test_data = load_data_and_model(sys.argv[1])
+trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+print(json.dumps(trainer.evaluate(test_data, load_best_model=False)))
+"""
+
+
+@pytest.mark.parametrize("model", ["SASRec", "FDSA"])
+def test_a_fresh_process_reloads_the_same_model(model: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    expected = train(model)["test_result"]
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(only_checkpoint(tiny))]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(answer.splitlines()[-1]) == pytest.approx(expected)
+
+
+@pytest.fixture
+def sasrec(tiny: Path) -> Callable[[int], Any]:
+    """Makes a fresh SASRec's trainer for so many epochs, with its data."""
+
+    def make(epochs: int) -> Any:
+        config = Config("SASRec", "tiny", config_dict=SETTINGS | {"epochs": epochs})
+        init_seed(config["seed"], True)
+        train_data, valid_data, _ = data_preparation(config, create_dataset(config))
+        model = get_model("SASRec")(config, train_data.dataset)
+        return get_trainer(config["MODEL_TYPE"], "SASRec")(config, model), train_data, valid_data
+
+    return make
+
+
+def test_an_interrupted_training_goes_on(sasrec: Callable[[int], Any], tiny: Path) -> None:
+    trainer, train_data, valid_data = sasrec(1)
+    trainer.fit(train_data, valid_data)
+    resumed, train_data, valid_data = sasrec(3)
+    resumed.resume_checkpoint(only_checkpoint(tiny))
+    assert resumed.start_epoch == 1
+    assert resumed.optimizer.state_dict()["state"]
+    for ours, theirs in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    resumed.fit(train_data, valid_data)
+    assert sorted(resumed.train_loss_dict) == [1, 2]
+
+
+OURS = {"MAX_ITEM_LIST_LENGTH": 10, "epochs": 1, "show_progress": False, "topk": [5], "valid_metric": "NDCG@5"}
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        ("FDSA", {}),  # reads the item column 'class', which load_col does not name
+        ("SASRecF", {"selected_features": ["class"]}),
+        ("GCMC", {}),  # two of its parameters share memory
+        ("FM", {}),  # has no label to learn from but what was taken
+        ("RaCT", {}),  # a stage of its own saves another file
+    ],
+)
+def test_a_model_runs_by_our_verb_without_more_keys(model: str, keys: dict[str, Any], tiny: Path) -> None:
+    result = run(model, "tiny", overrides=OURS | keys)
+    assert result.rows == 40
+    assert 0 <= result.test["ndcg@5"] <= 1
+
+
+def test_a_model_that_looks_rows_of_the_dataset_up(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    assert run("FEARec", "Small", overrides=settings(tmp_path, "FEARec") | OURS).valid
+
+
+def test_s3rec_goes_through_both_stages_by_our_verb(tiny: Path) -> None:
+    run("S3Rec", "tiny", overrides=OURS | {"train_stage": "pretrain", "pretrain_epochs": 1, "save_step": 1})
+    stage = {"train_stage": "finetune", "pre_model_path": "saved/S3Rec-tiny-1.pth"}
+    assert run("S3Rec", "tiny", overrides=OURS | stage).valid
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "message"),
+    [
+        ("FDSA", {"selected_features": ["colour"]}, r"reads the item column 'colour'.*selected_features='\[text\]'"),
+        ("S3Rec", {"train_stage": "pretrain", "item_attribute": "colour"}, "reads the item column 'colour'"),
+        ("KGAT", {}, r"KGAT cannot read tiny: \[tiny.kg\] not found"),
+    ],
+)
+def test_what_a_model_lacks_is_said(model: str, keys: dict[str, Any], message: str, tiny: Path) -> None:
+    with pytest.raises(XferError, match=message):
+        run(model, "tiny", overrides=OURS | keys)
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BERT4Rec", "GRU4Rec", "Caser", "NPE", "LightSANs", "RETR", "SyNCRec"])
+def test_sampled_candidates_have_the_scores_of_recboles_way(model: str, tmp_path: Path) -> None:
+    write_joined(tmp_path, ["A", "B"])
+    made = build(config(tmp_path, model, "A+B", eval_args={"mode": "uni20"}, rank_within_domain=False))
+    made.trainer.evaluate(made.test_data, load_best_model=False)
+    for batch in made.test_data:
+        ours, theirs = (
+            trainer._neg_sample_batch_eval(made.trainer, batch) for trainer in (type(made.trainer), Trainer)
+        )
+        assert torch.allclose(ours[1], theirs[1], atol=1e-6)
+        assert (ours[1] > -torch.inf).sum() > len(batch[0]) / 2  # a negative may be drawn twice

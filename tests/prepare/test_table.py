@@ -1,0 +1,299 @@
+"""Any table to atomic files, and the sentence for each mistake."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.table import ItemTable, prepare_table
+from tests.helpers.preparing import LOG, inter, item, prepare, real
+
+
+class TestTable:
+    def write(self, folder: Path, content: str, name: str = "log.csv") -> Path:
+        path = folder / name
+        path.write_text(content)
+        return path
+
+    @pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
+    @pytest.mark.parametrize("gzipped", [False, True])
+    def test_every_form_gives_the_same_files(self, tmp_path: Path, suffix: str, gzipped: bool) -> None:
+        table = pd.DataFrame({"user": ["001", "NA user"], "item": ["a", "b"], "time": [20, 10], "stars": [5.0, 3.5]})
+        path = tmp_path / f"log.{suffix}"
+        if suffix in ("csv", "tsv"):
+            table.to_csv(path, sep="," if suffix == "csv" else "\t", index=False)
+        elif suffix == "parquet":
+            table.to_parquet(path)
+        else:
+            table.to_json(path, orient="records", lines=True)
+        if gzipped:
+            content = path.read_bytes()
+            path = path.with_name(path.name + ".gz")
+            path.write_bytes(gzip.compress(content))
+        options = ["--columns", "user=user", "item=item", "time=time", "rating=stars", "--name", "D"]
+        (folder,) = prepare("table", tmp_path, "--input", path, *options)
+        assert inter(folder).to_dict("list") == {
+            "user_id": ["NA user", "001"],
+            "item_id": ["b", "a"],
+            "timestamp": [10.0, 20.0],
+            "rating": [3.5, 5.0],
+        }
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("2015-06-23", 1435017600),
+            ("2015-06-23T01:00:00Z", 1435021200),
+            ("2015-06-23 03:00:00+02:00", 1435021200),
+            ("06 17, 2018", 1529193600),
+            ("1529193600", 1529193600),
+            ("12.5", 12.5),
+        ],
+    )
+    def test_times(self, tmp_path: Path, value: str, seconds: float) -> None:
+        path = self.write(tmp_path, f'user,item,time\nu,a,"{value}"\n')
+        (folder,) = prepare_table(tmp_path, path, LOG, name="D")
+        assert inter(folder)["timestamp"].tolist() == [seconds]
+
+    def test_times_of_parquet_and_of_a_named_format(self, tmp_path: Path) -> None:
+        days = pd.to_datetime(["2015-06-23", "2015-06-24"])
+        pd.DataFrame({"user": 1, "item": [1, 2], "time": days}).to_parquet(tmp_path / "log.parquet")
+        (folder,) = prepare_table(tmp_path, tmp_path / "log.parquet", LOG, name="D")
+        assert inter(folder)["timestamp"].tolist() == [1435017600, 1435104000]
+        path = self.write(tmp_path, "user,item,time\nu,a,24/06/2015\n")
+        (folder,) = prepare_table(tmp_path, path, LOG, name="D", time_format="%d/%m/%Y")
+        assert inter(folder)["timestamp"].tolist() == [1435104000]
+
+    def test_without_a_time_the_order_of_the_rows_counts(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "user,item\nu,c\nu,a\nu,b\n")
+        (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
+        assert inter(folder)["item_id"].tolist() == ["c", "a", "b"]
+
+    def test_separator_without_header(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "1::007::5::20\n2::008::4::10\n", "log.dat")
+        items = self.write(tmp_path, '007::"It" (1915)::Drama|War\n', "movies.dat")
+        options = ["--separator", "::", "--header", "none", "--columns", "user=1", "item=2", "time=4", "--name", "D"]
+        options += ["--item_columns", "item=1", "text=2+3"]
+        (folder,) = prepare("table", tmp_path, "--input", log, "--items", items, *options)
+        assert inter(folder)["item_id"].tolist() == ["008", "007"]
+        assert item(folder)["text"].tolist() == ['"It" (1915) Drama|War']
+        assert describe(folder).unlisted == 1
+
+    def test_types_in_an_atomic_header_are_taken_off(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "user_id:token\titem_id:token\ttime:float\nu\ta\t2015-06-23\n", "log.inter")
+        (folder,) = prepare_table(tmp_path, path, {"user": "user_id", "item": "item_id", "time": "time"}, name="D")
+        assert inter(folder)["timestamp"].tolist() == [1435017600]
+
+    def test_quotation_marks_as_letters(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, 'user\titem\nu\t"a\nv\tb"\n', "log.tsv")
+        (folder,) = prepare("table", tmp_path, "--input", path, "--columns", "user=user", "item=item", "--name", "D",
+                            "--quotes", "none")  # fmt: skip
+        assert inter(folder)["item_id"].tolist() == ['"a', 'b"']
+
+    def test_json_by_user_and_by_item(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, json.dumps({"0": [1, 0], "1": [0]}, indent=1), "log.json")
+        records = {"0": {"title": "A", "tags": ["x", ["y"]], "brand": None}, "1": {"title": "B&amp;C", "tags": []}}
+        for indent in (None, 1):
+            items = self.write(tmp_path, json.dumps(records, indent=indent), "items.json")
+            table = ItemTable(items, {"item": "index", "text": "title+tags+brand"})
+            (folder,) = prepare_table(tmp_path, log, {"user": "user", "item": "item"}, table, name="D")
+            assert inter(folder)[["user_id", "item_id"]].to_numpy().tolist() == [["0", "1"], ["0", "0"], ["1", "0"]]
+            assert item(folder)["text"].tolist() == ["A x y", "B&C"]
+
+    def test_domain_column(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,time,shop\nu,1,1,Food\nu,1,2,Home\nv,2,3,Home\n")
+        items = self.write(
+            tmp_path, "item,title,shop\n1,Bread,Food\n1,Lamp,Home\n2,Bed,Home\n3,Rug,Home\n", "items.csv"
+        )
+        table = ItemTable(items, {"item": "item", "text": "title"})
+        folders = prepare_table(tmp_path, log, LOG, table, domain_column="shop")
+        assert [folder.name for folder in folders] == ["Food", "Home"]
+        assert [item(folder)["text"].tolist() for folder in folders] == [["Bread"], ["Lamp", "Bed"]]
+        folders = prepare_table(tmp_path, log, LOG, name="Shop", domain_column="shop")
+        assert [folder.name for folder in folders] == ["Shop-Food", "Shop-Home"]
+
+    def test_which_items_are_listed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\n")
+        items = self.write(tmp_path, "id,title\na,first\na,second\nc,other\n", "items.csv")
+        table = ItemTable(items, {"item": "id", "text": "title"})
+        (folder,) = prepare_table(tmp_path, log, LOG, table, name="D")
+        assert item(folder)["text"].tolist() == ["first"]
+        assert "1 rows repeat an item" in caplog.text
+        (folder,) = prepare_table(tmp_path, log, LOG, ItemTable(items, table.columns, all_items=True), name="D")
+        assert item(folder)["item_id"].tolist() == ["a", "c"]
+
+    @pytest.mark.parametrize(
+        ("price_format", "written", "price"),
+        [
+            ("1234.56", "12.99", 12.99),
+            ("1234.56", " 12 ", 12),
+            ("$1,234.56", "$12.99", 12.99),
+            ("$1,234.56", "$1,250.00", 1250),
+            ("$1,234.56", "12", 12),
+            ("1.234,56", "1.234,56 €", 1234.56),
+            ("1.234,56", "12,99", 12.99),
+        ],
+    )
+    def test_prices(self, tmp_path: Path, price_format: str, written: str, price: float) -> None:
+        folder = self.prepare_prices(tmp_path, written, price_format)
+        assert item(folder)["price"].iloc[0] == price
+        assert np.isnan(item(folder)["price"].iloc[1])
+
+    @pytest.mark.parametrize(
+        ("price_format", "written"),
+        [
+            ("1234.56", "$12.99"),
+            ("1234.56", "12,99"),
+            ("1234.56", "-1"),
+            ("1234.56", "inf"),
+            ("$1,234.56", "12,99"),
+            ("$1,234.56", "$1.95 - $49.95"),
+            ("1.234,56", "12.99"),
+        ],
+    )
+    def test_refused_prices(self, tmp_path: Path, price_format: str, written: str) -> None:
+        with pytest.raises(
+            XferError, match=r"items\.csv, column cost, row 1: .* --price_format .*_unreadable"
+        ) as error:
+            self.prepare_prices(tmp_path, written, price_format)
+        assert repr(written) in str(error.value)
+        folder = self.prepare_prices(tmp_path, written, price_format, skip_unreadable_prices=True)
+        assert item(folder)["price"].isna().all()
+
+    def prepare_prices(self, folder: Path, written: str, price_format: str, **options: bool) -> Path:
+        log = self.write(folder, "user,item,time\nu,a,1\nu,b,2\n")
+        items = self.write(folder, f'id,cost\na,"{written}"\nb,\n', "items.csv")
+        table = ItemTable(items, {"item": "id", "price": "cost"}, price_format, **options)
+        return prepare_table(folder, log, LOG, table, name="D")[0]
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [
+            ("", r"log\.csv is empty"),
+            ("user,item,time\n", r"log\.csv is empty"),
+            ("User,item,time\nu,a,1\n", r"log\.csv has no column 'user'; the nearest is 'User'"),
+            ("user,item,time\nu,a,1\n,b,2\n", r"log\.csv, column user, row 2: the value is missing"),
+            ("user,item,time\nu,,1\n", r"log\.csv, column item, row 1: the value is missing"),
+            ("user,item,time\nu,a,1\nu,b,soon\n", r"column time, row 2: 'soon' is not a number or a date"),
+            ("user,item,time\nu,a,2015-06-23\nu,b,2015-06-31\n", r"column time, row 2: '2015-06-31' is not"),
+            ("user,item,time\nu,a,06/23/2015\n", "row 1: '06/23/2015' is not .* --time_format"),
+            ("user,item,time\nu,a,1\nu,b,inf\n", r"log\.csv, column time, row 2: 'inf' is not a number or a date"),
+            ("user,item,time\nu,a,1\nu,b,\n", "column time, row 2: the value is not a number"),
+            ("user,item,time\nu,a,1,2\n", "more fields than its header"),
+            ("user,item,time\nu,a,1\nu,a,1,2\n", r"log\.csv cannot be read: .* line 3"),
+        ],
+    )
+    def test_refused_logs(self, tmp_path: Path, content: str, sentence: str) -> None:
+        path = self.write(tmp_path, content)
+        with pytest.raises(XferError, match=sentence):
+            prepare_table(tmp_path, path, LOG, name="D")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "sentence"),
+        [
+            ("log.txt", b"user item", r"log\.txt: the name does not tell .* give --separator"),
+            ("log.csv", b"user,item,time\nu,\xe9,1\n", "cannot be read: .*utf-8.*--encoding"),
+            ("log.csv.gz", b"user,item,time\n", r"log\.csv\.gz cannot be read: Not a gzipped file"),
+            ("log.parquet", b"no parquet", r"log\.parquet cannot be read"),
+            ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2 is not JSON"),
+            ("log.json", b"[1, 2]", "every record must be a JSON object"),
+            ("log.json", b"", r"log\.json is empty"),
+        ],
+    )
+    def test_refused_files(self, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(XferError, match=sentence):
+            prepare_table(tmp_path, tmp_path / name, LOG, name="D")
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (["--columns", "user=user", "itm=item"], "--columns: 'itm' is no role; did you mean 'item'"),
+            (["--columns", "user=user"], "--columns: say which column is the item"),
+            (["--columns", "user"], "--columns: 'user' is not of the form ROLE=COLUMN"),
+            (["--columns", "user=a", "user=b"], "--columns: 'user' is given twice"),
+            (["--columns", "user=user", "item=item", "--item_columns", "item=id"], "--items and --item_columns go"),
+            (["--columns", "user=user", "item=item"], "name with --name, or split .* --domain_column"),
+            (["--columns", "user=user", "item=item", "rating=time", "--name", "D"], "column time, row 1: 'x' is not"),
+            (["--columns", "user=user", "item=item", "--domain_column", "shop"], "no column 'shop'"),
+            (["--columns", "user=user", "item=item", "--name", "D", "--encoding", "klingon"], "klingon is none that"),
+        ],
+    )
+    def test_refused_options(self, tmp_path: Path, options: list[str], sentence: str) -> None:
+        path = self.write(tmp_path, "user,item,time\nu,a,x\n")
+        with pytest.raises(XferError, match=sentence):
+            prepare("table", tmp_path, "--input", path, *options)
+
+    def test_infinite_rating(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,stars\nu,a,4\nu,b,inf\n")
+        with pytest.raises(XferError, match=r"log\.csv, column stars, row 2: 'inf' is not a number"):
+            prepare_table(tmp_path, log, {"user": "user", "item": "item", "rating": "stars"}, name="D")
+
+    def test_item_table_of_other_items(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,time\nu,a,1\n")
+        items = self.write(tmp_path, "id,title\n0001,x\n", "items.csv")
+        with pytest.raises(XferError, match=r"items\.csv, column id: none of the items, such as '0001'"):
+            prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id"}), name="D")
+        self.write(tmp_path, "id,title\na,x\n", "items.csv")
+        with pytest.raises(XferError, match=r"items\.csv has no column 'titel'; the nearest is 'title'"):
+            prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id", "text": "titel"}), name="D")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(XferError, match=r"log\.csv does not exist"):
+            prepare_table(tmp_path, tmp_path / "log.csv", LOG, name="D")
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "expected"),
+    [
+        (
+            "food-kitchen",
+            "--input interactions.tsv.gz --columns user=user_id item=item_id time=position --domain_column domain "
+            "--items items.tsv.gz --item_columns item=item_id text=title",
+            {"Food": (14870, 8661, 98316, 8661, 0), "Kitchen": (47589, 27637, 337811, 27637, 0)},
+        ),
+        (
+            "amazon5",
+            "--input interactions.tsv.gz --columns user=user_id item=item_id time=timestamp --domain_column domain",
+            {"Books": (5000, 53466, 69553, 0, 0), "Video": (5000, 6891, 13560, 0, 0)},
+        ),
+        (
+            "movietweetings",
+            "--input ratings.dat --columns user=1 item=2 rating=3 time=4 --separator :: --header none --name Movies "
+            "--items movies.dat --item_columns item=1 text=2+3",
+            {"Movies": (16554, 10506, 100000, 10506, 0)},
+        ),
+        (
+            "pantry",
+            "--input Pantry.inter.gz --columns user=user_id item=item_id time=timestamp --name Pantry",
+            {"Pantry": (12608, 4926, 109007, 0, 0)},
+        ),
+        (
+            "amazon-gift-cards",
+            "--input Gift_Cards_5.json.gz --columns user=reviewerID item=asin time=unixReviewTime --name Gifts "
+            "--items meta_Gift_Cards.json.gz --item_columns item=asin text=title+brand+category price=price "
+            "--price_format $1,234.56",
+            {"Gifts": (458, 148, 2972, 148, 107)},
+        ),
+        (
+            "office",
+            "--input Office.inter.json.gz --columns user=user item=item --name Office "
+            "--items Office.item.json.gz --item_columns item=index text=title+brand+categories",
+            {"Office": (4905, 2420, 53258, 2420, 0)},
+        ),
+    ],
+)
+def test_real_tables(tmp_path: Path, folder: str, options: str, expected: dict[str, tuple[int, ...]]) -> None:
+    source = real(folder)
+    words = [str(source / word) if (source / word).is_file() else word for word in options.split()]
+    summaries = {path.name: describe(path) for path in prepare("table", tmp_path, *words)}
+    for name, counts in expected.items():
+        found = summaries[name]
+        assert (found.users, found.items, found.interactions, found.with_text, found.with_price) == counts

@@ -1,0 +1,83 @@
+"""A user's explanation: what is shown is what the run did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recbole_xfer.cli.main import main
+from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import load
+from recbole_xfer.quick_start import run
+from recbole_xfer.report.explain import explain
+from recbole_xfer.testing.data import settings, write_small
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    write_small(tmp_path)
+    return run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "n_heads": 4}).folder
+
+
+def user_with(experiment, length: int) -> tuple[str, int]:
+    """A user whose test history has so many items, and the row."""
+    rows = experiment.test_data._dataset[np.arange(len(experiment.test_data._dataset))]
+    row = int((rows["item_length"] == length).nonzero()[0])
+    return str(experiment.dataset.field2id_token["user_id"][rows["user_id"][row]]), row
+
+
+def test_it_shows_what_the_model_did(folder: str) -> None:
+    experiment = load(folder)
+    user, row = user_with(experiment, 6)
+    (explanation,) = explain(folder, user)
+    rows = experiment.test_data._dataset[np.array([row])]
+    items = rows["item_id_list"][:, :6]
+    trace = experiment.model.encoder.trace(experiment.model.embed(items))
+    assert explanation.titles == ["some words"] * 6  # the text of every item
+    assert explanation.routes.tolist() == torch.cat(trace.routes).tolist()
+    assert explanation.attention.shape == (6,)
+    assert explanation.attention.sum() == pytest.approx(1, abs=1e-5)
+    scores = experiment.model.full_sort_predict(rows)[0, 1:]
+    assert explanation.rank == int((scores > scores[rows["item_id"] - 1]).sum()) + 1
+
+
+def test_weights_are_those_of_the_attention(folder: str) -> None:
+    """Mixing the values by them gives the layer's output."""
+    layer = load(folder).model.encoder.layers[0]
+    x, route = torch.randn(2, 7, 16), torch.randint(2, (2, 7)).float()
+    value = layer.query_key_value(x)[..., 32:].view(2, 7, 4, 4).transpose(1, 2)
+    mixed = (layer.weights(x, route) @ value).transpose(1, 2).reshape(2, 7, 16)
+    assert torch.allclose(layer.norm(x + layer.out(mixed)), layer(x, route), atol=1e-5)
+
+
+def test_a_page_and_a_picture_with_plain_attention_beside(tmp_path: Path, folder: str, capsys) -> None:
+    plain = run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "n_heads": 4, "pathway": False}).folder
+    user, _ = user_with(load(folder), 6)
+    output = tmp_path / "page.html"
+    assert main(["explain", f"--run={folder}", f"--user={user}", f"--beside={plain}", f"--output={output}"]) == 0
+    page = output.read_text()
+    assert "plain attention" in page and "<svg" in page and "rank of the held-out item" in page
+    with Image.open(output.with_suffix(".png")) as picture:
+        assert picture.width > 400 and len(picture.convert("L").getcolors()) > 5
+    assert capsys.readouterr().out.split() == [str(output), str(output.with_suffix(".png"))]
+
+
+@pytest.mark.parametrize(("dataset", "keys"), [("Other", {}), ("Small", {"MAX_ITEM_LIST_LENGTH": 4})])
+def test_runs_that_show_other_items_are_not_set_beside(tmp_path: Path, folder: str, dataset: str, keys: dict) -> None:
+    write_small(tmp_path, "Other", seed=1)
+    other = run("RETR", dataset, overrides={**settings(tmp_path, "RETR"), "n_heads": 4, **keys}).folder
+    user, _ = user_with(load(folder), 10)
+    with pytest.raises(XferError, match=f"show different items of user '{user}'"):
+        explain(folder, user, beside=other)
+
+
+def test_an_unknown_user_and_another_model(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(XferError, match="'u999' is not in Small"):
+        explain(folder, "u999")
+    other = run("Pop", "Small", overrides=settings(tmp_path, "Pop")).folder
+    with pytest.raises(XferError, match="Pop cannot be explained"):
+        explain(other, "u1")
