@@ -297,7 +297,7 @@ def local_ray(search: Search) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables of its own at any verbosity
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is to raise KeyboardInterrupt here too
-    root = str(Path(__file__).resolve().parents[1])  # workers find the package in a clone as well
+    root = str(Path(__file__).resolve().parents[2])  # workers find the package in a clone as well
     try:
         ray.init(
             address="local",

@@ -197,7 +197,7 @@ def test_a_price_with_a_currency_sign_is_located(in_tmp_path: Path, capsys: pyte
 
 
 def test_the_script_of_a_clone_runs_without_installation(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "run_recbole_xfer.py"
+    script = Path(__file__).parents[2] / "run_recbole_xfer.py"
     done = subprocess.run(
         [sys.executable, str(script), "--model=ANT", "--dataset=Nowhere"], capture_output=True, text=True, cwd=tmp_path
     )

@@ -15,7 +15,7 @@ from recbole_xfer.data import vectors
 from recbole_xfer.data.vectors import allocate, find_vectors, read_metadata, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("RECBOLE_XFER_DATA", ROOT.parent / "shared" / "data")) / "scientific-mm"
 IDS = ["a", "b", "c", "d"]
 TOKENS = np.array(["[PAD]", "d", "x", "b", "a"])

@@ -12,7 +12,7 @@ import pytest
 from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.prepare import SOURCES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("RECBOLE_XFER_DATA", ROOT.parent / "shared" / "data"))
 LOG = {"user": "user", "item": "item", "time": "time"}
 
