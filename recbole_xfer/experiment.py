@@ -15,8 +15,8 @@ from torch import Tensor
 
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, cutoff, settings
-from recbole_xfer.config.values import parse_values, read_yaml_file
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR, features_digest, tables_digest
+from recbole_xfer.config.values import parse_values, read_yaml_file, split_domains
+from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
@@ -110,7 +110,7 @@ def run_name(config: XferConfig, pretrained: Path | None, stage: str) -> str:
     origin = {"from": str(pretrained), "data": config["data_digest"], "version": __version__}
     digest = artifacts.run_digest({**config.final_config_dict, **origin})
     kind = "pretrained" if stage == "pretrain" else config["adaptation"]
-    first, *others = config["dataset"].split(DOMAIN_SEPARATOR)
+    first, *others = split_domains(config["dataset"])
     joined = f"{first}+{len(others)}-more" if len(config["dataset"]) > LONGEST_NAME else config["dataset"]
     return "-".join(filter(None, [config["model"], joined, config["single_domain"], kind, digest]))
 

@@ -19,8 +19,7 @@ from recbole_xfer.comparison.table import Comparison, told_apart
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, settings
 from recbole_xfer.config.schema import check_values, is_count, nearest
-from recbole_xfer.config.values import parse_values, read_yaml_files
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
+from recbole_xfer.config.values import parse_values, read_yaml_files, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, groups_of, label, load, measure, target
@@ -74,7 +73,7 @@ def starting_point(
 
 def pretrain_for(config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None) -> Path:
     """Pre-trains a target's model on its ``source``; returns the folder of the pre-trained model."""
-    shared = set(str(config["source"]).split(DOMAIN_SEPARATOR)) & set(config["dataset"].split(DOMAIN_SEPARATOR))
+    shared = set(split_domains(str(config["source"]))) & set(split_domains(config["dataset"]))
     if shared:
         raise XferError(f"{', '.join(sorted(shared))} is both source and target. Leave it out of --source.")
     return pretrain(config["model"], config["source"], config_files, overrides)
@@ -269,7 +268,7 @@ def compare(
         name = by_row[row][0].label
         return run_row({**row_keys(plan, rows[row]), "single_domain": domain}, seeds, f"{name}, {domain} alone", name)
 
-    domains = str(plan["dataset"]).split(DOMAIN_SEPARATOR)
+    domains = split_domains(str(plan["dataset"]))
     return Comparison(results, joint_against_alone(by_row, against, domains, alone))
 
 

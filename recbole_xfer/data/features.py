@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.atomic import RECBOLES, AtomicFormat, read_header, read_item_column
 from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors
 from recbole_xfer.errors import XferError
@@ -103,7 +104,7 @@ def load_word_drop(
     table = _joined_vectors(root, domains, _items_by_domain(item_domain, len(domains)), item_tokens, WORD_DROP)
     assert table is not None
     if table.values.shape[1] != text.values.shape[1] or table.encoder != text.encoder:
-        name = "+".join(domains)
+        name = join_domains(domains)
         raise XferError(
             f"{name}: the vectors of the texts ({text.encoder}) and of the texts without some words ({table.encoder}) "
             f"differ. Make both with one encoder: `{word_drop_command(name)}`."
@@ -139,7 +140,7 @@ def _joined_vectors(
             raise XferError(
                 f"The {modality} vectors of {domains[index]} ({table.encoder}, {table.values.shape[1]} values) and of "
                 f"{domains[next(iter(tables))]} ({first.encoder}, {first.values.shape[1]} values) differ. "
-                f"Encode both with one encoder: `recbole-xfer encode --dataset={'+'.join(domains)}`."
+                f"Encode both with one encoder: `recbole-xfer encode --dataset={join_domains(domains)}`."
             )
     values = allocate((len(tokens), first.values.shape[1]), first.values.dtype)
     present = np.zeros(len(tokens), dtype=bool)
@@ -170,7 +171,7 @@ def _joined_prices(
 
 def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str], written: AtomicFormat) -> str:
     """The missing files, and what makes each."""
-    name = "+".join(domains)
+    name = join_domains(domains)
     first = root / domains[0] / domains[0]
     places = {
         "text": f"{first}.text.parquet",

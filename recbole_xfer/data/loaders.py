@@ -11,7 +11,9 @@ from recbole.data.utils import get_dataloader
 from recbole.sampler import RepeatableSampler
 from recbole.utils import ModelType
 
-from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, TransferDataset
+from recbole_xfer.config.values import join_domains
+from recbole_xfer.data.dataset import InteractionDataset, TransferDataset
+from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
 from recbole_xfer.errors import XferError
 
@@ -57,7 +59,7 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
             f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of "
-            f"{'+'.join(dataset.domains)}. "
+            f"{join_domains(dataset.domains)}. "
             f"Set shorter rankings, such as --topk=[5]."
         )
     if config["rank_within_domain"] or config["negatives_within_domain"]:
@@ -85,8 +87,8 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
         return None
     if arguments["sample_num"] != "none" and dataset.item_num < 3:  # the padding item counts
         raise XferError(
-            f"{'+'.join(dataset.domains)} has one item, so that no negative can be drawn against it. Use more data, or "
-            f"a loss and an evaluation over all items."
+            f"{join_domains(dataset.domains)} has one item, so that no negative can be drawn against it. "
+            f"Use more data, or a loss and an evaluation over all items."
         )
     alpha = arguments.get("alpha", 1.0)
     within = config["negatives_within_domain" if phase == "train" else "rank_within_domain"]

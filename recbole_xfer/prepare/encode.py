@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from recbole_xfer.config.values import split_domains
 from recbole_xfer.data.atomic import read_atomic_file, read_header
 from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
 from recbole_xfer.device import has_fast_bfloat16
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     options = {key: getattr(args, key) for key in ("encoder", "pooling", "batch_size", "device", "half", "max_length")}
     return [
         encode_texts(args.data_path / name, name, overwrite=args.overwrite, drop_words=share, **options)
-        for name in args.dataset.split("+")
+        for name in split_domains(args.dataset)
         for share in dict.fromkeys((None, args.drop_words))
     ]
 

@@ -16,8 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config.values import read_yaml_file
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
+from recbole_xfer.config.values import read_yaml_file, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
@@ -55,7 +54,7 @@ class Run:
 
     @property
     def domains(self) -> list[str]:
-        return self.keys["dataset"].split(DOMAIN_SEPARATOR)
+        return split_domains(self.keys["dataset"])
 
     def scalars(self, *phases: str | None) -> pd.DataFrame:
         """What training logged in these phases, a row an epoch."""
