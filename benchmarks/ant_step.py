@@ -29,12 +29,12 @@ from torch.nn import functional as F
 
 from benchmarks.data import PantryLike, pantry_like
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.model.ant import ANT
-from recbole_xfer.prepare import write_domain
 
 
 def write_pantry_like(root: Path, data: PantryLike, name: str = "Pantry") -> None:

@@ -25,9 +25,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.data import pantry_like
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import CRITIC, HISTORIES, DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.trainer.recguru import ADVERSARIAL
 
 ROWS = 12

@@ -27,9 +27,9 @@ from recbole.data.interaction import Interaction
 from torch.profiler import ProfilerActivity, profile
 
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 
 USERS, ITEMS, LENGTH = 2000, 20_000, 50
 SIZES = {

@@ -26,10 +26,10 @@ from recbole.data.interaction import Interaction
 
 from benchmarks.data import pantry_like
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 
 STEPS = {1: 40, 8: 20, 64: 6}
 """Outer steps in a turn, by the number of paths."""

@@ -9,9 +9,9 @@ from recbole_xfer.comparison.table import Comparison
 from recbole_xfer.config import properties
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.log import logger
-from recbole_xfer.prepare import describe
 from recbole_xfer.prepare.completejourney import prepare_completejourney
 from recbole_xfer.prepare.encode import PACKAGED, encode_texts
+from recbole_xfer.prepare.summary import describe
 from recbole_xfer.quick_start import compare, load_plan
 
 PLAN = "demo.yaml"

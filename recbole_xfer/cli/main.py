@@ -18,7 +18,8 @@ from rich.table import Table
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import show_messages
-from recbole_xfer.prepare import SOURCES, describe, encode
+from recbole_xfer.prepare import SOURCES, encode
+from recbole_xfer.prepare.summary import describe
 
 KEYS = "--key=value"
 KEYS_HELP = """Every key of the configuration can be given as --key=value, such as --learning_rate=1e-3 or

@@ -27,10 +27,10 @@ NEGATIVES = "negative_list"
 
 
 class InteractionDataset(AtomicFilesMixin, Dataset):
-    """RecBole's dataset for models without sequences (Pop, BPR, ...), on the same rows as TransferDataset."""
+    """RecBole's dataset for models without sequences (Pop, BPR, ...), with the same split as TransferDataset."""
 
     def build(self) -> list[InteractionDataset]:
-        """Training, validation and test parts; what is a history's first item is trained besides."""
+        """Returns training, validation and test parts; a history's first item is also trained on."""
         self._change_feat_format()
         self.sequences = self._group()
         train, *held_out = self._split()
@@ -42,7 +42,7 @@ class InteractionDataset(AtomicFilesMixin, Dataset):
 
 
 class TransferDataset(AtomicFilesMixin, SequentialDataset):
-    """Histories of one domain or of several, with the features of their items.
+    """Histories of one or several domains, with the features of their items.
 
     Configuration (see properties/overall.yaml): ``histories``, ``train_rows``, ``window_stride``,
     ``MAX_ITEM_LIST_LENGTH`` and RecBole's ``eval_args`` and filters.
@@ -52,13 +52,13 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
 
     def __init__(self, config: Any) -> None:
         if config["benchmark_filename"] is not None:
-            raise XferError("benchmark_filename is not read here. Join the parts with `recbole-xfer prepare unisrec`.")
+            raise XferError("benchmark_filename is not supported. Join the parts with `recbole-xfer prepare unisrec`.")
         super().__init__(config)
 
     # --- histories ---------------------------------------------------------------------------------------------
 
     def _change_feat_format(self) -> None:
-        """Turns frames into tensors, as RecBole does, and groups interactions into histories without copies."""
+        """Converts frames to tensors, as RecBole does, and groups interactions into histories without copies."""
         Dataset._change_feat_format(self)
         self._aug_presets()
         columns = {field: values.numpy() for field, values in self.inter_feat.interaction.items()}
@@ -70,7 +70,7 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         self.inter_feat = self._rows(ranges(self.sequences.starts + 1, self.sequences.ends))
 
     def _rows(self, targets: np.ndarray) -> Interaction:
-        """One row for each target: user, the target's columns, and where its history ends."""
+        """Returns one row per target: its user, its columns, and the end of its history."""
         rows = {self.uid_field: self.sequences.users[self.sequences.history_of(targets)].astype(np.int64)}
         rows |= {field: values[targets] for field, values in self._columns.items()}
         return Interaction(
@@ -78,7 +78,7 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         )
 
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        """Rows as RecBole's SequentialDataset gives them; the lists are gathered now."""
+        """Returns the rows of RecBole's SequentialDataset; the lists are gathered on demand."""
         rows = self.inter_feat[index]
         if isinstance(rows, dict):  # a single index
             rows = Interaction({field: values.unsqueeze(0) for field, values in rows.items()})
@@ -93,10 +93,10 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return self.join(rows) if join else rows
 
     def seen_items(self, rows: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the users of evaluation rows interacted with before, the rows' own targets left out.
+        """Returns the items that the users of evaluation rows interacted with before, except the rows' targets.
 
         Returns:
-            (row [K], item [K]): pairs to be masked when history is masked.
+            (row [K], item [K]): pairs to mask if history is masked.
         """
         targets = rows[self.ROW].cpu().numpy()
         starts = self.sequences.starts[self.sequences.history_of(targets)]
@@ -106,27 +106,28 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return torch.from_numpy(row[other]), torch.from_numpy(items[other])
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """Users by items, of this part's targets."""
+        """Returns the users-by-items matrix of this part's targets."""
         return Dataset.inter_matrix(self, form, value_field)
 
     # --- training windows ----------------------------------------------------------------------------------------
 
     @cached_property
     def windows(self) -> Windows:
-        """Training inputs that cover every training target once."""
+        """Training inputs that contain every training target exactly once."""
         first, ends = self.target_ranges
-        starts = first - 1  # a history's first item is read, never a target
+        starts = first - 1  # a history's first item is an input, never a target
         if self.config["train_rows"] == "prefixes":
             return prefixes(starts, ends, self.max_item_list_len)
         stride = self.config["window_stride"] or max(self.max_item_list_len // 2, 1)
         if not 1 <= stride <= self.max_item_list_len:
             raise XferError(
-                f"window_stride={stride} must lie between 1 and MAX_ITEM_LIST_LENGTH={self.max_item_list_len}."
+                f"window_stride={stride} is invalid: it must be an integer from 1 to MAX_ITEM_LIST_LENGTH="
+                f"{self.max_item_list_len}."
             )
         return windows(starts, ends, self.max_item_list_len, stride)
 
     def training_batch(self, which: np.ndarray) -> Interaction:
-        """Windows as tensors: items [B, L], their targets [B, L] (0: none), lengths [B] and users [B]."""
+        """Returns windows as tensors: items [B, L], targets [B, L] (0 for no target), lengths [B] and users [B]."""
         start, length, skip = (part[which] for part in (self.windows.start, self.windows.length, self.windows.skip))
         items = gather(self.sequences.items, start, length)
         targets = gather(self.sequences.items, start + 1, length)
@@ -143,7 +144,7 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         )
 
     def build(self) -> list[TransferDataset]:
-        """Training, validation and test parts (see :mod:`recbole_xfer.data.splits`)."""
+        """Returns training, validation and test parts (see :mod:`recbole_xfer.data.splits`)."""
         self._change_feat_format()
         parts = []
         for first, end in self._split():
@@ -155,14 +156,14 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
 
     @cached_property
     def word_drop(self) -> VectorTable | None:
-        """Vectors of the texts without some of their words, aligned to item ids; None where they are not there."""
+        """Vectors of texts without some of their words, aligned to item ids; None if a domain has none."""
         text = self.features.text
         return text and load_word_drop(self.root, self.domains, self.item_domain, self.item_tokens, text)
 
     @cached_property
     def features(self) -> ItemFeatures:
         """Text, image and price of every item, aligned to item ids."""
-        written = AtomicFormat.of(self.config)
+        form = AtomicFormat.of(self.config)
         return load_item_features(
-            self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"], written
+            self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"], form
         )

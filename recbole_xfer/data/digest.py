@@ -12,14 +12,14 @@ from recbole_xfer.data.features import ItemFeatures
 
 
 def tables_digest(dataset: Dataset) -> str:
-    """Stands for the tokens and columns of any dataset of RecBole's; taken before the split, it depends on none."""
+    """Returns a digest of the tokens and columns of any RecBole dataset; before the split, it does not depend on it."""
     columns = [column.to_numpy() for name in dataset.feat_name_list for _, column in getattr(dataset, name).items()]
     flat = [part for column in columns for part in _flat(column)]
     return _digest([*flat, *(tokens.astype(str, copy=False) for tokens in dataset.field2id_token.values())])
 
 
 def features_digest(dataset: Dataset) -> str:
-    """Stands for the vectors and prices that a model has read."""
+    """Returns a digest of the vectors and prices that a model has read."""
     features = dataset.__dict__.get("features") or ItemFeatures(None, None, None)
     tables = (features.text, features.image, dataset.__dict__.get("word_drop"))
     arrays = [None if table is None else table.values for table in tables]
@@ -27,7 +27,7 @@ def features_digest(dataset: Dataset) -> str:
 
 
 def _flat(column: np.ndarray) -> list[np.ndarray]:
-    """A column as arrays of plain values; one of lists as their lengths and their entries."""
+    """A column as arrays of plain values; a column of lists as their lengths and their entries."""
     if column.dtype != object:
         return [column]
     cells = [np.atleast_1d(cell) for cell in column]

@@ -25,13 +25,14 @@ from recbole_xfer.errors import XferError
 
 
 class AtomicFilesMixin(Dataset):
-    """Reads the atomic files of one domain or of several, and splits their histories, for any RecBole dataset.
+    """Reads the atomic files of one or several domains, and splits their histories, for any RecBole dataset.
 
     Attributes:
-        domains: names of the domains; the one that ``single_domain`` names, where it names one.
-        sequences: all histories; they exist once the dataset was built.
-        target_ranges: of a part, first and behind-last index of each history's targets, ([S], [S]).
-        parts: with ``single_domain``, the part of the joined split that each interaction is in, [M].
+        domains: names of the domains; with ``single_domain``, only this one.
+        sequences: all histories, once the dataset is built.
+        target_ranges: in a part of the split, start (inclusive) and end (exclusive) of each history's targets, as
+            indices into ``sequences.items``, ([S], [S]).
+        parts: with ``single_domain``, each interaction's part of the joined split, [M].
     """
 
     sequences: Sequences
@@ -50,12 +51,12 @@ class AtomicFilesMixin(Dataset):
 
     @property
     def root(self) -> Path:
-        """The folder that holds one folder for each domain."""
+        """The folder with one folder per domain."""
         return Path(self.dataset_path).parent
 
     @cached_property
     def item_domain(self) -> np.ndarray:
-        """Index into ``domains`` of each item id, [n_items]; the padding item counts to the first."""
+        """Index into ``domains`` of each item id, [n_items]; 0 for the padding item."""
         if len(self.domains) == 1:
             return np.zeros(self.item_num, dtype=np.int16)
         names = pd.Series(self.field2id_token[self.iid_field][1:]).str.partition("/")[0]
@@ -63,7 +64,7 @@ class AtomicFilesMixin(Dataset):
 
     @cached_property
     def item_tokens(self) -> np.ndarray:
-        """The token of each item id as its own domain's files have it, [n_items]."""
+        """The token of each item id in the files of its domain, [n_items]."""
         tokens = self.field2id_token[self.iid_field]
         if len(self.domains) == 1:
             return tokens
@@ -89,7 +90,7 @@ class AtomicFilesMixin(Dataset):
     def _load_domain(self, domain: str) -> dict[str, pd.DataFrame | None]:
         folder = self.root / domain
         if not folder.is_dir():
-            raise XferError(f"{folder} is not there. {_preparation_hint(domain)}")
+            raise XferError(f"The folder {folder} does not exist. {_preparation_hint(domain)}")
         self._load_inter_feat(domain, str(folder))
         frames = {
             "inter": self.inter_feat,
@@ -107,36 +108,35 @@ class AtomicFilesMixin(Dataset):
         path = Path(dataset_path) / f"{token}.inter"
         columns = read_header(path, AtomicFormat.of(self.config))
         load, unload = self._get_load_and_unload_col(FeatureSource.INTERACTION)
-        for key, kind in zip(FIELDS, (FeatureType.TOKEN, FeatureType.TOKEN, FeatureType.FLOAT), strict=True):
+        for key, kind in zip(FIELDS, ("token", "token", "float"), strict=True):
             name = self.config[key]
             if name not in columns:
                 raise XferError(
-                    f"{path} has no column '{name}', only {', '.join(columns)}. "
-                    f"Rename the column, or name it with --{key}."
+                    f"{path} has no column '{name}' (columns: {', '.join(columns)}). Rename the column or set --{key}."
                 )
             if (load is not None and name not in load) or name in (unload or ()):
-                raise XferError(f"The column '{name}' of {path} is needed. Do not leave it out of load_col.")
+                raise XferError(f"The column '{name}' of {path} is required. Do not leave it out of load_col.")
             if columns[name] != kind:
-                raise XferError(f"{path}: '{name}:{columns[name].value}' of the header must be '{name}:{kind.value}'.")
+                raise XferError(f"{path}: the column '{name}:{columns[name]}' of the header must be '{name}:{kind}'.")
         super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        """RecBole's reader (see its docstring), with the parser written in C and with clear errors."""
+        """Replaces RecBole's reader (see its docstring): uses pandas' parser in C and reports clear errors."""
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
-        path, written = Path(filepath), AtomicFormat.of(self.config)
-        types = read_header(path, written)
+        path, form = Path(filepath), AtomicFormat.of(self.config)
+        types = read_header(path, form)
         columns = [name for name in types if (load is None or name in load) and name not in (unload or ())]
         if not columns:
             return None
         ids = {FeatureSource.USER: self.uid_field, FeatureSource.ITEM: self.iid_field}.get(source)
         if ids is not None and ids not in columns:
             remedy = "Do not leave it out of load_col" if ids in types else "Add it"
-            raise XferError(f"The column '{ids}' of {path} is needed. {remedy}.")
-        frame = read_atomic_file(path, columns, written)
+            raise XferError(f"The column '{ids}' of {path} is required. {remedy}.")
+        frame = read_atomic_file(path, columns, form)
         for name in columns:
-            kind = types[name]
+            kind = FeatureType(types[name])
             self.set_field_property(name, kind, source, 1)
             if kind in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
                 self.field2bucketnum[name] = 2
@@ -150,15 +150,15 @@ class AtomicFilesMixin(Dataset):
         return frame
 
     def _check_item_features(self) -> None:
-        there = [] if self.item_feat is None else list(self.item_feat.columns)
+        columns = [] if self.item_feat is None else list(self.item_feat.columns)
         for name in item_features(self.config.final_config_dict):
-            if name not in there:
+            if name not in columns:
                 example = (
                     "--selected_features='[text]'" if self.config["selected_features"] else "--item_attribute=text"
                 )
                 raise XferError(
-                    f"{self.config['model']} reads the item column '{name}', which {self.dataset_name} does not have. "
-                    f"Name a column of its .item file, such as {example}, or add one."
+                    f"{self.config['model']} reads the item column '{name}', but {self.dataset_name} does not have it. "
+                    f"Name a column of its .item file, such as {example}, or add the column."
                 )
 
     def _check_times(self) -> None:
@@ -171,18 +171,18 @@ class AtomicFilesMixin(Dataset):
             )
 
     def _filter_by_inter_num(self) -> None:
-        """RecBole's k-core filter, left out where its intervals are the defaults that let everything through."""
+        """Applies RecBole's k-core filter, unless its intervals are the defaults, which keep everything."""
         keys = ("user_inter_num_interval", "item_inter_num_interval")
         if any(self.config[key] not in (None, "[0,inf)") for key in keys):
             super()._filter_by_inter_num()
 
     def _filter_by_field_value(self) -> None:
-        """RecBole's filter, behind a check of what a column of numbers, and one of tokens, can be filtered by."""
+        """Applies RecBole's filter by values, after a check: intervals for numbers, lists for tokens."""
         for name, kept in (self.config["val_interval"] or {}).items():
             if name not in self.field2type:
                 raise XferError(f"val_interval: {self.dataset_name} has no column '{name}', or load_col leaves it out.")
             numbers = self.field2type[name] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
-            tokens = "a list of what stays, such as [a, b]", lambda value: isinstance(value, list)
+            tokens = "a list of the values to keep, such as [a, b]", lambda value: isinstance(value, list)
             check(f"val_interval {name}", kept, AN_INTERVAL if numbers else tokens)
         super()._filter_by_field_value()
 
@@ -193,7 +193,7 @@ class AtomicFilesMixin(Dataset):
             if len(self.inter_feat):
                 raise
             raise XferError(
-                f"No user of {self.dataset_name} is left after filtering (user_inter_num_interval "
+                f"Filtering removes all users of {self.dataset_name} (user_inter_num_interval "
                 f"{self.config['user_inter_num_interval']}, item_inter_num_interval "
                 f"{self.config['item_inter_num_interval']}, val_interval {self.config['val_interval']}). "
                 f"Widen these intervals."
@@ -202,18 +202,18 @@ class AtomicFilesMixin(Dataset):
             self._keep_one_domain(self.config["single_domain"])
 
     def _keep_one_domain(self, domain: str) -> None:
-        """Keeps the interactions and items of a domain, each interaction in its part of the joined split."""
+        """Keeps one domain's interactions and items, and each interaction's part of the joined split in ``parts``."""
         users = pd.factorize(self.inter_feat[self.uid_field])[0]  # in the order of RecBole's own ids
         names = self.inter_feat[self.iid_field].str.partition("/")[0]
-        places = np.arange(len(users))
-        apart = pd.Index(self.domains).get_indexer(names) if self.config["histories"] == "per_domain" else None
-        histories = Sequences.from_interactions(users, places, apart)
+        rows = np.arange(len(users))
+        separate = pd.Index(self.domains).get_indexer(names) if self.config["histories"] == "per_domain" else None
+        histories = Sequences.from_interactions(users, rows, separate)
         parts = np.full(len(users), NOWHERE)
         for number, part in enumerate(self._split_of(histories), start=NOWHERE + 1):
             parts[histories.items[ranges(*part)]] = number
         self.parts = parts[names == domain]
         if not len(self.parts):
-            raise XferError(f"No interaction of {domain} is left after filtering. Widen the intervals of the filters.")
+            raise XferError(f"Filtering removes all interactions of {domain}. Widen the intervals of the filters.")
         for name in ("inter_feat", "item_feat"):
             frame = getattr(self, name)
             if frame is not None:
@@ -223,14 +223,13 @@ class AtomicFilesMixin(Dataset):
         self.domains = [domain]
 
     def _group(self) -> Sequences:
-        """The interactions, now tensors, as histories."""
+        """Groups the interactions, which are tensors by now, into histories."""
         users, items = (self.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
-        apart = self.config["histories"] == "per_domain" and len(self.domains) > 1
-        return Sequences.from_interactions(users, items, self.item_domain[items] if apart else None)
+        separate = self.config["histories"] == "per_domain" and len(self.domains) > 1
+        return Sequences.from_interactions(users, items, self.item_domain[items] if separate else None)
 
     def _split(self) -> list[Ranges]:
-        given = self.parts
-        parts = self._split_of(self.sequences) if given is None else by_part(self.sequences, given)
+        parts = self._split_of(self.sequences) if self.parts is None else by_part(self.sequences, self.parts)
         first, end = parts[0]
         if not (first < end).any():
             name = join_domains(self.domains)
@@ -242,7 +241,7 @@ class AtomicFilesMixin(Dataset):
 
 
 def _preparation_hint(domain: str) -> str:
-    """The command that makes a dataset of this name."""
+    """Names the command that makes a dataset of this name."""
     family = domain.split("-")[0]
     source = {"CJ": "completejourney", "Toy": "toy"}.get(family)
     if source:

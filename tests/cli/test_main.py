@@ -129,7 +129,7 @@ def test_a_comparison_and_a_measurement_read_config_files(in_tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model=ANT", "--dataset=Nowhere"], "Nowhere is not there"),
+        (["--model=ANT", "--dataset=Nowhere"], "Nowhere does not exist"),
         (["--model=ANT", "--dataset=Small", "--learning_rat=1"], "Did you mean 'learning_rate'"),
         (["--model=Nothing", "--dataset=Small"], "does not exist"),
         (["--model=ANT", "--dataset=Small", "epochs=3"], "Write keys as --key=value"),

@@ -15,10 +15,10 @@ from scipy import stats
 from recbole_xfer import quick_start
 from recbole_xfer.cli.main import main
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.quick_start import compare, evaluate, run
 from recbole_xfer.testing.data import SIZES, SMALL, config, settings, write_joined
 

@@ -198,24 +198,24 @@ def test_sampled_ranking_without_sequences_heeds_the_batch_size(tmp_path: Path) 
 def test_no_negative_against_the_only_item(tmp_path: Path, keys: dict) -> None:
     write_small(tmp_path, items=1, holes=False)
     made = config(tmp_path, "SASRec", topk=[1], **keys)
-    with pytest.raises(XferError, match="Small has one item, so that no negative can be drawn"):
+    with pytest.raises(XferError, match="Small has one item, so no negative can be drawn"):
         make_loaders(made, make_dataset(made))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is not there"),
+        (None, "The folder .*Wrong does not exist"),
         ("", "is empty"),
         ("user_id:token\titem_id:token\ttimestamp:float\n", "no rows"),
         ("user_id:token,item_id:token,timestamp:float\nu,i,1\n", r"is not separated by '\\t'.*--field_separator"),
         ("user_id:token\tuser_id:token\ttimestamp:float\nu\ti\t1\n", "has the column 'user_id' twice"),
-        ("user_id:token\titem_id:token\ttimestamp:token\nu\ti\t1\n", "'timestamp:token' .* must be 'timestamp:float'"),
+        ("user_id:token\titem_id:token\ttimestamp:token\nu\ti\t1\n", "'timestamp:token' of the header must be 'timestamp:float'"),
         (
             "user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nu\tj\t1\t2\n",
             "line 3: there are 4 values for the 3",
         ),
-        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nü\tj\t1\n", "line 3: this is not utf-8 text"),
+        ("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\nü\tj\t1\n", "line 3: the text is not utf-8"),
         ("user_id\titem_id\ttimestamp\nu\ti\t1\n", "column 'user_id' of the header has no type"),
         ("user_id:text\titem_id:token\ttimestamp:float\nu\ti\t1\n", "unknown type 'text'"),
         ("user_id:token\titem_id:token\tdate:float\nu\ti\t1\n", "no column 'timestamp'"),
@@ -266,7 +266,7 @@ def test_a_column_that_is_needed_and_not_read(tmp_path: Path) -> None:
         ({"unload_col": {"inter": ["timestamp"]}, "load_col": None}, "'timestamp' of .*Small.inter"),
         ({"load_col": {"inter": inter, "item": ["price"]}}, "'item_id' of .*Small.item"),
     ):
-        with pytest.raises(XferError, match=f"The column {column} is needed. Do not leave it out of load_col"):
+        with pytest.raises(XferError, match=f"The column {column} is required. Do not leave it out of load_col"):
             TransferDataset(config(tmp_path, **keys))
 
 
@@ -299,13 +299,13 @@ def test_lines_may_end_in_any_way_and_lack_last_values(tmp_path: Path, end: str)
 def test_a_sequence_of_numbers_with_a_word_in_it(tmp_path: Path) -> None:
     file = write_small(tmp_path) / "Small.item"
     file.write_text("item_id:token\tsize:float_seq\ni0\t1 2\ni1\t1 two\n")
-    with pytest.raises(XferError, match=r"Small.item, line 3: '1 two' in column 'size' is no list of numbers"):
+    with pytest.raises(XferError, match=r"Small.item, line 3: '1 two' in column 'size' is not a list of numbers"):
         TransferDataset(config(tmp_path, load_col=None))
 
 
 def test_an_encoding_that_there_is_not(tmp_path: Path) -> None:
     write_small(tmp_path)
-    with pytest.raises(XferError, match="encoding=klingon is none that Python knows"):
+    with pytest.raises(XferError, match="encoding=klingon is unknown to Python"):
         TransferDataset(config(tmp_path, encoding="klingon"))
 
 
@@ -325,7 +325,7 @@ def test_an_infinite_price(tmp_path: Path) -> None:
 
 def test_missing_vectors_name_what_makes_them(tmp_path: Path) -> None:
     folder = write_small(tmp_path)
-    for kind, remedy in (("image", "come from you, as a file with"), ("text", "recbole-xfer encode")):
+    for kind, remedy in (("image", "Add your own image vectors, as a file with"), ("text", "recbole-xfer encode")):
         (folder / f"Small.{kind}.parquet").unlink()
         with pytest.raises(XferError, match=f"no {kind} .*Small.{kind}.parquet.*{remedy}") as told:
             _ = TransferDataset(config(tmp_path, modalities=[kind])).features
@@ -344,7 +344,7 @@ def test_a_missing_dataset_names_the_command_that_makes_it(tmp_path: Path) -> No
 
 def test_a_missing_inter_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "Empty").mkdir()
-    with pytest.raises(XferError, match="Empty.inter is missing"):
+    with pytest.raises(XferError, match="Empty.inter does not exist"):
         TransferDataset(config(tmp_path, dataset="Empty"))
 
 
@@ -352,7 +352,7 @@ def test_a_missing_inter_file_is_named(tmp_path: Path) -> None:
     ("kept", "message"),
     [
         ({"timestamp": [5]}, r"val_interval timestamp=\[5\] must be an interval such as '\[5,inf\)'"),
-        ({"user_id": "[0,5)"}, r"val_interval user_id=\[0,5\) must be a list of what stays"),
+        ({"user_id": "[0,5)"}, r"val_interval user_id=\[0,5\) must be a list of the values to keep"),
         ({"rating": "[3,5]"}, "val_interval: Small has no column 'rating', or load_col leaves it out"),
     ],
 )
@@ -364,7 +364,7 @@ def test_a_filter_that_a_column_cannot_have(tmp_path: Path, kept: dict, message:
 
 def test_no_user_left_after_filtering(tmp_path: Path) -> None:
     write_small(tmp_path)
-    with pytest.raises(XferError, match="No user of Small is left after filtering"):
+    with pytest.raises(XferError, match="Filtering removes all users of Small"):
         TransferDataset(config(tmp_path, user_inter_num_interval="[500,inf)"))
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.testing.data import config
 
 IDS = {"Books": "b", "Films": "f"}
@@ -64,9 +64,9 @@ def test_recguru_shares_the_users_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("Books\tFilms\nb0\tf9\n\nb1\tf77\n", r"people.tsv, line 4: the user 'f77' of Films is not there. Correct"),
-        ("Books\tFilms\nb0\tf9\nb0\tf8\n", r"people.tsv, line 3: the user 'b0' of Books is named a second time"),
-        ("Books\tMusic\nb0\tf9\n", r"people.tsv has no column 'Films', only Books, Music. It needs one for each"),
+        ("Books\tFilms\nb0\tf9\n\nb1\tf77\n", r"people.tsv, line 4: the user 'f77' of Films does not exist. Correct"),
+        ("Books\tFilms\nb0\tf9\nb0\tf8\n", r"people.tsv, line 3: the user 'b0' of Books is repeated"),
+        ("Books\tMusic\nb0\tf9\n", r"people.tsv has no column 'Films' \(columns: Books, Music\). Add one per domain"),
         ("", "people.tsv cannot be read"),
     ],
 )
@@ -77,7 +77,7 @@ def test_mistakes_in_the_file_are_explained(tmp_path: Path, table: str, message:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(XferError, match="overlap_file=nowhere.tsv is missing"):
+    with pytest.raises(XferError, match="overlap_file=nowhere.tsv does not exist"):
         build(config(tmp_path, "RETR", "Books+Films", topk=[5], overlap_file="nowhere.tsv"))
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import completejourney, describe
+from recbole_xfer.prepare import completejourney
 from recbole_xfer.prepare.completejourney import prepare_completejourney
+from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import inter, item, prepare
 
 
@@ -61,7 +62,7 @@ class TestCompleteJourney:
         assert np.isnan(listed.loc["101", "price"])  # never paid for
 
     def test_unknown_department(self, tmp_path: Path) -> None:
-        with pytest.raises(XferError, match="no department 'CJ-Fish'; choose from CJ-Grocery"):
+        with pytest.raises(XferError, match="Unknown department 'CJ-Fish'. Choose among CJ-Grocery"):
             prepare("completejourney", tmp_path, "--departments", "CJ-Fish")
 
     def test_package_is_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import describe, write_domain
+from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import inter, interactions, item
 
 
@@ -50,7 +51,7 @@ class TestWriteDomain:
         [
             ({"item_id": ["a", ""]}, r"D\.inter, column item_id, row 2: the value '' is empty"),
             ({"user_id": ["u", None]}, "column user_id, row 2: the value '' is empty"),
-            ({"user_id": ["u", "v\tw"]}, "column user_id, row 2: .* has a tab or a line break"),
+            ({"user_id": ["u", "v\tw"]}, "column user_id, row 2: .* contains a tab or a line break"),
             ({"item_id": ["NA", "a"]}, "row 1: the value 'NA' is read back as a missing value"),
             ({"timestamp": [1, np.nan]}, "column timestamp, row 2: nan is not a finite number"),
             ({"timestamp": [np.inf, 1]}, "column timestamp, row 1: inf is not a finite number"),
@@ -68,7 +69,7 @@ class TestWriteDomain:
             ({"item_id": ["a", "a"]}, "item 'a' is listed twice"),
             ({"item_id": ["a"], "price": [-1.0]}, r"D\.item, column price, row 1: -1\.0 is not a finite number"),
             ({"item_id": ["a"], "price": [np.inf]}, "column price, row 1: inf"),
-            ({"text": ["a"]}, "column item_id is missing; the table has text"),
+            ({"text": ["a"]}, "column item_id is missing \(columns: text\)"),
         ],
     )
     def test_refused_items(self, tmp_path: Path, items: dict[str, object], sentence: str) -> None:
@@ -91,8 +92,8 @@ def test_describe(tmp_path: Path) -> None:
     assert (summary.users, summary.items, summary.interactions) == (2, 2, 2)
     assert (summary.with_text, summary.with_price, summary.unlisted) == (1, 0, 1)
     assert str(summary) == (
-        "D: 2 users, 2 items (1 with text, 0 with a price), 2 interactions; 1 items are not in the item file"
+        "D: 2 users, 2 items (1 with text, 0 with a price), 2 interactions; items missing in the item file: 1"
     )
-    assert "not in the item file" not in str(describe(write_domain(tmp_path, "E", interactions(), None)))
-    with pytest.raises(XferError, match=r"missing\.inter is missing"):
+    assert "missing in the item file" not in str(describe(write_domain(tmp_path, "E", interactions(), None)))
+    with pytest.raises(XferError, match=r"missing\.inter does not exist"):
         describe(tmp_path / "missing")

@@ -16,10 +16,12 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import encode, write_domain
+from recbole_xfer.prepare import encode, text_encoder
 from recbole_xfer.prepare.encode import PACKAGED, encode_texts, without_words
+from recbole_xfer.prepare.text_encoder import TextEncoder
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
 TEXTS = {
@@ -88,7 +90,7 @@ class TestVectors:
     def test_each_item_has_the_vector_of_its_text(
         self, tmp_path: Path, encoder: str, pooling: encode.Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: False)
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: False)
         path = encode_texts(domain(tmp_path), "D", encoder=encoder, pooling=pooling, half=half, batch_size=3)
         assert path == tmp_path / "D" / "D.text.parquet"
         found = table(path)
@@ -101,7 +103,7 @@ class TestVectors:
                 np.testing.assert_allclose(found.values[row], expected, atol=2e-3 if half else 1e-5)
 
     def test_bfloat16_is_near(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: True)
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: True)
         found = table(encode_texts(domain(tmp_path), "D", encoder=encoder))
         expected = alone(encoder, "small milk salt", "mean")
         cosine = found.values[6] @ expected / np.linalg.norm(found.values[6]) / np.linalg.norm(expected)
@@ -109,9 +111,9 @@ class TestVectors:
 
     def test_equal_texts_are_encoded_once(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[str] = []
-        call = encode._TextEncoder.__call__
+        call = TextEncoder.__call__
         monkeypatch.setattr(
-            encode._TextEncoder,
+            TextEncoder,
             "__call__",
             lambda self, texts, progress: seen.extend(texts) or call(self, texts, progress),
         )
@@ -155,7 +157,7 @@ class TestWordDrop:
         assert len(without_words("red tea", 0.999).split()) == 1
 
     def test_second_file_beside_the_first(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: False)
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: False)
         folder = domain(tmp_path)
         plain = encode_texts(folder, "D", encoder=encoder)
         before = plain.read_bytes()
@@ -174,7 +176,7 @@ class TestWordDrop:
 
     @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
     def test_share_that_is_none(self, tmp_path: Path, share: float) -> None:
-        with pytest.raises(XferError, match="must lie between 0 and 1"):
+        with pytest.raises(XferError, match="must be between 0 and 1"):
             encode_texts(domain(tmp_path), "D", drop_words=share)
 
     def test_command_writes_both(self, tmp_path: Path, encoder: str) -> None:
@@ -189,7 +191,7 @@ class TestRepeating:
     def test_current_file_is_kept(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = domain(tmp_path)
         path = encode_texts(folder, "D", encoder=encoder)
-        monkeypatch.setattr(encode, "_load", refuse_to_load)
+        monkeypatch.setattr(text_encoder, "_load", refuse_to_load)
         before = path.stat().st_mtime_ns
         assert encode_texts(folder, "D", encoder=encoder) == path
         assert path.stat().st_mtime_ns == before
@@ -209,7 +211,7 @@ class TestRepeating:
     def test_interrupted_run_is_continued(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = table(encode_texts(domain(tmp_path / "whole"), "D", encoder=encoder))
         monkeypatch.setattr(encode, "CHUNK", 1)
-        call, seen = encode._TextEncoder.__call__, []
+        call, seen = TextEncoder.__call__, []
 
         def interrupted(self, texts: list[str], progress: object) -> np.ndarray:
             seen.extend(texts)
@@ -217,7 +219,7 @@ class TestRepeating:
                 raise KeyboardInterrupt
             return call(self, texts, progress)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(encode._TextEncoder, "__call__", interrupted)
+        monkeypatch.setattr(TextEncoder, "__call__", interrupted)
         folder = domain(tmp_path)
         with pytest.raises(KeyboardInterrupt):
             encode_texts(folder, "D", encoder=encoder)
@@ -266,14 +268,14 @@ class TestLoading:
 
 class TestInput:
     def test_no_item_file(self, tmp_path: Path) -> None:
-        with pytest.raises(XferError, match=r"D\.item is missing"):
+        with pytest.raises(XferError, match=r"D\.item does not exist"):
             encode_texts(tmp_path, "D")
 
     def test_no_text(self, tmp_path: Path) -> None:
         with pytest.raises(XferError, match="column 'text' is empty for every item"):
             encode_texts(domain(tmp_path, a=None, b=""), "D")
         (tmp_path / "D" / "D.item").write_text("item_id:token\tprice:float\na\t1\n")
-        with pytest.raises(XferError, match="has no column 'text'; it has item_id, price"):
+        with pytest.raises(XferError, match="has no column 'text' \(columns: item_id, price\)"):
             encode_texts(tmp_path / "D", "D")
 
     @pytest.mark.parametrize("token", ["", "NA", "null"])
@@ -284,7 +286,7 @@ class TestInput:
 
     def test_text_of_numbers(self, tmp_path: Path) -> None:
         (tmp_path / "D.item").write_text("item_id:token\ttext:float\na\t1\n")
-        with pytest.raises(XferError, match=r"D\.item: 'text:float' of the header must be 'text:token_seq'"):
+        with pytest.raises(XferError, match=r"D\.item: the column 'text:float' contains numbers. Write 'text:token_seq'"):
             encode_texts(tmp_path, "D")
 
     @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"max_length": 0}])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import describe
 from recbole_xfer.prepare.movielens import prepare_movielens
+from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import inter, item, prepare, real
 
 RATINGS = [("1", "10", "5", "978300760"), ("2", "20", "3.5", "978300000"), ("1", "20", "4", "978300761")]
@@ -74,9 +74,9 @@ def test_every_form_gives_the_same_files(tmp_path: Path, form: str, zipped: bool
         ("ratings.dat", "1::10::5::9\n1::10::5::9::9\n", r"raw/ratings\.dat cannot be read: .* line 2"),
         ("ratings.dat", "1::10::good::9\n", r"raw/ratings\.dat, column 3, row 1: 'good' is not a number"),
         ("ratings.dat", "", r"raw/ratings\.dat is empty"),
-        ("movies.dat", None, r"raw/movies\.dat is missing beside the ratings"),
-        ("ratings.csv", "userId\n", r"raw must hold the ratings once, .*; there: ratings\.dat, ratings\.csv"),
-        ("ratings.dat", None, r"raw must hold the ratings once, as one of ratings\.dat, .*; there: none"),
+        ("movies.dat", None, r"raw/movies\.dat does not exist. For ratings without movies"),
+        ("ratings.csv", "userId\n", r"raw must contain exactly one file of ratings .* Found: ratings\.dat, ratings\.csv"),
+        ("ratings.dat", None, r"raw must contain exactly one file of ratings \(ratings\.dat, .* Found: none"),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
@@ -98,7 +98,7 @@ def test_what_is_no_copy(tmp_path: Path) -> None:
     with pytest.raises(XferError, match="ml-1m.zip does not exist"):
         prepare_movielens(tmp_path, tmp_path / "ml-1m.zip")
     (tmp_path / "ml-1m.zip").write_text("half a download")
-    with pytest.raises(XferError, match="ml-1m.zip cannot be unpacked: .* Give a zip file as published, or a folder"):
+    with pytest.raises(XferError, match="ml-1m.zip cannot be unpacked: .* Name the published zip file or a folder"):
         prepare_movielens(tmp_path, tmp_path / "ml-1m.zip")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.summary import describe
 from recbole_xfer.prepare.table import ItemTable, prepare_table
 from tests.helpers.preparing import LOG, inter, item, prepare, real
 
@@ -178,8 +178,8 @@ class TestTable:
         [
             ("", r"log\.csv is empty"),
             ("user,item,time\n", r"log\.csv is empty"),
-            ("User,item,time\nu,a,1\n", r"log\.csv has no column 'user'; the nearest is 'User'"),
-            ("user,item,time\nu,a,1\n,b,2\n", r"log\.csv, column user, row 2: the value is missing"),
+            ("User,item,time\nu,a,1\n", r"log\.csv has no column 'user' .* Did you mean 'User'"),
+            ("user,item,time\nu,a,1\n,b,2\n", r"log\.csv, column user, row 2: the value is missing. Fill it in"),
             ("user,item,time\nu,,1\n", r"log\.csv, column item, row 1: the value is missing"),
             ("user,item,time\nu,a,1\nu,b,soon\n", r"column time, row 2: 'soon' is not a number or a date"),
             ("user,item,time\nu,a,2015-06-23\nu,b,2015-06-31\n", r"column time, row 2: '2015-06-31' is not"),
@@ -198,11 +198,11 @@ class TestTable:
     @pytest.mark.parametrize(
         ("name", "content", "sentence"),
         [
-            ("log.txt", b"user item", r"log\.txt: the name does not tell .* give --separator"),
+            ("log.txt", b"user item", r"log\.txt: the separator does not follow .* Set --separator"),
             ("log.csv", b"user,item,time\nu,\xe9,1\n", "cannot be read: .*utf-8.*--encoding"),
             ("log.csv.gz", b"user,item,time\n", r"log\.csv\.gz cannot be read: Not a gzipped file"),
             ("log.parquet", b"no parquet", r"log\.parquet cannot be read"),
-            ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2 is not JSON"),
+            ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2: invalid JSON"),
             ("log.json", b"[1, 2]", "every record must be a JSON object"),
             ("log.json", b"", r"log\.json is empty"),
         ],
@@ -215,15 +215,15 @@ class TestTable:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (["--columns", "user=user", "itm=item"], "--columns: 'itm' is no role; did you mean 'item'"),
-            (["--columns", "user=user"], "--columns: say which column is the item"),
-            (["--columns", "user"], "--columns: 'user' is not of the form ROLE=COLUMN"),
-            (["--columns", "user=a", "user=b"], "--columns: 'user' is given twice"),
-            (["--columns", "user=user", "item=item", "--item_columns", "item=id"], "--items and --item_columns go"),
-            (["--columns", "user=user", "item=item"], "name with --name, or split .* --domain_column"),
+            (["--columns", "user=user", "itm=item"], "--columns: unknown role 'itm'. Did you mean 'item'"),
+            (["--columns", "user=user"], "--columns: the role 'item' is missing. Add item=COLUMN"),
+            (["--columns", "user"], "--columns: 'user' is invalid. Write ROLE=COLUMN"),
+            (["--columns", "user=a", "user=b"], "--columns: the role 'user' is repeated"),
+            (["--columns", "user=user", "item=item", "--item_columns", "item=id"], "--items and --item_columns belong together"),
+            (["--columns", "user=user", "item=item"], "no name. Set --name, or split .* --domain_column"),
             (["--columns", "user=user", "item=item", "rating=time", "--name", "D"], "column time, row 1: 'x' is not"),
             (["--columns", "user=user", "item=item", "--domain_column", "shop"], "no column 'shop'"),
-            (["--columns", "user=user", "item=item", "--name", "D", "--encoding", "klingon"], "klingon is none that"),
+            (["--columns", "user=user", "item=item", "--name", "D", "--encoding", "klingon"], "klingon is unknown to Python"),
         ],
     )
     def test_refused_options(self, tmp_path: Path, options: list[str], sentence: str) -> None:
@@ -239,10 +239,10 @@ class TestTable:
     def test_item_table_of_other_items(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\n")
         items = self.write(tmp_path, "id,title\n0001,x\n", "items.csv")
-        with pytest.raises(XferError, match=r"items\.csv, column id: none of the items, such as '0001'"):
+        with pytest.raises(XferError, match=r"items\.csv, column id: no item, such as '0001'"):
             prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id"}), name="D")
         self.write(tmp_path, "id,title\na,x\n", "items.csv")
-        with pytest.raises(XferError, match=r"items\.csv has no column 'titel'; the nearest is 'title'"):
+        with pytest.raises(XferError, match=r"items\.csv has no column 'titel' .* Did you mean 'title'"):
             prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id", "text": "titel"}), name="D")
 
     def test_missing_file(self, tmp_path: Path) -> None:

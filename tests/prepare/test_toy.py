@@ -11,7 +11,7 @@ from PIL import Image
 
 from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.data.vectors import find_vectors, read_vectors
-from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.summary import describe
 from recbole_xfer.prepare.toy import COLD, DOMAINS, FOLLOWED, HOLES, ITEMS, NOISE, PARTS, prepare_toy, toy_truth
 
 

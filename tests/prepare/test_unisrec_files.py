@@ -69,14 +69,14 @@ class TestUniSRec:
     @pytest.mark.parametrize(
         ("file", "content", "sentence"),
         [
-            ("S.train.inter", "h\th\th\n0\t0 4\t2\n", r"S\.(valid|test)\.inter, line 2: the history of user 0 before"),
-            ("S.test.inter", "h\th\th\n0\t0 1 2 3\t1\n", r"S\.test\.inter: user [12] needs exactly one row"),
-            ("S.train.inter", "h\th\th\n0\t0 x\t2\n", r"S\.train\.inter: users and items must be whole numbers"),
+            ("S.train.inter", "h\th\th\n0\t0 4\t2\n", r"S\.(valid|test)\.inter, line 2: the history of user 0 before item"),
+            ("S.test.inter", "h\th\th\n0\t0 1 2 3\t1\n", r"S\.test\.inter: user [12] must have exactly one row"),
+            ("S.train.inter", "h\th\th\n0\t0 x\t2\n", r"S\.train\.inter: users and items must be integers"),
             ("S.train.inter", "h\th\n0\t0\n", "must have rows of 3 columns"),
             ("S.valid.inter", "", r"S\.valid\.inter cannot be read"),
             ("S.item2index", "item0\t0\nitem1\t1\n", r"S\.item2index has no index [234]"),
             ("S.user2index", "user0\t0\nuser1\t2\n", r"S\.user2index: the indices must be 0 to 1"),
-            ("S.text", "item_id\ttext\nother\tx\n", r"S\.text: none of its item ids, such as 'other'"),
+            ("S.text", "item_id\ttext\nother\tx\n", r"S\.text: no item id, such as 'other'"),
         ],
     )
     def test_malformed_files(self, folder: Path, tmp_path: Path, file: str, content: str, sentence: str) -> None:
@@ -98,7 +98,7 @@ class TestUniSRec:
             prepare_unisrec(tmp_path, folder, "S")
 
     def test_missing_file(self, folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(XferError, match=r"T\.item2index does not exist; check --input and --name"):
+        with pytest.raises(XferError, match=r"T\.item2index does not exist. Check --input and --name"):
             prepare_unisrec(tmp_path, folder, "T")
 
     def test_real_splits_are_the_published_ones(self, tmp_path: Path) -> None:

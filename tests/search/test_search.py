@@ -17,8 +17,8 @@ from recbole_xfer import quick_start
 from recbole_xfer.cli import main as cli
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.properties import folder
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.search import search as tune
 from recbole_xfer.search.space import Choice, Interval, draw, read_space
 from recbole_xfer.testing.data import settings, write_small
