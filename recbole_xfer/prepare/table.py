@@ -206,7 +206,7 @@ def interactions_of(
         check_column(raw, columns["rating"], path)
         table["rating"] = pd.to_numeric(raw[columns["rating"]], errors="coerce").astype(np.float64)
         wrong = ~np.isfinite(table["rating"])
-        _refuse(raw[columns["rating"]], wrong, path, "is not a number. Correct it, or leave out rating=COLUMN")
+        _reject(raw[columns["rating"]], wrong, path, "is not a number. Correct it, or leave out rating=COLUMN")
     return table
 
 
@@ -240,7 +240,7 @@ def items_of(listed: pd.DataFrame, source: ItemTable, used: pd.Series) -> pd.Dat
 
 def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
     check_column(raw, column, path)
-    _refuse(raw[column], raw[column].isna(), path, "is missing. Fill it in or remove the row")
+    _reject(raw[column], raw[column].isna(), path, "is missing. Fill it in or remove the row")
     return raw[column].astype(str)
 
 
@@ -255,7 +255,7 @@ def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Serie
             readings.append((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
     best = min(readings, key=lambda reading: reading.isna().sum())
     expected = f"a date of the format {time_format}" if time_format else "a number or a date such as 2015-06-23"
-    _refuse(values, ~np.isfinite(best), path, f"is not {expected}. Set another format of dates with --time_format")
+    _reject(values, ~np.isfinite(best), path, f"is not {expected}. Set another format of dates with --time_format")
     return best
 
 
@@ -278,13 +278,13 @@ def _amounts(values: pd.Series, source: ItemTable) -> pd.Series:
             f"is not a price such as {source.price_format}. Set another format with --price_format {others}, or "
             "treat such prices as missing with --skip_unreadable_prices"
         )
-        _refuse(values, wrong, source.path, problem)
+        _reject(values, wrong, source.path, problem)
     elif wrong.any():
         logger.warning("%s: %d prices cannot be read and are treated as missing.", source.path, wrong.sum())
     return amounts.mask(wrong)
 
 
-def _refuse(values: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None:
+def _reject(values: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None:
     """Raises XferError for the first wrong value, with its file, column and row."""
     if wrong.any():
         row = wrong.idxmax()

@@ -1,4 +1,4 @@
-"""Writing a domain's atomic files, and their summary."""
+"""Atomic files: what is written is read back, and the error for each mistake."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic import read_atomic_file, write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import inter, interactions, item
 
 
 class TestWriteDomain:
-    def test_files_are_as_recbole_has_them(self, tmp_path: Path) -> None:
+    def test_files_have_recboles_format(self, tmp_path: Path) -> None:
         items = pd.DataFrame({"item_id": ["a", "b", "c"], "text": ["x  y", None, ""], "price": [1.5, np.nan, 2]})
         folder = write_domain(tmp_path, "D", interactions(rating=[1, 2.5]), items)
         lines = (folder / "D.inter").read_text().splitlines()
@@ -40,7 +39,7 @@ class TestWriteDomain:
         folder = write_domain(tmp_path, "D", interactions(), items)
         assert item(folder)["text"].tolist() == ['"Big" 12" pan', "two lines"]
 
-    def test_other_files_of_the_folder_stay(self, tmp_path: Path) -> None:
+    def test_other_files_of_the_folder_are_kept(self, tmp_path: Path) -> None:
         (tmp_path / "D").mkdir()
         (tmp_path / "D" / "D.text.parquet").write_text("vectors")
         write_domain(tmp_path, "D", interactions(), None)
@@ -58,7 +57,7 @@ class TestWriteDomain:
             ({"rating": [np.nan, np.inf]}, "column rating, row 2: inf is not a finite number"),
         ],
     )
-    def test_refused_interactions(self, tmp_path: Path, columns: dict[str, object], sentence: str) -> None:
+    def test_invalid_interactions(self, tmp_path: Path, columns: dict[str, object], sentence: str) -> None:
         with pytest.raises(XferError, match=sentence):
             write_domain(tmp_path, "D", interactions(**columns), None)
         assert not (tmp_path / "D").exists()
@@ -69,15 +68,15 @@ class TestWriteDomain:
             ({"item_id": ["a", "a"]}, "item 'a' is listed twice"),
             ({"item_id": ["a"], "price": [-1.0]}, r"D\.item, column price, row 1: -1\.0 is not a finite number"),
             ({"item_id": ["a"], "price": [np.inf]}, "column price, row 1: inf"),
-            ({"text": ["a"]}, "column item_id is missing \(columns: text\)"),
+            ({"text": ["a"]}, r"column item_id is missing \(columns: text\)"),
         ],
     )
-    def test_refused_items(self, tmp_path: Path, items: dict[str, object], sentence: str) -> None:
+    def test_invalid_items(self, tmp_path: Path, items: dict[str, object], sentence: str) -> None:
         with pytest.raises(XferError, match=sentence):
             write_domain(tmp_path, "D", interactions(), pd.DataFrame(items))
 
     @pytest.mark.parametrize("name", ["", "a/b", "A+B", "..", "."])
-    def test_refused_names(self, tmp_path: Path, name: str) -> None:
+    def test_invalid_names(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(XferError, match="cannot be the name of a domain"):
             write_domain(tmp_path, name, interactions(), None)
 
@@ -86,14 +85,10 @@ class TestWriteDomain:
             write_domain(tmp_path, "D", interactions().iloc[:0], None)
 
 
-def test_describe(tmp_path: Path) -> None:
-    items = pd.DataFrame({"item_id": ["a", "c"], "text": ["x", "y"], "price": [np.nan, 1]})
-    summary = describe(write_domain(tmp_path, "D", interactions(), items))
-    assert (summary.users, summary.items, summary.interactions) == (2, 2, 2)
-    assert (summary.with_text, summary.with_price, summary.unlisted) == (1, 0, 1)
-    assert str(summary) == (
-        "D: 2 users, 2 items (1 with text, 0 with a price), 2 interactions; items missing in the item file: 1"
-    )
-    assert "missing in the item file" not in str(describe(write_domain(tmp_path, "E", interactions(), None)))
-    with pytest.raises(XferError, match=r"missing\.inter does not exist"):
-        describe(tmp_path / "missing")
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_any_line_ending_and_missing_last_values(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "D.item"
+    for rows in (["i0\tred\t7", "i1\t\t"], ["i0\tred\t7", "i1"], ['i0\t"red\t"\t7', "i1"]):
+        lines = (end or "\n").join(["item_id:token\ttext:token\tprice:float", *rows])
+        file.write_bytes((lines + end).encode())
+        assert read_atomic_file(file)["price"].tolist() == pytest.approx([7, np.nan], nan_ok=True)
