@@ -1,4 +1,4 @@
-"""The comparison files in benchmarks/: their keys are known, their tables readable, and one is run on a small set."""
+"""The comparisons in benchmarks/plans have known keys and readable tables; one is run on a small data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLANS = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "rows
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda path: path.stem)
-def test_a_plan_has_known_keys_and_a_table_that_tells_its_rows_apart(plan: Path) -> None:
+def test_a_plan_has_known_keys_and_a_table_with_distinct_rows(plan: Path) -> None:
     shared = plan.with_name("shared.yaml")
     keys = load_plan(plan, [shared] if shared.exists() else [])
     rows, seeds = keys.pop("rows"), keys.pop("seeds")
