@@ -134,10 +134,8 @@ def read(path: Path) -> Study:
         raise ResultError(f"{path.name} is not valid json: {error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ResultError(
-            f"{path.name}: the key '{place}' is invalid: {first['msg'].removeprefix('Value error, ')}."
-        ) from None
+        place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ResultError(f"{path.name}: the key '{place}' is invalid: {reason}.") from None
 
 
 def shown(cell: Cell) -> str:

@@ -1,11 +1,11 @@
-"""One optimiser step of ANT at the size of Amazon Pantry: seconds, memory, and equality with the authors' way.
+"""Measures one optimiser step of ANT at the size of Amazon Pantry, and compares it with the authors' computation.
 
-    python -m benchmarks.speed.ant_step                 # the step: seconds, peak memory
+    python -m benchmarks.speed.ant_step                 # seconds of a step and peak memory
     python -m benchmarks.speed.ant_step --precision bf16
-    python -m benchmarks.speed.ant_step --equal         # loss and gradient against encoding every occurrence anew
-    python -m benchmarks.speed.ant_step --yardstick     # both precisions and the authors' way in one run, and the ratios
+    python -m benchmarks.speed.ant_step --equal         # compares loss and gradient with the authors' computation
+    python -m benchmarks.speed.ant_step --yardstick     # both precisions, the authors' computation and the ratios
 
-The yardstick (benchmarks/speed/authors_way.py) needs 15 GB. Run it on a quiet machine.
+The yardstick (benchmarks/speed/authors_way.py) needs 15 GB. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from recbole_xfer.model.ant import ANT
 
 
 def write_pantry_like(root: Path, data: PantryLike, name: str = "Pantry") -> None:
-    """The random data as a domain with text and image vectors and prices."""
+    """Writes the random data as a domain with text vectors, image vectors and prices."""
     users = np.repeat(np.arange(len(data.offsets) - 1), np.diff(data.offsets))
     interactions = pd.DataFrame(
         {
@@ -55,7 +55,7 @@ def write_pantry_like(root: Path, data: PantryLike, name: str = "Pantry") -> Non
 
 
 def experiment(precision: str, **keys: object) -> Experiment:
-    """ANT with the paper's sizes on the random data."""
+    """Returns ANT with the paper's sizes on the random data."""
     with tempfile.TemporaryDirectory() as folder:
         write_pantry_like(Path(folder), pantry_like())
         overrides = {"data_path": folder, "checkpoint_dir": folder, "precision": precision, **keys}
@@ -63,7 +63,7 @@ def experiment(precision: str, **keys: object) -> Experiment:
 
 
 def measure(precision: str, steps: int) -> dict[str, object]:
-    """Seconds of a step (median), targets a second and peak memory."""
+    """Returns the median seconds of a step, targets a second and peak memory."""
     made = experiment(precision)
     model, device = made.model.train(), made.config["device"]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -95,7 +95,7 @@ def measure(precision: str, steps: int) -> dict[str, object]:
 
 
 def every_occurrence(model: ANT, items: Tensor, targets: Tensor) -> Tensor:
-    """The same loss the authors' way: one padded row for each target, and each of its items encoded anew."""
+    """Returns the same loss, computed from one row for each target, with each of its items encoded again."""
     windows, positions = (targets > 0).nonzero(as_tuple=True)
     loss = torch.zeros(())
     catalogue = model.encode_items(torch.arange(1, model.n_items))[0]
@@ -108,7 +108,7 @@ def every_occurrence(model: ANT, items: Tensor, targets: Tensor) -> Tensor:
 
 
 def equality(rows: int = 64) -> dict[str, float]:
-    """Largest difference of loss and gradient from the authors' way, dropout and noise off, in float64."""
+    """Returns the differences in loss and gradient from `every_occurrence`, in float64 without dropout and noise."""
     model = experiment("float32").model.double().eval()
     batch = next(iter(WindowDataLoader(experiment("float32").train_data._dataset, rows, seed=0)))
     gradients, losses = [], []
@@ -127,14 +127,16 @@ def equality(rows: int = 64) -> dict[str, float]:
 
 
 def against_the_yardstick(steps: int) -> dict[str, object]:
-    """The authors' way and ours, each in a process of its own, one behind the other; how many times faster ours is."""
+    """Runs the authors' computation and ours one after another, each in its own process; returns results and ratios."""
 
     def output_of(*arguments: str) -> dict[str, Any]:
         done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
     theirs = output_of("benchmarks.speed.authors_way")
-    ours = {p: output_of("benchmarks.speed.ant_step", f"--steps={steps}", f"--precision={p}") for p in ("float32", "bf16")}
+    ours = {
+        p: output_of("benchmarks.speed.ant_step", f"--steps={steps}", f"--precision={p}") for p in ("float32", "bf16")
+    }
     ratios = {p: round(theirs["seconds_per_step"] / result["seconds_per_step"], 1) for p, result in ours.items()}
     return {"authors_way": theirs, **ours, "times_faster": ratios}
 
@@ -143,8 +145,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--equal", action="store_true", help="compare loss and gradient instead")
-    parser.add_argument("--yardstick", action="store_true", help="also run the authors' way")
+    parser.add_argument("--equal", action="store_true", help="compare loss and gradient instead of measuring")
+    parser.add_argument("--yardstick", action="store_true", help="also run the authors' computation")
     options = parser.parse_args()
     if options.equal:
         print(json.dumps(equality(), indent=2))

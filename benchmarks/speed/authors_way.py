@@ -1,11 +1,11 @@
-"""The yardstick: one training step of ANT, computed the way the authors' code computes it.
+"""Measures one training step of ANT with the computation of the authors' code, the yardstick of ant_step.py.
 
-Each row of a batch is one prefix of a history, padded to 50 positions, and its next item. Each position of each row,
-padding included, is sent through the projections anew, and so are the next items and the whole catalogue.
+A row of a batch is one prefix of a history, padded to 50 positions, and its next item. Each position of each row,
+padding included, passes through the projections again. So do the next items and the whole catalogue.
 
     python -m benchmarks.speed.authors_way
 
-prints one JSON object. At the paper's size a step needs about 15 GB.
+Prints one JSON object. At the paper's size a step needs about 15 GB.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PRICE_FREQUENCY = 50_000
 
 
 class Projection(nn.Module):
-    """One head: Eq. 4 where `shift_first`, else Eq. 5."""
+    """One head: Eq. 4 if `shift_first`, else Eq. 5."""
 
     def __init__(self, width: int, d: int, shift_first: bool) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def price_embeddings(price: Tensor, width: int) -> Tensor:
 
 
 class AuthorsWay(nn.Module):
-    """ANT with a look-up of the raw vectors for every occurrence of an item."""
+    """ANT that looks up the raw vectors for every occurrence of an item."""
 
     def __init__(self, data: PantryLike, arguments: argparse.Namespace) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class AuthorsWay(nn.Module):
         return outputs[torch.arange(len(prefixes)), lengths - 1]
 
     def loss(self, prefixes: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
-        """Eq. 13: the right item's own encoding against the sum over the catalogue, itself encoded once more."""
+        """Eq. 13: the target's own encoding against the sum over the catalogue, which is encoded again."""
         users = functional.normalize(self.users(prefixes, lengths), dim=-1)
         right = functional.normalize(self.encode(targets), dim=-1)
         catalogue = functional.normalize(self.encode(torch.arange(1, self.text.num_embeddings)), dim=-1)
@@ -107,14 +107,14 @@ class AuthorsWay(nn.Module):
 
 
 def peak_memory_gb() -> float:
-    """The most memory this process has held, in 10**9 bytes."""
+    """Returns the peak memory of this process, in 10**9 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # ru_maxrss is in bytes on macOS and in KiB elsewhere.
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The sizes of a step; defaults are the paper's, with a data set of Amazon Pantry's size."""
+    """Parses the sizes of a step; the defaults are the paper's, with a data set of Amazon Pantry's size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = {
         "users": 12_608,
@@ -139,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Time the steps and print the measurements."""
+    """Measures the steps and prints the results."""
     arguments = parse_arguments()
     torch.manual_seed(arguments.seed)
     data = pantry_like(

@@ -1,8 +1,8 @@
-"""Peak memory of one training step of ANT with the full-catalogue loss, by the number of items.
+"""Measures the peak memory of one training step of ANT with the full-catalogue loss, by the number of items.
 
     python -m benchmarks.speed.catalogue_memory --items 50000 200000 600000
 
-Each size runs in a process of its own. The table of vectors is counted apart: what is left must not grow.
+Each size runs in its own process. `step_gb` excludes the table of vectors and must not grow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WIDTH = 384
 
 
 def step(items: int, targets: int = 512, length: int = 16) -> dict[str, float]:
-    """Seconds and peak memory of one forward and backward pass over a catalogue of so many items."""
+    """Returns seconds and peak memory of one forward and backward pass over a catalogue of `items` items."""
     config = XferConfig("ANT", "Benchmark", overrides={"negatives": "full"})
     rng = np.random.default_rng(0)
     values = rng.standard_normal((items + 1, WIDTH), dtype=np.float32)
@@ -55,7 +55,7 @@ def step(items: int, targets: int = 512, length: int = 16) -> dict[str, float]:
 
 
 def peak() -> float:
-    """Peak memory of this process so far, in GB."""
+    """Returns the peak memory of this process so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Random data of a real set's size and shape, the same for every benchmark."""
+"""Random data with the size and shape of a real data set, the same for every benchmark."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ POPULARITY_SPREAD = 1.18
 
 
 class PantryLike(NamedTuple):
-    """Histories, and the vectors and prices of their items. Item ids start at 1; id 0 is padding, with zeros.
+    """Histories, and the vectors and prices of their items. Item ids start at 1; id 0 is padding and has zeros.
 
-    User u's items, in time order, are `history[offsets[u]:offsets[u + 1]]`.
+    The items of user u, in order of time, are `history[offsets[u]:offsets[u + 1]]`.
     """
 
     history: NDArray[np.int64]  # [interactions]
@@ -23,16 +23,16 @@ class PantryLike(NamedTuple):
 
 
 def history_lengths(users: int, interactions: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Lengths [users] that sum to `interactions`, spread as in Amazon Pantry: 5 to 30, half of them 7 or less.
+    """Draws lengths [users] that sum to `interactions`, as in Amazon Pantry: 5 to 30, half of them at most 7.
 
-    Raises ValueError where no such lengths have that sum.
+    Raises ValueError if no such lengths have that sum.
     """
     if not SHORTEST * users <= interactions <= LONGEST * users:
         raise ValueError(f"{users} users have {SHORTEST * users} to {LONGEST * users} interactions, not {interactions}")
     excess = interactions / users - SHORTEST
     lengths = SHORTEST - 1 + generator.geometric(1 / (1 + excess), users)
     lengths = lengths.clip(SHORTEST, LONGEST)
-    # The sum is close by now: single interactions are added or taken away to make it exact.
+    # The sum is close now: adding or removing single interactions makes it exact.
     while missing := interactions - int(lengths.sum()):
         free = np.flatnonzero(lengths < LONGEST if missing > 0 else lengths > SHORTEST)
         lengths[generator.choice(free, min(abs(missing), len(free)), replace=False)] += np.sign(missing)
@@ -47,7 +47,7 @@ def pantry_like(
     text_size: int = 768,
     image_size: int = 1_024,
 ) -> PantryLike:
-    """Random histories with the lengths and the item popularity of Amazon Pantry, and random item features."""
+    """Draws histories with the lengths and the item popularity of Amazon Pantry, and random item features."""
     generator = np.random.default_rng(seed)
     offsets = np.zeros(users + 1, dtype=np.int64)
     np.cumsum(history_lengths(users, interactions, generator), out=offsets[1:])
@@ -63,10 +63,10 @@ def pantry_like(
 def prefix_rows(
     history: NDArray[np.int64], offsets: NDArray[np.int64], rows: int, length: int, seed: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Draw training rows as RecBole's augmentation makes them: one for each prefix of a history and its next item.
+    """Draws training rows as RecBole's augmentation makes them: one for each prefix of a history and its next item.
 
     The last two items of a history are left out, for validation and test. Returns the prefixes [rows, length],
-    padded with 0 on the right, their lengths [rows] and the next items [rows]. Raises ValueError where there are
+    padded with 0 on the right, their lengths [rows] and the next items [rows]. Raises ValueError if there are
     fewer than `rows` prefixes.
     """
     owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))

@@ -1,8 +1,8 @@
-"""Loading, splitting and starting to train on data of Amazon Clothing's size, generated.
+"""Measures loading, splitting and the first batches on generated data of Amazon Clothing's size.
 
     python -m benchmarks.speed.large_data --interactions 10714172 --users 1164752 --items 372593
 
-Prints seconds and peak memory of each part; run it at a tenth of the size to see that time grows linearly.
+Prints the seconds of each part and the peak memory. A run at a tenth of the size shows how time grows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from recbole_xfer.data.loaders import make_dataset, make_loaders
 
 
 def write(folder: Path, interactions: int, users: int, items: int) -> None:
-    """A random log in atomic form, in order of time."""
+    """Writes a random interaction log as an atomic file, in order of time."""
     rng = np.random.default_rng(0)
     popularity = rng.lognormal(sigma=1.2, size=items)
     frame = pd.DataFrame(
@@ -43,7 +43,7 @@ def write(folder: Path, interactions: int, users: int, items: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Seconds of loading, of splitting, and to the first training batches; peak memory."""
+    """Returns seconds of loading, of splitting and of the first ten batches, and the peak memory."""
     config = XferConfig("SASRec", "Large", overrides={"data_path": str(folder), "train_rows": "windows"})
     moments = [time.perf_counter()]
     dataset = make_dataset(config)
@@ -69,13 +69,13 @@ if __name__ == "__main__":
     parser.add_argument("--interactions", type=int, default=10_714_172)
     parser.add_argument("--users", type=int, default=1_164_752)
     parser.add_argument("--items", type=int, default=372_593)
-    parser.add_argument("--folder", type=Path, help="measure the data that is there, and write none")
+    parser.add_argument("--folder", type=Path, help="measure the data in this folder and write none")
     options = parser.parse_args()
     if options.folder:
         print(json.dumps(measure(options.folder)))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            # a process of its own: the peak of one that starts another is counted to that other
+            # its own process: a child process inherits the peak memory of its parent
             arguments = (Path(folder), options.interactions, options.users, options.items)
             writer = multiprocessing.get_context("spawn").Process(target=write, args=arguments)
             writer.start()

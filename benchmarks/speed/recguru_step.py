@@ -1,9 +1,9 @@
-"""The adversarial phase of RecGURU on random data of a real set's size: users a second, and where the time goes.
+"""Measures RecGURU's adversarial phase on random data of a real set's size: users a second, time by operation.
 
     python -m benchmarks.speed.recguru_step
     python -m benchmarks.speed.recguru_step --users=2000 --steps=3
 
-A step is five of the critic and one of the encoder, with the paper's sizes. Run it on a quiet machine.
+A step is five steps of the critic and one of the encoder, with the paper's sizes. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.trainer.recguru import ADVERSARIAL
 
 ROWS = 12
-"""Operations that are listed, those that take the longest themselves."""
+"""Number of operations in the list, slowest first."""
 
 
 def write_random(root: Path, name: str, users: int, seed: int) -> None:
-    """A domain with histories like Amazon Pantry's; a tenth of the users are in every domain."""
+    """Writes a domain with histories like Amazon Pantry's; a tenth of the users are in every domain."""
     data = pantry_like(users, items=users // 2, interactions=users * 9, seed=seed, text_size=1, image_size=1)
     user = np.repeat(np.arange(users), np.diff(data.offsets))
     tokens = np.where(user < users // 10, user.astype(str), np.char.add(f"{name}-", user.astype(str)))
@@ -45,7 +45,7 @@ def write_random(root: Path, name: str, users: int, seed: int) -> None:
 
 
 def experiment(users: int, **keys: Any) -> Experiment:
-    """RecGURU in its second phase, on two random domains."""
+    """Returns RecGURU in its second phase, on two random domains."""
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate(("A", "B")):
             write_random(Path(folder), name, users, seed)
@@ -55,7 +55,7 @@ def experiment(users: int, **keys: Any) -> Experiment:
 
 
 def step(made: Experiment, batch: Interaction) -> None:
-    """The critic's steps and one of the encoder."""
+    """Runs the critic's steps and one step of the encoder."""
     trainer, device = made.trainer, made.config["device"]
     trainer.optimizer.zero_grad()
     with torch.autocast(device.type, enabled=trainer.enable_amp):
@@ -67,7 +67,7 @@ def step(made: Experiment, batch: Interaction) -> None:
 
 
 def measure(users: int, steps: int, precision: str) -> dict[str, Any]:
-    """Seconds of a step (median), users a second, and the operations that take the longest."""
+    """Returns the median seconds of a step, users a second, and the slowest operations."""
     made = experiment(users, precision=precision)
     made.model.train()
     config = made.config
@@ -98,7 +98,7 @@ def measure(users: int, steps: int, precision: str) -> dict[str, Any]:
 
 
 def operations(made: Experiment, batch: Interaction) -> list[dict[str, Any]]:
-    """Of one step, by the time that each takes itself on the device."""
+    """Returns the operations of one step with the longest self time on the device."""
     cuda = made.config["device"].type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
         step(made, batch)
@@ -118,7 +118,7 @@ def operations(made: Experiment, batch: Interaction) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=12_000, help="of each domain")
+    parser.add_argument("--users", type=int, default=12_000, help="number of users in each domain")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""RecTools' SASRec on the training histories of a csv file: seconds of an epoch.
+"""Measures an epoch of RecTools' SASRec on the training histories of a csv file.
 
     python benchmarks/speed/rectools_sasrec.py histories.csv '{"width": 64, ...}'
 
-A file of its own since RecTools wants an environment of its own: `pip install torch==2.13.0 'rectools[torch]'`.
+It is a separate file because RecTools needs its own environment: `pip install torch==2.13.0 'rectools[torch]'`.
 """
 
 import json
@@ -21,7 +21,7 @@ from rectools.models import SASRecModel
 
 
 class Clock(Callback):
-    """Seconds of each training epoch."""
+    """Records the seconds of each training epoch."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -31,12 +31,12 @@ class Clock(Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, *_: object) -> None:
-        """Stops it."""
+        """Stops the clock."""
         self.seconds.append(time.perf_counter() - self.started)
 
 
 def main(path: str, sizes: dict[str, int]) -> dict[str, object]:
-    """Trains for a few epochs; the first is not counted."""
+    """Trains for a few epochs and returns the median seconds without the first epoch."""
     interactions = pd.read_csv(path)
     interactions[Columns.Datetime] = pd.to_datetime(interactions.pop("time"), unit="s")
     interactions[Columns.Weight] = 1
@@ -50,7 +50,8 @@ def main(path: str, sizes: dict[str, int]) -> dict[str, object]:
     )  # fmt: skip
     model.fit(Dataset.construct(interactions))
     targets = len(interactions) - interactions[Columns.User].nunique()
-    (clock,) = (callback for callback in model.fit_trainer.callbacks if isinstance(callback, Clock))  # RecTools' copy
+    copies = model.fit_trainer.callbacks  # RecTools copies the trainer
+    (clock,) = (callback for callback in copies if isinstance(callback, Clock))
     seconds = statistics.median(clock.seconds[1:])
     return {
         "version": rectools.__version__,

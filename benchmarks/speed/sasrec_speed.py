@@ -1,9 +1,10 @@
-"""SASRec on one data set: ours (RETR without and with its pathway), RecBole's and RecTools'.
+"""Measures SASRec of this package (RETR without and with its pathway), RecBole and RecTools on one data set.
 
     python -m benchmarks.speed.sasrec_speed --data_path=dataset --dataset=Pantry --rectools=OTHER_ENVIRONMENT/bin/python
 
-Each trains on all targets of the training split with cross-entropy over all items, in a process of its own, one behind
-the other; then ours, with RecBole's parameters, and RecBole rank the test split. Run it on a quiet machine.
+Each model trains on all targets of the training split with cross-entropy over all items. The models run one after
+another, each in its own process. Then RecBole's model, and ours with the same parameters, rank the test split. Run it
+on an idle machine.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ from recbole_xfer.experiment import Experiment, build
 SIZES = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "MAX_ITEM_LIST_LENGTH": 50}
 EPOCHS = 4
 RECBOLE_BATCHES = 8
-"""RecBole pads each row to the whole window, so that a few of its batches tell the time of an epoch."""
+"""RecBole pads each row to the whole window, so a few of its batches predict the time of an epoch."""
 
 
 def ours(options: argparse.Namespace, **keys: Any) -> Experiment:
-    """RETR with cross-entropy; without its pathway it is RecBole's SASRec, dropout included."""
+    """Returns RETR with cross-entropy; without its pathway it equals RecBole's SASRec, dropout included."""
     common = {"loss_type": "CE", "train_neg_sample_args": None, "data_path": options.data_path, "show_progress": False}
     return build(XferConfig("RETR", options.dataset, overrides={**SIZES, **common, **keys}))
 
 
 def recbole(options: argparse.Namespace, **keys: Any) -> tuple[Trainer, Any, Any, Any]:
-    """RecBole's SASRec with its trainer and its loaders of the training, validation and test split."""
+    """Returns the trainer of RecBole's SASRec and its loaders of the training, validation and test split."""
     values = {
         **SIZES, "data_path": options.data_path, "train_neg_sample_args": None, "device": "cpu",
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "metrics": ["Recall", "NDCG"], "topk": [10, 50],
@@ -58,7 +59,7 @@ def recbole(options: argparse.Namespace, **keys: Any) -> tuple[Trainer, Any, Any
 
 
 def seconds_of(work: Callable[[int], Any], times: int) -> float:
-    """Median of so many runs behind a first."""
+    """Returns the median seconds of `times` runs after one warm-up run."""
     seconds = []
     for number in range(times + 1):
         start = time.perf_counter()
@@ -68,13 +69,13 @@ def seconds_of(work: Callable[[int], Any], times: int) -> float:
 
 
 def matmul_rate(size: int = 2048) -> float:
-    """Floating-point operations a second in products of square matrices."""
+    """Returns the floating-point operations a second in products of square matrices."""
     a, b = torch.randn(2, size, size)
     return 2 * size**3 / seconds_of(lambda _: a @ b, 9)
 
 
 def train_ours(options: argparse.Namespace, compiled: bool = False, **keys: Any) -> dict[str, Any]:
-    """Seconds of an epoch, and how much of the machine's rate for products of matrices that is."""
+    """Returns the seconds of an epoch, and the fraction of the machine's matrix-product rate."""
     made = ours(options, **keys)
     if compiled:
         made.model.encode = torch.compile(made.model.encode, dynamic=True)  # windows differ in length
@@ -93,7 +94,7 @@ def train_ours(options: argparse.Namespace, compiled: bool = False, **keys: Any)
 
 
 def train_recbole(options: argparse.Namespace, anomaly_detection: bool) -> dict[str, Any]:
-    """Seconds of an epoch, from a few batches."""
+    """Returns the seconds of an epoch, predicted from a few batches."""
     trainer, train_data, *_ = recbole(options)
     torch.autograd.set_detect_anomaly(anomaly_detection)
     batches = list(islice(train_data, RECBOLE_BATCHES))
@@ -108,7 +109,7 @@ def train_recbole(options: argparse.Namespace, anomaly_detection: bool) -> dict[
 
 
 def train_rectools(options: argparse.Namespace) -> dict[str, Any]:
-    """RecTools' SASRec on the same training histories, all but the last two items, in its own environment."""
+    """Runs RecTools' SASRec in its own environment, on the same training histories (without the last two items)."""
     file = Path(options.data_path) / options.dataset / f"{options.dataset}.inter"
     rows = (
         pd.read_csv(file, sep="\t").set_axis(["user_id", "item_id", "time"], axis=1).sort_values("time", kind="stable")
@@ -122,7 +123,7 @@ def train_rectools(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def rank(options: argparse.Namespace) -> dict[str, Any]:
-    """Users a second in full ranking of the test split, and whether the printed metrics are equal."""
+    """Returns the users a second in full ranking of the test split, and whether the metrics are equal."""
     trainer, *_, test_data = recbole(options)
     made = ours(options, pathway=False)
     made.model.load_sasrec(trainer.model.state_dict())
@@ -153,7 +154,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def output_of(*command: str) -> dict[str, Any]:
-    """The last line that a command prints, read as json."""
+    """Runs a command and returns the last line that it prints, read as json."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -162,8 +163,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", default="dataset")
     parser.add_argument("--dataset", default="Pantry")
-    parser.add_argument("--rectools", help="a Python with RecTools; it is left out without one")
-    parser.add_argument("--part", choices=PARTS, help="one part alone")
+    parser.add_argument("--rectools", help="a Python with RecTools; RecTools is skipped without it")
+    parser.add_argument("--part", choices=PARTS, help="run only this part")
     options = parser.parse_args()
     if options.part:
         print(json.dumps(PARTS[options.part](options)))

@@ -1,12 +1,12 @@
-"""One optimiser step of SyNCRec on generated domains, by the number of domains, and against one joint SASRec.
+"""Measures one optimiser step of SyNCRec on generated domains, by the number of domains, and of a joint SASRec.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.syncrec_step      # 2, 5, 10 and 20 domains; 5 experts
     OMP_NUM_THREADS=1 python -m benchmarks.speed.syncrec_step --domains 5 --steps 30
 
-Users, items and interactions are the same in all: only into how many domains they fall differs. SASRec, of the same
-width, is RETR without its pathway, by SyNCRec's pairwise loss and by cross-entropy over all items, and RecBole's own by
-cross-entropy, its default. The models take turns, step by step, so that what else the machine does falls on all of
-them; with one thread the processor's time tells what a step costs on a busy machine too.
+Users, items and interactions are always the same; only the number of domains differs. SASRec of the same width is RETR
+without its pathway, with SyNCRec's pairwise loss and with cross-entropy over all items. RecBole's SASRec has
+cross-entropy, its default. The models take turns, step by step, so that other load on the machine affects all of them.
+With one thread the processor time shows the cost of a step on a busy machine, too.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ SIZES = {
     "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2,
 }  # fmt: skip
 BATCHES = 8
-"""That a model goes through in turn."""
+"""Number of batches that a model repeats."""
 
 
 def write_domains(root: Path, count: int) -> str:
-    """Random histories across so many domains; returns the joined dataset's name."""
+    """Writes random histories across `count` domains; returns the joined dataset's name."""
     rng = np.random.default_rng(0)
     items = rng.integers(ITEMS, size=USERS * LENGTH)
     rows = pd.DataFrame(
@@ -58,7 +58,7 @@ def write_domains(root: Path, count: int) -> str:
 
 
 def experiment(model: str, domains: int, **keys: object) -> Experiment:
-    """The model on the generated domains."""
+    """Returns the model on the generated domains."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = write_domains(Path(folder), domains)
         paths = {"data_path": folder, "checkpoint_dir": folder, "show_progress": False, "precision": "float32"}
@@ -66,7 +66,7 @@ def experiment(model: str, domains: int, **keys: object) -> Experiment:
 
 
 def batches(made: Experiment) -> Iterator[Interaction]:
-    """A few batches again and again: of windows, or of RecBole's rows."""
+    """Repeats a few batches for ever: windows, or RecBole's rows."""
     train = made.train_data
     if made.config["train_rows"] == "windows":
         train = WindowDataLoader(train._dataset, made.config["train_batch_size"], seed=0, sampler=train._sampler)
@@ -74,7 +74,7 @@ def batches(made: Experiment) -> Iterator[Interaction]:
 
 
 def step(made: Experiment, batch: Interaction) -> None:
-    """Forward, backward and the optimiser."""
+    """Runs the forward pass, the backward pass and the optimiser."""
     made.trainer.optimizer.zero_grad()
     loss = made.model.calculate_loss(batch.to(made.config["device"]))
     (sum(loss) if isinstance(loss, tuple) else loss).backward()
@@ -84,14 +84,14 @@ def step(made: Experiment, batch: Interaction) -> None:
 
 
 def seconds(work: Any, *arguments: Any) -> tuple[float, float]:
-    """Of the processor and of the clock."""
+    """Returns processor seconds and wall-clock seconds of the work."""
     start = time.process_time(), time.perf_counter()
     work(*arguments)
     return time.process_time() - start[0], time.perf_counter() - start[1]
 
 
 def measure(models: dict[str, Experiment], steps: int) -> dict[str, dict[str, Any]]:
-    """Least and median seconds of each model's step, its arithmetic, and how close to the machine's rate it comes."""
+    """Returns the least and median seconds of each model's step, its GFLOP, and its fraction of the machine's rate."""
     square = torch.ones(2048, 2048)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     stream = {name: batches(made.model.train() and made) for name, made in models.items()}

@@ -1,9 +1,9 @@
-"""Time until a SASRec validates as well as RecBole's own at its best: RecBole's SASRec, then RETR without its pathway.
+"""Measures the time until SASRec (RETR without its pathway) validates as well as RecBole's SASRec at its best.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.time_to_best --data_path=dataset --dataset=Pantry
 
-Both validate after every epoch, with all items ranked, and stop after some without gain. Seconds are those
-of the processor, which other work on the machine hardly changes; with one thread they are those of the clock, too.
+Both validate after every epoch with all items ranked, and stop after a few epochs without gain. Seconds are processor
+time, which other work on the machine hardly changes; with one thread they equal wall-clock time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PATIENCE = 5
 EPOCHS = 60
 BATCH = 512
 RECBOLES_WINDOW = 20
-"""RecBole pads every row to the window, so that windows of 50 would take it three times as long; ours have 50."""
+"""RecBole pads every row to the window, so windows of 50 would take it three times as long. Ours have 50."""
 
 
 class Reached(Exception):
-    """What was to be reached is."""
+    """The score is reached."""
 
 
 def course(trainer: Any, train_data: Any, valid_data: Any, enough: float = float("inf")) -> list[dict[str, float]]:
-    """Validation score and seconds so far of each epoch, until a score is enough or training stops."""
+    """Returns the validation score and elapsed seconds of each epoch, until the score is `enough` or training stops."""
     epochs: list[dict[str, float]] = []
     start = time.process_time()
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", default="dataset")
     parser.add_argument("--dataset", default="Pantry")
-    parser.add_argument("--score", type=float, help="to be reached, where RecBole's course is known")
+    parser.add_argument("--score", type=float, help="the score to reach; skips RecBole's training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     options = parser.parse_args()
     score = options.score

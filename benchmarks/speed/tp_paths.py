@@ -1,10 +1,10 @@
-"""TP with 1, 8 and 64 paths side by side, and ordinary training at all positions, on generated histories.
+"""Measures TP with 1, 8 and 64 paths in parallel, and ordinary training at all positions, on generated histories.
 
     python -m benchmarks.speed.tp_paths [--model=TPGRU4Rec] [--loss_type=CE] [--threads=1]
 
-Users a second are those of inner steps, and the cost of a target is a step's time over its targets. Ordinary training
-takes the same encoder and loss over batches of windows of like lengths, without inner steps or adversary. All take
-turns, and the fastest step of each counts.
+Users a second are users of inner steps. The cost of a target is the time of a step divided by its targets. Ordinary
+training has the same encoder and loss, over batches of windows of similar length, without inner steps and adversary.
+All take turns, and the fastest step of each counts.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ STEPS = {1: 40, 8: 20, 64: 6}
 """Outer steps in a turn, by the number of paths."""
 TURNS = 3
 ORDINARY_TARGETS = 2048
-"""Of a batch of ordinary training."""
+"""Targets in a batch of ordinary training."""
 
 
 def write_histories(root: Path) -> None:
-    """A domain of the size of Amazon Games in the paper's Table 2, with Amazon Pantry's popularity."""
+    """Writes a domain of the size of Amazon Games in the paper's Table 2, with Amazon Pantry's popularity."""
     users = 7_519
     made = pantry_like(users, items=19_977, interactions=145_520, text_size=1, image_size=1)
     user = np.repeat(np.arange(users), np.diff(made.offsets))
@@ -54,13 +54,13 @@ def write_histories(root: Path) -> None:
 
 
 def experiment(options: argparse.Namespace, root: Path, **keys: Any) -> Experiment:
-    """The model, built to train."""
+    """Builds the model for training."""
     values = {"data_path": str(root), "checkpoint_dir": str(root / "saved"), "show_progress": False}
     return build(XferConfig(options.model, "Generated", overrides={**values, "loss_type": options.loss_type, **keys}))
 
 
 def ordinary_loss(model: Any, batch: Interaction) -> torch.Tensor:
-    """The model's loss at all positions of a batch of windows, without an adversary."""
+    """Returns the model's loss at all positions of a batch of windows, without an adversary."""
     real = batch[TARGETS] > 0
     phi = model.encoder(model.embed(batch[model.ITEM_SEQ]))
     fields = {name: value[real] for name, value in batch.interaction.items() if value.dim() > 1}
@@ -68,7 +68,7 @@ def ordinary_loss(model: Any, batch: Interaction) -> torch.Tensor:
 
 
 def turn(made: Experiment, loader: Any, steps: int, ordinary: bool) -> tuple[float, float]:
-    """Users (for ordinary training: windows) a second, and microseconds a target, at the fastest step."""
+    """Returns users a second (windows in ordinary training) and microseconds a target, of the fastest step."""
     trainer, model = made.trainer, made.model
     model.train()
     users_per_second, microseconds_per_target = [], []
@@ -85,7 +85,7 @@ def turn(made: Experiment, loader: Any, steps: int, ordinary: bool) -> tuple[flo
 
 
 def contestants(options: argparse.Namespace, root: Path) -> Iterator[tuple[dict[str, Any], Callable]]:
-    """What is timed, and how it takes a turn."""
+    """Yields the name of each contestant and the function that runs its turn."""
     for paths, steps in STEPS.items():
         made = experiment(options, root, paths=paths)
         loader = made.trainer.train_loader(made.train_data)

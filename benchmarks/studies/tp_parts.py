@@ -1,13 +1,13 @@
-"""What TP and each of its two parts give over ordinary training of SASRec: the search, and the plan of a comparison.
+"""Searches settings for TP and for ordinary training of SASRec, and writes the plan that compares TP's two parts.
 
     python -m benchmarks.studies.tp_parts --data_path=dataset --dataset=MovieTweetings --plan=tp_parts.yaml
     recbole-xfer compare tp_parts.yaml --result=tp_parts.json
 
-Both sides have as many trials, drawn from grids of which ordinary training's is a part of TP's; each is a run of one
-seed, and its validation split alone is looked at. With ``--inner_rate`` and ``--adversary_weight`` TP's own two keys
-are not searched, and both sides have the same trials. What ran before is not run again. Every row of the plan takes 64
-users' gradients in a step, whatever its k, and as many steps an epoch. The row of RETR, without its pathway, is
-ordinary training on batches of about 64 users of MovieTweetings, where each target weighs the same, not each user.
+Both sides have the same number of trials, drawn from grids; the grid of ordinary training is a part of TP's. A trial is
+a run of one seed, compared on its validation split only. With ``--inner_rate`` and ``--adversary_weight`` TP's own two
+keys are not searched, and both sides have the same trials. Finished runs are reused. Every row of the plan uses the
+gradients of 64 users in a step, for any k, and as many steps an epoch. The row of RETR without its pathway is ordinary
+training on batches of about 64 users of MovieTweetings, in which each target has the same weight, not each user.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GRID_OF_TP: dict[str, Sequence[Any]] = {**GRID, "inner_rate": [0.1, 1, 10], "adv
 
 
 def best(shared: Mapping[str, Any], side: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], trials: int) -> dict:
-    """The keys of the trial that validates best."""
+    """Returns the keys of the trial with the best validation score."""
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     drawn = [points[number] for number in np.random.default_rng(0).permutation(len(points))[:trials]]
     scores = []
@@ -81,4 +81,4 @@ if __name__ == "__main__":
     plan = {**where, **SHARED, "seeds": list(range(2020, 2020 + options.seeds)), "rows": rows}
     with replacing(options.plan) as temporary:
         temporary.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
-    print(f"{options.plan}; now run: recbole-xfer compare {options.plan}")
+    print(f"{options.plan}; next, run: recbole-xfer compare {options.plan}")

@@ -1,4 +1,4 @@
-"""The pages of docs/benchmarks equal their data, each study has its provenance, and its commands name existing files."""
+"""Pages of docs/benchmarks equal their data; a study has its provenance; its commands name existing files."""
 
 from __future__ import annotations
 
