@@ -103,14 +103,14 @@ class Study(Strict):
     notes: list[Text]
 
     def table(self, title: str) -> Table:
-        """The table of this title."""
+        """Returns the table of this title."""
         for table in self.tables:
             if table.title == title:
                 return table
         raise ResultError(f"The study '{self.title}' has no table '{title}'.")
 
     def value(self, title: str, row: str, column: str) -> Decimal:
-        """A number, the mean of a pair or the percent of a change; the first cell of a row is its name."""
+        """Returns a number, the mean of a pair or the percent of a change; a row is named by its first cell."""
         table = self.table(title)
         cells = next((cells for cells in table.rows if cells[0] == row), None)
         if cells is None or column not in table.columns:
@@ -127,7 +127,7 @@ class Study(Strict):
 
 
 def read(path: Path) -> Study:
-    """The study of a result file; raises ResultError where the file is invalid."""
+    """Reads a result file; raises ResultError if the file is invalid."""
     try:
         return Study.model_validate(json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal))
     except json.JSONDecodeError as error:
@@ -139,7 +139,7 @@ def read(path: Path) -> Study:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as Markdown; a significant change is bold."""
+    """Formats a cell as Markdown; a significant change is bold."""
     match cell:
         case None:
             return ""
@@ -155,7 +155,7 @@ def shown(cell: Cell) -> str:
 
 
 def lines(table: Table) -> Iterator[str]:
-    """A table's lines in Markdown."""
+    """Yields the lines of a table in Markdown."""
     yield f"| {' | '.join(table.columns)} |"
     yield "|" + "---|" * len(table.columns)
     for cells in table.rows:
@@ -163,18 +163,18 @@ def lines(table: Table) -> Iterator[str]:
 
 
 def gain(new: Decimal, old: Decimal) -> str:
-    """The relative change from old to new, in whole percent with its sign."""
+    """Formats the relative change from old to new, in whole percent with its sign."""
     return f"{100 * (new / old - 1):+.0f}%"
 
 
 def changes(studies: dict[str, Study], without: str) -> list[Change]:
-    """All changes in all tables, without the rows of one model."""
+    """Returns all changes in all tables, without the rows of one model."""
     rows = (row for study in studies.values() for table in study.tables for row in table.rows)
     return [cell for row in rows if row[0] != without for cell in row if isinstance(cell, Change)]
 
 
 def render(results: Path = RESULTS) -> dict[str, str]:
-    """The text of each page by its file name."""
+    """Returns the text of each page by its file name."""
     studies = {path.stem: read(path) for path in sorted(results.glob("*.json"))}
     templates = Environment(  # Markdown, so nothing is escaped
         loader=FileSystemLoader(ROOT / "benchmarks" / "templates"), undefined=StrictUndefined,
@@ -187,7 +187,7 @@ def render(results: Path = RESULTS) -> dict[str, str]:
 
 
 def stale(pages: dict[str, str], folder: Path = PAGES) -> list[str]:
-    """The names of pages that are missing, differ from their data, or have none."""
+    """Returns the names of pages that are missing, differ from their data, or have no data."""
     found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
     return sorted(name for name in pages.keys() | found.keys() if pages.get(name) != found.get(name))
 

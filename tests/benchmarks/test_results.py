@@ -63,6 +63,23 @@ def test_commands_name_existing_files(path: Path) -> None:
             assert (ROOT / file).is_file(), f"{path.name}: '{command}' names {file}, which does not exist"
 
 
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_an_answer_quotes_values_of_its_tables(path: Path) -> None:
+    study = read(path)
+    tables = str([table.rows for table in study.tables])
+    for value in re.findall(r"0\.\d{3,}", study.answer):
+        assert f"'{value}'" in tables, f"{path.name}: the answer's {value} is in no table"
+
+
+def test_the_front_page_follows_the_data(tmp_path: Path) -> None:
+    for path in STUDIES:
+        text = path.read_text(encoding="utf-8")
+        (tmp_path / path.name).write_text(text.replace("0.0778", "0.0987"), encoding="utf-8")
+    assert "| 0.0778 |" in render()["index.md"]
+    assert "| 0.0987 |" in render(tmp_path)["index.md"]
+    assert "0.0778" not in render(tmp_path)["index.md"]
+
+
 @pytest.mark.parametrize("key", PROVENANCE)
 def test_a_study_without_a_provenance_key_is_rejected(key: str, tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=f"study.json: the key '{key}' is invalid: Field required"):
