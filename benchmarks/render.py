@@ -134,7 +134,9 @@ def read(path: Path) -> Study:
         raise ResultError(f"{path.name} is not valid json: {error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        place, reason = ".".join(map(str, first["loc"][:5])), first["msg"].removeprefix("Value error, ")
+        if len(first["loc"]) > 5:  # a cell, with one error for each type that it might have
+            reason = "a cell must be a text, a number, [mean, standard deviation], a change or null"
         raise ResultError(f"{path.name}: the key '{place}' is invalid: {reason}.") from None
 
 

@@ -96,6 +96,10 @@ def test_a_study_without_a_provenance_key_is_rejected(key: str, tmp_path: Path) 
             {"tables": [{"title": "T", "columns": ["model", "NDCG@10"], "rows": [["ANT"]]}]},
             "the key 'tables.0' is invalid: row 'ANT' has 1 cells for 2 columns",
         ),
+        (
+            {"tables": [{"title": "T", "columns": ["model", "NDCG@10"], "rows": [["ANT", [0.1, 0.2, 0.3]]]}]},
+            "the key 'tables.0.rows.0.1' is invalid: a cell must be a text, a number, [mean, standard deviation]",
+        ),
     ],
 )
 def test_an_invalid_study_is_rejected_in_one_sentence(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
