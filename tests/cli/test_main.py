@@ -134,7 +134,7 @@ def test_a_comparison_and_a_measurement_read_config_files(in_tmp_path: Path, cap
         (["--model=Nothing", "--dataset=Small"], "does not exist"),
         (["--model=ANT", "--dataset=Small", "epochs=3"], "Write keys as --key=value"),
         (["--model=ANT", "--dataset=Small", "--epochs"], "has no value"),
-        (["--model=ANT", "--dataset=Bare"], "carries no text and no image and no price"),
+        (["--model=ANT", "--dataset=Bare"], "has no text and no image and no price"),
         (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "Choose among text, image, price"),
         (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "has no trained model"),
         (["compare", "nowhere.yaml"], "nowhere.yaml is missing"),
