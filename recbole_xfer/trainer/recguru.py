@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_xfer.data.batches import CRITIC, DomainPairDataLoader
 from recbole_xfer.log import logger
-from recbole_xfer.trainer.trainer import RunFolder
+from recbole_xfer.trainer.trainer import XferTrainer
 
 AUTOENCODER, ADVERSARIAL, RECOMMENDATION = "autoencoder", "adversarial", "recommendation"
 PHASES = {
@@ -24,7 +24,7 @@ PHASES = {
 """The phases of each variant."""
 
 
-class RecGURUTrainer(RunFolder):
+class RecGURUTrainer(XferTrainer):
     """Trains the phases one behind the other; only the last is validated, and its best epoch is kept.
 
     Epochs are counted in each phase anew. Losses are means over an epoch's steps, in the log and in TensorBoard under
@@ -151,7 +151,7 @@ class RecGURUTrainer(RunFolder):
         if self.phase == RECOMMENDATION:
             super()._add_hparam_to_tensorboard(best_valid_result)
 
-    # --- going on ----------------------------------------------------------------------------------------------------
+    # --- resuming ----------------------------------------------------------------------------------------------------
 
     def _state(self, epoch: int) -> dict[str, Any]:
         critic = self.critic_optimizer.state_dict() if self.phase == ADVERSARIAL else None

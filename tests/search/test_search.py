@@ -22,7 +22,7 @@ from recbole_xfer.prepare import write_domain
 from recbole_xfer.search import search as tune
 from recbole_xfer.search.space import Choice, Interval, draw, read_space
 from recbole_xfer.testing.data import settings, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 
 EPOCHS = 8
 
@@ -70,7 +70,7 @@ def test_stepped_and_whole_numbers_include_both_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold lines"),
+        ("", "must have lines"),
         ("a: 0.1", "key 'a' must be a list"),
         ("a: []", "no values"),
         ("a: {normal: [0, 1]}", "one of choice, uniform"),
@@ -83,7 +83,7 @@ def test_stepped_and_whole_numbers_include_both_bounds(tmp_path: Path) -> None:
         ("a choice [0.1\nb uniform 0,1", r"line 'a choice \[0.1' is not of the form"),
         ("a choice __import__('os').getcwd()", "is not of the form"),
         ("a loguniform x,0", "is not of the form"),
-        ("a: [1\nb", "is not yaml"),
+        ("a: [1\nb", "is not valid yaml"),
     ],
 )
 def test_a_wrong_space_is_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -239,7 +239,7 @@ def test_asha_stops_the_weak_trial_and_a_failed_one_is_left_out(folder: Path) ->
 def test_nothing_is_left_behind(folder: Path) -> None:
     assert not (folder / "home" / "ray_results").exists()
     assert not list(folder.glob("saved/**/.ray-*"))
-    assert not list(folder.glob(f"saved/**/{artifacts.STATE}"))
+    assert not list(folder.glob(f"saved/**/{RunFolder.STATE}"))
     assert tune.ray.is_initialized() is False
 
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_xfer import quick_start
+from recbole_xfer import stages
 from recbole_xfer.config.config import settings as all_settings
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, build, fit, load, run_name
+from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.files import replacing
-from recbole_xfer.quick_start import compare, evaluate, pretrain, recommend, run, train_and_evaluate
+from recbole_xfer.quick_start import compare, evaluate, pretrain, recommend, run
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, whole_and_interrupted, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 
 LOAD_COL = {"inter": ["user_id", "item_id", "timestamp"]}
 FDSA = {"load_col": {**LOAD_COL, "item": ["item_id", "text"]}, "selected_features": ["text"]}
@@ -48,10 +49,10 @@ def test_a_full_disk_is_explained_and_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     save = {
-        "weights": lambda: artifacts.save_weights(tmp_path, {"w": torch.ones(3)}),
-        "state": lambda: artifacts.save_state(tmp_path, {"epoch": 1}),
-        "result": lambda: artifacts.save_result(tmp_path, {"test": 1}),
-        "config": lambda: artifacts.save_config(tmp_path, {"key": 1}),
+        "weights": lambda: RunFolder(tmp_path).save_weights({"w": torch.ones(3)}),
+        "state": lambda: RunFolder(tmp_path).save_state({"epoch": 1}),
+        "result": lambda: RunFolder(tmp_path).finish({"test": 1}),
+        "config": lambda: RunFolder(tmp_path).begin({"key": 1}),
     }[written]
     save()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -79,16 +80,16 @@ def test_a_really_full_device_is_explained(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "not there", "a pickle"])
 def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
-    artifacts.save_weights(tmp_path, {"w": torch.ones(1000)})
-    path = tmp_path / artifacts.WEIGHTS
+    RunFolder(tmp_path).save_weights({"w": torch.ones(1000)})
+    path = tmp_path / RunFolder.WEIGHTS
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:500])
     elif damage == "not there":
         path.unlink()
     else:
         path.write_bytes(pickle.dumps({"w": [1.0]}))
-    with pytest.raises(XferError, match=r"damaged or incomplete|holds no pre-trained model"):
-        artifacts.load_weights(tmp_path)
+    with pytest.raises(XferError, match=r"damaged or incomplete|has no trained model"):
+        RunFolder(tmp_path).weights()
 
 
 class Malicious:
@@ -98,10 +99,19 @@ class Malicious:
 
 def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"epoch": Malicious()}, tmp_path / artifacts.STATE)
+    torch.save({"epoch": Malicious()}, tmp_path / RunFolder.STATE)
     with pytest.raises(XferError, match="is damaged"):
-        artifacts.load_state(tmp_path)
+        RunFolder(tmp_path).state()
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_complete_configuration_is_fixed(tmp_path: Path) -> None:
+    first = config(tmp_path, "Pop", seed=1)
+    with pytest.raises(TypeError, match="use replace"):
+        first["seed"] = 2
+    first["A_NAME_OF_RECBOLE"] = "noted"
+    second = first.replace(seed=2)
+    assert (first["seed"], second["seed"], first["A_NAME_OF_RECBOLE"]) == (1, 2, "noted")
 
 
 def test_the_saved_configuration_makes_an_equal_one(tmp_path: Path) -> None:
@@ -112,8 +122,8 @@ def test_the_saved_configuration_makes_an_equal_one(tmp_path: Path) -> None:
         first = config(
             tmp_path, model, seed=7, eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni9"}
         )
-        artifacts.save_config(tmp_path, all_settings(first))
-        second = XferConfig(config_files=[tmp_path / artifacts.CONFIG])
+        RunFolder(tmp_path).begin(all_settings(first))
+        second = XferConfig(config_files=[tmp_path / RunFolder.CONFIG])
         assert all_settings(first) == all_settings(second)
 
 
@@ -124,9 +134,9 @@ def test_an_equal_pretraining_is_reused_and_a_changed_one_is_not(
     write_small(tmp_path, "B", seed=2)
     keys = {**settings(tmp_path), "pretrain_epochs": 1}
     first = pretrain("ANT", "A+B", overrides=keys)
-    trained = (first / artifacts.WEIGHTS).stat().st_mtime_ns
+    trained = (first / RunFolder.WEIGHTS).stat().st_mtime_ns
     assert pretrain("ANT", "A+B", overrides=keys) == first
-    assert (first / artifacts.WEIGHTS).stat().st_mtime_ns == trained
+    assert (first / RunFolder.WEIGHTS).stat().st_mtime_ns == trained
     assert pretrain("ANT", "A+B", overrides={**keys, "pretrain_learning_rate": 0.01}) != first
     write_small(tmp_path, "B", seed=3)
     assert pretrain("ANT", "A+B", overrides=keys) != first
@@ -137,11 +147,11 @@ def test_of_two_equal_pretrainings_at_a_time_one_trains(tmp_path: Path, monkeypa
     trained = []
 
     def slowly(experiment: Experiment) -> Any:
-        trained.append(experiment.folder)
+        trained.append(experiment.folder.path)
         time.sleep(0.5)
         return fit(experiment)
 
-    monkeypatch.setattr(quick_start, "fit", slowly)
+    monkeypatch.setattr(stages, "fit", slowly)
     keys = {**settings(tmp_path), "pretrain_epochs": 1}
     with ThreadPoolExecutor() as pool:
         folders = list(pool.map(lambda _: pretrain("ANT", "A", overrides=keys), range(2)))
@@ -169,12 +179,12 @@ def test_a_folder_of_one_run_is_not_taken_for_another(tmp_path: Path) -> None:
     keys = {**settings(tmp_path, "SASRec"), "run_dir": str(tmp_path / "mine"), "epochs": 1}
     made = run("SASRec", "Small", overrides=keys)
     assert run("SASRec", "Small", overrides=keys, reuse=True).test == made.test
-    with pytest.raises(XferError, match=r"mine holds a run with learning_rate=0.001. Name another folder"):
+    with pytest.raises(XferError, match=r"mine has a run with learning_rate=0.001. Set another folder"):
         run("SASRec", "Small", overrides={**keys, "learning_rate": 0.01}, reuse=True)
     interrupted = build(config(tmp_path, "SASRec", run_dir=keys["run_dir"], epochs=2))
     fit(interrupted)
     interrupted.trainer._save_state(1)
-    with pytest.raises(XferError, match=r"mine holds a run with .*epochs=2.* start over with --resume=False"):
+    with pytest.raises(XferError, match=r"mine has a run with .*epochs=2.* start again with --resume=False"):
         run("SASRec", "Small", overrides=keys)
     run("SASRec", "Small", overrides={**keys, "resume": False})
 
@@ -223,7 +233,7 @@ def test_adaptation_without_a_source_and_a_source_without_adaptation(tmp_path: P
 def test_a_wrong_adaptation_is_told_before_pretraining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, adaptation: str, message: str
 ) -> None:
-    monkeypatch.setattr("recbole_xfer.quick_start.pretrain", lambda *_: pytest.fail("pre-training began"))
+    monkeypatch.setattr("recbole_xfer.stages.pretrain", lambda *_: pytest.fail("pre-training began"))
     with pytest.raises(XferError, match=message):
         run(model, "Small", overrides={**settings(tmp_path, model), "adaptation": adaptation, "source": "A"})
 
@@ -231,7 +241,7 @@ def test_a_wrong_adaptation_is_told_before_pretraining(
 def test_an_interrupted_pretraining_is_not_adapted(tmp_path: Path) -> None:
     write_small(tmp_path)
     folder = pretrain("ANT", "Small", overrides=settings(tmp_path))
-    (folder / artifacts.RESULT).unlink()
+    (folder / RunFolder.RESULT).unlink()
     write_small(tmp_path, "A", seed=1)
     keys = {**settings(tmp_path), "adaptation": "relearn", "pretrained": str(folder)}
     with pytest.raises(XferError, match="was interrupted .* Finish it with the same pretrain command"):
@@ -339,7 +349,7 @@ def test_a_finished_run_that_is_trained_again_and_interrupted_is_not_finished(tm
 
     with pytest.raises(KeyboardInterrupt):
         run("Pop", "Small", overrides=settings(tmp_path, "Pop"), on_epoch=stop)
-    assert artifacts.load_result(folder) is None
+    assert RunFolder(folder).result() is None
 
 
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN", "EASE", "SASRec", "BERT4Rec", "FDSA"])
@@ -352,7 +362,7 @@ def test_a_finished_run_of_recboles_model_is_loaded_with_all_that_it_learned(tmp
     loaded = load(tmp_path / model)
     for name in loaded.model.other_parameter():
         setattr(loaded.model, name, None)  # the data could have given it again; here the artifact must
-    loaded.trainer._load_weights(artifacts.load_weights(tmp_path / model))
+    loaded.trainer.load_weights(RunFolder(tmp_path / model).weights())
     assert loaded.trainer.evaluate(loaded.test_data, load_best_model=False) == result.test
 
 
@@ -430,9 +440,9 @@ def test_metrics_that_look_at_the_training_data_are_measured_again(tmp_path: Pat
 
 def test_a_folder_of_many_joined_domains_has_a_name_that_file_systems_take(tmp_path: Path) -> None:
     domains = [f"Department-{number}" for number in range(20)]
-    names = [run_name(config(tmp_path, "Pop", "+".join(chosen)), None, "run") for chosen in (domains, domains[::-1])]
+    names = [RunFolder.of(config(tmp_path, "Pop", "+".join(chosen))).name for chosen in (domains, domains[::-1])]
     assert names[0].startswith("Pop-Department-0+19-more-") and names[1].startswith("Pop-Department-19+19-more-")
-    others = run_name(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"])), None, "run")
+    others = RunFolder.of(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"]))).name
     assert others.startswith("Pop-Department-0+19-more-") and others != names[0]
 
 
