@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recbole_xfer.config.plain import as_json
 from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.files import replacing
-from recbole_xfer.trainer.run_folder import as_json
 
 WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
