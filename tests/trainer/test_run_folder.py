@@ -244,14 +244,14 @@ def test_an_interrupted_pretraining_is_not_adapted(tmp_path: Path) -> None:
     (folder / RunFolder.RESULT).unlink()
     write_small(tmp_path, "A", seed=1)
     keys = {**settings(tmp_path), "adaptation": "relearn", "pretrained": str(folder)}
-    with pytest.raises(XferError, match="was interrupted .* Finish it with the same pretrain command"):
+    with pytest.raises(XferError, match="is not finished .* Resume it with the same command"):
         run("ANT", "A", overrides=keys)
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"hidden_size": 32}, "was trained with hidden_size=16, not 32. Leave it out"),
+        ({"hidden_size": 32}, "was trained with hidden_size=16, not 32. Remove the key"),
         ({"n_heads": 4}, "was trained with n_heads=2, not 4"),  # whose weights have equal shapes
         ({"dataset": "A"}, "was trained with dataset=Small, not A"),
         ({"hidden_size": 16, "topk": [3]}, None),
@@ -277,8 +277,8 @@ def test_a_pretrained_encoder_computes_what_it_did(tmp_path: Path, model: str, k
     keys = {**settings(tmp_path, model), "source": "A", "adaptation": "finetune", "pretrain_epochs": 1, "epochs": 1}
     pretrained = pretrain(model, "A", overrides=keys)
     with pytest.raises(XferError, match=rf"{pretrained.name} was pre-trained with {key}=.* Set --{key}="):
-        build(config(tmp_path, model, adaptation="finetune", **{key: value}), pretrained)
-    build(config(tmp_path, model, adaptation="finetune"), pretrained)
+        build(config(tmp_path, model, adaptation="finetune", **{key: value}), RunFolder(pretrained))
+    build(config(tmp_path, model, adaptation="finetune"), RunFolder(pretrained))
 
 
 def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
