@@ -71,15 +71,15 @@ def pretrain(
 def evaluate(
     folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
-    """Finished runs of one target on its test split once more, under other keys of evaluation; nothing is written.
+    """Evaluates finished runs of one target again under another protocol; writes nothing.
 
     Args:
-        folders: what the runs left.
-        overrides: such as ``mask_history``, ``topk``, ``metrics`` or ``eval_args``.
+        folders: of the runs.
+        overrides: keys of evaluation, such as ``mask_history``, ``topk``, ``metrics`` or ``eval_args``.
         config_files: yaml files of such keys.
 
     Raises:
-        XferError: if a folder holds no finished run, or the runs are not of one target and protocol.
+        XferError: if a folder has no finished run, or the runs differ in target or protocol.
     """
     overrides = {**read_yaml_files(config_files), **(overrides or {})}
     finished = [(folder, RunFolder(folder).test_result()) for folder in folders]
@@ -87,32 +87,31 @@ def evaluate(
     for folder, earlier in finished:
         experiment = load(folder, overrides)
         results.append(measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"]))
-        Comparison(results)  # stops at the first that cannot stand beside the others
+        Comparison(results)  # stops at the first that cannot be compared with the others
         values = settings(experiment.config)
         keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
     return Comparison(told_apart(results, keys))
 
 
 def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:
-    """The best items for a history that the model need not have seen.
+    """The best items for a history, which need not be in the data.
 
     Args:
-        experiment: a trained model with its data, from :func:`load`; one that reads histories, or Pop.
-        history: item tokens, oldest first; the last ``MAX_ITEM_LIST_LENGTH`` are read.
-        k: how many items.
+        experiment: from :func:`load`, of a sequential model or Pop.
+        history: item tokens, oldest first; the last ``MAX_ITEM_LIST_LENGTH`` are used.
+        k: number of items.
 
     Returns:
         (token, score) of items that are not in the history, best first.
 
     Raises:
-        XferError: if the model ranks for users that it knows and reads no history, the history is empty or has an item
-            that the data does not, or k is no length.
+        XferError: if the model does not read histories, the history is empty or has an unknown item, or k is invalid.
     """
     dataset, config, model = experiment.dataset, experiment.config, experiment.model
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["model"] != "Pop":
-        raise XferError(f"{config['model']} reads no history. Recommend with a sequential model, such as SASRec.")
+        raise XferError(f"{config['model']} does not read histories. Use a sequential model, such as SASRec.")
     if not is_count(k):
-        raise XferError(f"k={k} must be a whole number from 1 on.")
+        raise XferError(f"k={k} is invalid: it must be an integer of at least 1.")
     ids = torch.tensor(_item_ids(dataset, history), device=config["device"])
     length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
     padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
@@ -134,18 +133,18 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
 
 
 def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
-    """The ids of some items, at least one.
+    """The ids of the items of a history.
 
     Raises:
-        XferError: if there is none, or one is no text or not in the data.
+        XferError: if the history is empty, or an item is not a string or not in the data.
     """
     if not history:
-        raise XferError("The history is empty. Name at least one item; for a new user take the most popular ones.")
+        raise XferError("The history is empty. Give at least one item; for new users, use the model Pop.")
     known = dataset.field2token_id[dataset.iid_field]
     for token in history:
         if not isinstance(token, str):
-            raise XferError(f"Items are named by text: write '{token}' instead of {token!r}.")
-        if not known.get(token):  # the padding, whose id is 0, is no item
+            raise XferError(f"An item must be a string: write '{token}' instead of {token!r}.")
+        if not known.get(token):  # id 0 is the padding
             items = dataset.field2id_token[dataset.iid_field][1:]
             raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{nearest(token, items)}")
     return [known[token] for token in history]
@@ -154,17 +153,17 @@ def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
 def compare(
     file: str | Path, overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
-    """Runs every row of a comparison on one target, with equal data, split and candidates, for each seed.
+    """Runs every row of a comparison for each seed, on one target with identical data, split and candidates.
 
-    An interrupted comparison goes on where it stopped; what it trained before is only evaluated again. Rows of one
-    model are told apart by the keys in which they differ.
+    An interrupted comparison resumes where it stopped; finished runs are only evaluated again. The labels of rows with
+    the same model have the keys in which they differ.
 
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
-            rows; ``source`` is used by the rows that are adapted. A row may have a ``name``, and ``alone`` sets it
-            against models of each joined domain alone (see :func:`recbole_xfer.comparison.joint.references`).
-        overrides: keys for all rows, which win over those of the file.
-        config_files: yaml files of keys for all rows, over which the file wins.
+            rows; only adapted rows use ``source``. A row may have a ``name``; ``alone`` compares it with models of
+            each joined domain alone (see :func:`recbole_xfer.comparison.joint.references`).
+        overrides: keys for all rows; they win over the file.
+        config_files: yaml files of keys for all rows; the file wins over them.
     """
     plan = load_plan(Path(file), config_files, overrides)
     rows, seeds = plan.pop("rows"), plan.pop("seeds", None) or [2020]
@@ -208,7 +207,7 @@ def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: str | None = None) -> list[Result]:
-    """The results of one configuration for each seed, under a name of their own where one is given."""
+    """The results of one configuration for each seed, labelled with ``name`` if it is given."""
     results = []
     for seed in seeds:
         logger.info(f"[{number}] seed {seed}")
