@@ -2,8 +2,7 @@
 
 
 class XferError(ValueError):
-    """A mistake in the input, explained.
+    """An error in the input.
 
-    The message is one sentence (or two) that names the file, column, row or key and says what to do
-    about it.
+    The message is one sentence, or two: it names the file, column, row or key, and says what to do.
     """
