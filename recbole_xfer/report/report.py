@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recbole_xfer.comparison.table import Comparison, told_apart
+from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.values import read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
@@ -123,7 +123,7 @@ def read(folder: Path) -> Run:
 def _named(runs: Sequence[Run]) -> list[Run]:
     """The runs in order of their labels, which are those of a comparison where they were measured."""
     measured = [(run.result, run.keys) for run in runs if run.result]
-    named = iter(told_apart([result for result, _ in measured], [keys for _, keys in measured]))
+    named = iter(with_distinct_labels([result for result, _ in measured], [keys for _, keys in measured]))
     labelled = [replace(run, label=next(named).label) if run.result else run for run in runs]
     return sorted(labelled, key=lambda run: (run.label, run.keys["seed"]))
 
@@ -262,7 +262,7 @@ def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture |
     """Of a key on the results: a line for those runs that differ in nothing else; None where they have few values."""
     having = [run for run in runs if _is_number(run.keys.get(key))]
     others = [{name: value for name, value in run.keys.items() if name != key} for run in having]
-    results = told_apart([run.result for run in having if run.result], others)
+    results = with_distinct_labels([run.result for run in having if run.result], others)
     table = _metrics(results)
     table[key] = [having[number].keys[key] for number in table["run"]]
     table = table[(table.groupby("label")[key].transform("nunique") >= FEWEST) & ~table["part"].isin(runs[0].domains)]

@@ -288,7 +288,7 @@ class RunFolder(Trainer):
     def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
         """What RecBole collects of a batch, within domains where that is asked for."""
         if self.evaluator.ranking is not None:
-            scores, row = self.evaluator.ranking.restrict(scores, row, item)
+            scores, row = self.evaluator.ranking.mask_other_domains(scores, row, item)
         return interaction, scores, row, item
 
 
@@ -328,7 +328,7 @@ class KeepingEvaluator(Evaluator):
         result = self.measure(dataobject)
         if self.ranking is not None:
             places = self.config["metric_decimal_place"]
-            result.update(self.ranking.results(dataobject, self.measure, places))
+            result.update(self.ranking.metrics_by_domain(dataobject, self.measure, places))
         return result
 
     def measure(self, collected: DataStruct) -> Any:
