@@ -209,7 +209,7 @@ def check_pairing(config: Any, own_model: bool) -> None:
     if not config["rank_within_domain"]:
         raise XferError(f"{name} ranks within each domain. Set rank_within_domain: True for all rows.")
     if config["eval_args"]["mode"]["test"] != "full":
-        raise XferError(f"{name} needs mode: full in eval_args, because each model would get other sampled candidates.")
+        raise XferError(f"{name} needs mode: full in eval_args, because sampled candidates differ between models.")
     if split not in ("LS", "NU"):
         raise XferError(f"{name} needs one test target per history: set LS or NU in eval_args.split, not {split}.")
     if config["overlap"] != 1:
