@@ -15,12 +15,13 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["recbole_xfer*"]), "recbole_xfer.properties"],
     package_dir={"recbole_xfer.properties": "properties"},
-    package_data={"recbole_xfer.properties": ["**/*.yaml"]},
+    package_data={"recbole_xfer.properties": ["**/*.yaml"], "recbole_xfer.report": ["*.jinja"]},
     install_requires=[
         "recbole>=1.2.0,<1.3",
         "kmeans-pytorch>=0.3",  # RecBole imports it without saying so
         "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 dropped and setuptools brings
         "filelock>=3.12",
+        "jinja2>=3",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 no longer does

@@ -56,4 +56,4 @@ def test_rolling_prediction_runs(tmp_path: Path) -> None:
     comparison = compare(ROOT / "benchmarks" / "rolling.yaml", small)
     assert list(comparison.by_label()) == ["RETR", "RETR pathway=False", "SASRec"]
     assert len({result.rows for result in comparison.results}) == 1
-    assert "users held out [8, 1, 1], last 5 of each" in comparison.caption()
+    assert "held-out users [8, 1, 1], last 5 items of each" in comparison.caption()

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel carries the default values, and both ways to start a command work."""
+"""What a user installs: the wheel carries the default values and templates, and both ways to start a command work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-def test_the_wheel_carries_the_properties(tmp_path: Path) -> None:
+def test_the_wheel_carries_properties_and_templates(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, for building leaves folders behind
     for folder in ("recbole_xfer", "properties"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -26,7 +26,9 @@ def test_the_wheel_carries_the_properties(tmp_path: Path) -> None:
         names = set(archive.namelist())
     properties = {f"recbole_xfer/{path.relative_to(ROOT)}" for path in ROOT.glob("properties/**/*.yaml")}
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.py")}
-    assert properties | modules <= names
+    templates = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.jinja")}
+    assert templates
+    assert properties | modules | templates <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 

@@ -108,7 +108,7 @@ def protocol(config: Any, items: int) -> Protocol:
     (kind, argument), *_ = config["eval_args"]["split"].items()
     group = config["eval_args"]["group_by"]
     split = {
-        "LS": f"leave one out by time ({argument})",
+        "LS": "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else ""),
         "RS": f"ratio {argument} by time, {'per user' if group == 'user' else 'over all users'}",
         "HU": f"held-out users {argument}, last {config['held_out_targets']} items of each",
         "NU": f"leave one out by time, {argument} of users new",

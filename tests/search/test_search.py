@@ -84,7 +84,7 @@ def test_quniform_and_randint_include_both_bounds(tmp_path: Path) -> None:
         ("a choice [0.1\nb uniform 0,1", r"line 'a choice \[0.1' is invalid"),
         ("a choice __import__('os').getcwd()", "is invalid"),
         ("a loguniform x,0", "is invalid"),
-        ("a: [1\nb", "is not yaml"),
+        ("a: [1\nb", "is not valid yaml"),
     ],
 )
 def test_invalid_space_is_rejected(tmp_path: Path, text: str, message: str) -> None:
