@@ -90,11 +90,11 @@ def trainer_class(model: properties.Model) -> type:
     """The trainer that a model's yaml file names, or RecBole's trainer of the model that it is like."""
     from recbole.utils import ModelType
 
-    from recbole_xfer.trainer.trainer import trainer_class
+    from recbole_xfer.trainer.trainer import trainer_class as class_on_recbole
 
     if model.trainer:
         return getattr(import_module(model.trainer), f"{model.name}Trainer")
-    return trainer_class(ModelType.SEQUENTIAL, properties.recbole_model(model.name) or "")
+    return class_on_recbole(ModelType.SEQUENTIAL, properties.recbole_model(model.name) or "")
 
 
 def add_dataset_arguments(argument_list: Any) -> None:

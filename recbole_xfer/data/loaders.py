@@ -62,7 +62,6 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         )
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)
-    batch_size = config["eval_batch_size"]
     loaders = []
     for phase, part in zip(PHASES, parts, strict=True):
         training = phase == "train"
@@ -70,10 +69,8 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"]
         )
         shuffle = config["shuffle"] if training else False
-        if not training:
-            config["eval_batch_size"] = _eval_batch_size(config, phase, batch_size, dataset.item_num)
-        loaders.append(get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle) if len(part) else None)
-    config["eval_batch_size"] = batch_size
+        keys = config if training else config.replace(eval_batch_size=_eval_batch_size(config, phase, dataset.item_num))
+        loaders.append(get_dataloader(keys, phase)(keys, part, sampler, shuffle=shuffle) if len(part) else None)
     return loaders[0], loaders[1], loaders[2]
 
 
@@ -119,11 +116,12 @@ def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
                 )
 
 
-def _eval_batch_size(config: Any, phase: str, rows: int, items: int) -> int:
+def _eval_batch_size(config: Any, phase: str, items: int) -> int:
     """So many rows, or fewer where their scores of all items would be too many.
 
     Where a model without sequences ranks all items, RecBole counts scores instead, of which a batch holds more.
     """
+    rows = config["eval_batch_size"]
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["eval_args"]["mode"][phase] == "full":
         return max(rows, SCORES_IN_BATCH)
     return max(1, min(rows, SCORES_IN_BATCH // items))

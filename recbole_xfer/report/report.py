@@ -15,15 +15,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
-from recbole_xfer.config.values import read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.report.page import Section, write_page
 from recbole_xfer.report.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
-from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 PARTS = {None: "all targets", MEAN: "mean of domains"}
 """Names of the parts of results that are not domains."""
@@ -39,7 +38,7 @@ class Run:
 
     Attributes:
         keys: its configuration, without keys that change no result.
-        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.RunFolder`).
+        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.XferTrainer`).
         best_epoch: None while the run is not finished.
         result: None if nothing was measured on a test split.
         label: distinguishes it from the other runs, as in a comparison.
@@ -107,13 +106,13 @@ def report(folders: Iterable[str | Path]) -> Report:
 
 def read_run(folder: Path) -> Run:
     """Reads a run; its label ignores other runs."""
-    keys = read_yaml_file(artifacts.config_file(folder))
-    values = artifacts.load_result(folder) or {}
+    keys = RunFolder(folder).config()
+    values = RunFolder(folder).result() or {}
     result = Result.from_dict(values) if "test" in values else None
     return Run(
         folder=folder,
-        keys={key: value for key, value in keys.items() if key not in artifacts.UNIMPORTANT},
-        history=artifacts.load_history(folder),
+        keys={key: value for key, value in keys.items() if key not in UNIMPORTANT},
+        history=RunFolder(folder).epochs(),
         best_epoch=values.get("best_epoch"),
         result=result,
         label=result.label if result else keys["model"],
@@ -132,7 +131,7 @@ def _missing(run: Run) -> Iterator[str]:
     if run.best_epoch is None:
         yield f"{run.folder} is not finished. Run its command again to resume it."
     if not run.history:
-        yield f"{run.folder} has no {artifacts.HISTORY}, so its training cannot be drawn. Train it again."
+        yield f"{run.folder} has no {RunFolder.EPOCHS}, so its training cannot be drawn. Train it again."
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------

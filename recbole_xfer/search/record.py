@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.plain import as_json, plain
 from recbole_xfer.config.values import short
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import replacing
 from recbole_xfer.search.space import identity
-from recbole_xfer.trainer import run_folder as artifacts
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ class Search:
         """Writes ``search.json``."""
         with replacing(self.folder / "search.json") as temporary:
             values = {"metric": self.config["valid_metric"], "trials": [asdict(trial) for trial in self.ranked()]}
-            temporary.write_text(artifacts.as_json(values), encoding="utf-8")
+            temporary.write_text(as_json(values), encoding="utf-8")
 
     def best_yaml(self) -> str:
         """The complete best configuration, as the text of a file for ``--config_files``."""
         shared = {"model": self.config["model"], "dataset": self.config["dataset"]}
         values = {**shared, **self.config.external_config_dict, **self.best.keys}
         found = f"{self.config['valid_metric']} {self.best.score:.4f} on validation, best of {len(self.trials)} trials"
-        return f"# {found}\n" + yaml.safe_dump(artifacts.plain(values), sort_keys=False, allow_unicode=True)
+        return f"# {found}\n" + yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True)
 
     def table(self, rows: int = 5) -> Table:
         """The best trials, for the console."""

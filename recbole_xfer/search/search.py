@@ -17,13 +17,14 @@ from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.schema import check_keys
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
-from recbole_xfer.experiment import build, load, measure
-from recbole_xfer.log import logger, logging_to
-from recbole_xfer.quick_start import starting_point
+from recbole_xfer.experiment import build, load
+from recbole_xfer.log import logger
+from recbole_xfer.measure import measure
 from recbole_xfer.search.record import Search
 from recbole_xfer.search.space import Space, draw, read_space
 from recbole_xfer.search.trials import run_trials
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.stages import starting_point
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 NOT_SEARCHED = {
     "model", "dataset", "source", "pretrained", "adaptation", "data_path", "checkpoint_dir", "run_dir", "epochs",
@@ -65,8 +66,8 @@ def tune(
     if not search.trials:
         log = search.folder / f"{search.folder.name}.log"
         raise XferError(f"All trials failed, see {log}. First message: {search.failures[0]}")
-    for state in search.folder.glob(f"*/{artifacts.STATE}"):  # of trials that are over
-        state.unlink()
+    for folder in search.folder.glob("*/"):
+        RunFolder(folder).remove_state()
     search.result = measure_best(search)
     return search
 
@@ -97,7 +98,7 @@ def set_up_search(
     experiment = build(config, pretrained)
     if experiment.valid_data is None or not 1 <= config["eval_step"] <= config["epochs"]:
         raise XferError("A search needs validation during training. Change eval_args, eval_step or epochs.")
-    folder = experiment.folder.with_name(f"tune-{experiment.folder.name}")
+    folder = experiment.folder.path.with_name(f"tune-{experiment.folder.name}")
     shared = {**overrides, **({"pretrained": str(pretrained)} if pretrained else {})}
     gpus = float(config["device"].type == "cuda") if gpus is None else gpus
     search = Search(config, config_files, shared, configurations, folder, cpus, gpus)
@@ -128,14 +129,14 @@ def check_space(space: Space, config: XferConfig, overrides: Mapping[str, Any]) 
 
 def changes_pretraining(config: XferConfig, key: str) -> bool:
     """Whether a searched key also acts on pre-training, where no ``pretrain_<key>`` replaces it."""
-    return key not in artifacts.UNIMPORTANT and (key.startswith(STAGE_PREFIX) or STAGE_PREFIX + key not in config)
+    return key not in UNIMPORTANT and (key.startswith(STAGE_PREFIX) or STAGE_PREFIX + key not in config)
 
 
 def measure_best(search: Search) -> Result:
     """Measures the saved model of the best trial on the test split."""
     best, config = search.best, search.config
     experiment = load(best.folder, {key: config[key] for key in ("show_progress", "gpu_id")})
-    with logging_to(experiment.folder):
+    with experiment.folder.logging():
         result = measure(experiment, best.valid, best.seconds, best.best_epoch)
-    artifacts.save_result(experiment.folder, result.as_dict())
+    experiment.folder.finish(result.as_dict())
     return result

@@ -15,9 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
-from recbole_xfer.trainer import run_folder as artifacts
 
 
 @dataclass(frozen=True)
@@ -165,4 +165,4 @@ def draw(space: Space, trials: int | None, seed: int) -> list[dict[str, Any]]:
 
 def identity(keys: Mapping[str, Any]) -> str:
     """A text that is equal for equal configurations."""
-    return json.dumps(artifacts.plain(keys), sort_keys=True)
+    return json.dumps(plain(keys), sort_keys=True)

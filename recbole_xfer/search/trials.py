@@ -22,8 +22,8 @@ from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.quick_start import starting_point
 from recbole_xfer.search.record import Search, Trial
+from recbole_xfer.stages import starting_point
 
 GRACE_EPOCHS = 5
 """No trial is stopped earlier; ASHA decides after so many epochs, and again whenever they grew by REDUCTION."""
@@ -110,8 +110,7 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
     overrides = {**search.overrides, **keys, "show_progress": False, "gpu_id": tuple(ray.get_gpu_ids())}
     config = XferConfig(config_files=search.config_files, overrides=overrides)
     pretrained = starting_point(config, search.config_files, overrides)
-    config["checkpoint_dir"] = str(search.folder)
-    experiment = build(config, pretrained)
+    experiment = build(config.replace(checkpoint_dir=str(search.folder)), pretrained)
     started = time.time()
 
     def report(epoch: int, finished: bool = False) -> None:
@@ -128,7 +127,7 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
             }
         )
 
-    with logging_to(experiment.folder):
+    with experiment.folder.logging():
         fit(experiment, on_epoch=lambda epoch, _: report(epoch))
         report(max(experiment.trainer.train_loss_dict), finished=True)
 

@@ -14,7 +14,8 @@ import torch
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
-from recbole_xfer.quick_start import recommend, train_and_evaluate
+from recbole_xfer.quick_start import recommend
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, write_joined, write_small
 
 

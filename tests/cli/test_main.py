@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_xfer import quick_start
+from recbole_xfer import quick_start, stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import settings, write_small
@@ -60,7 +60,7 @@ def test_compare_prints_a_table_and_a_verdict_and_trains_nothing_twice(
     assert len(table["runs"]) == 6
     assert set(table["summary"]) == {"Pop", "ANT (scratch)", "ANT (relearn)"}
 
-    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    monkeypatch.setattr(stages, "fit", None)  # the second time nothing is trained
     assert main(["compare", str(plan), "--result=again.json"]) == 0
     assert json.loads((in_tmp_path / "again.json").read_text()) == table
     assert main(["compare", str(plan), "--result=one.json", "--seeds=[2]"]) == 0
@@ -88,7 +88,7 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     assert json.loads(before[folders[0]]) == again.as_dict()
     capsys.readouterr()
     assert main(["evaluate", folders[0], str(in_tmp_path)]) == 2
-    assert "holds no finished run" in capsys.readouterr().err
+    assert "has no finished run" in capsys.readouterr().err
 
 
 def test_runs_that_cannot_stand_beside_each_other_end_an_evaluation_early(
@@ -136,7 +136,7 @@ def test_a_comparison_and_a_measurement_read_config_files(in_tmp_path: Path, cap
         (["--model=ANT", "--dataset=Small", "--epochs"], "has no value"),
         (["--model=ANT", "--dataset=Bare"], "carries no text and no image and no price"),
         (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "Choose among text, image, price"),
-        (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "holds no pre-trained model"),
+        (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "has no trained model"),
         (["compare", "nowhere.yaml"], "nowhere.yaml is missing"),
         (["prepare", "toy", "--nothing=1"], "is no option"),
     ],

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from recbole_xfer import quick_start
+from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
 from recbole_xfer.errors import XferError
@@ -123,7 +123,7 @@ def test_comparison_of_joint_and_single_domain_training(
     assert sum(line["left_out"] for line in table["changes"]) > 0
     mean = table["runs_alone"][0]["test"]["ndcg@10"]
     assert table["changes"][0]["alone"]["mean"] == pytest.approx(mean, abs=1e-4)  # RecBole rounds to 4 places
-    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    monkeypatch.setattr(stages, "fit", None)  # the second time nothing is trained
     assert compare(file).as_dict()["joint_against_alone"] == table
 
 
@@ -175,7 +175,7 @@ def test_change_is_measured_on_equal_targets_in_any_order() -> None:
 def test_invalid_pairing_is_rejected_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
 ) -> None:
-    monkeypatch.setattr(quick_start, "fit", None)
+    monkeypatch.setattr(stages, "fit", None)
     file = plan(tmp_path)
     content = yaml.safe_load(file.read_text())
     content["rows"] = content["rows"][1:]  # a row of SyNCRec ranks within its domain in any case

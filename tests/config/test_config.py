@@ -118,7 +118,7 @@ def test_tp_model_names_what_tp_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "keys", "message"),
     [
-        ("TP", {}, r"model=TP needs the model that is trained. Add --tp_model=NAME"),
+        ("TP", {}, r"model=TP needs a model to train. Add --tp_model=NAME"),
         ("TP", {"tp_model": "LightSAN"}, "tp_model=LightSAN is no model with .*. Did you mean 'LightSANs'"),
         ("TP", {"tp_model": "BERT4Rec"}, "tp_model=BERT4Rec is no model with .* These are: CORE, Caser, .*, STAMP"),
         ("SASRec", {"tp_model": "SASRec"}, "The key 'tp_model' is not known"),
@@ -133,8 +133,8 @@ def test_a_tp_model_that_there_is_not(model: str, keys: dict, message: str) -> N
     ("content", "message"),
     [
         (None, "is missing"),
-        ("- a list\n", "must hold lines"),
-        ("a: [1", "is not yaml"),
+        ("- a list\n", "must have lines"),
+        ("a: [1", "is not valid yaml"),
         ("5: 3", "The key '5' is not known"),
     ],
 )
@@ -328,7 +328,5 @@ def test_values_that_do_not_go_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["RETR", "SASRec"])
 def test_an_activation_that_does_not_exist(tmp_path: Path, model: str) -> None:
     write_small(tmp_path)
-    with pytest.raises(
-        XferError, match="hidden_act=soft must be|RecBole's SASRec cannot be made with these keys: 'soft'"
-    ):
+    with pytest.raises(XferError, match="hidden_act=soft must be|RecBole's SASRec rejects this configuration: 'soft'"):
         build(config(tmp_path, model, hidden_act="soft"))

@@ -21,7 +21,8 @@ from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.domain_views import across, last_of, per_domain
 from recbole_xfer.prepare import write_domain
-from recbole_xfer.quick_start import evaluate, run, train_and_evaluate
+from recbole_xfer.quick_start import evaluate, run
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, write_joined
 
 DATASET = "A+B+C"
@@ -231,7 +232,7 @@ def test_valid_metric_that_is_not_measured(tmp_path: Path, keys: dict, message: 
 def test_rank_within_domain_is_rejected_where_impossible(tmp_path: Path) -> None:
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni5"}
     made = experiment(tmp_path, "RETR", metrics=["AUC"], valid_metric="AUC", eval_args=split)
-    with pytest.raises(XferError, match="needs metrics of rankings"):
+    with pytest.raises(XferError, match="needs ranking metrics"):
         made.trainer.evaluate(made.test_data, load_best_model=False)
     with pytest.raises(XferError, match="FEARec reads its data itself"):
         build(config(tmp_path, "FEARec", "A", rank_within_domain=True))
