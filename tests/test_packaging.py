@@ -27,7 +27,9 @@ def test_the_wheel_contains_all_modules_and_properties(tmp_path: Path) -> None:
         names = set(archive.namelist())
     properties = {f"recbole_xfer/{path.relative_to(ROOT)}" for path in ROOT.glob("properties/**/*.yaml")}
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.py")}
-    assert properties | modules <= names
+    templates = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.jinja")}
+    assert templates
+    assert properties | modules | templates <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 
