@@ -14,7 +14,7 @@ from recbole_xfer.version import __version__
 from tests.conftest import ROOT
 
 
-def test_the_wheel_contains_all_modules_and_properties(tmp_path: Path) -> None:
+def test_the_wheel_contains_modules_properties_and_templates(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, since a build writes folders into the source
     for folder in ("recbole_xfer", "properties"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
