@@ -18,10 +18,11 @@ from recbole_xfer.comparison.joint import check_pairing, joint_against_alone, re
 from recbole_xfer.comparison.table import Comparison, told_apart
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, settings
-from recbole_xfer.config.schema import check_values, is_count, nearest
+from recbole_xfer.config.schema import PLAN, check, check_values
+from recbole_xfer.config.value_types import Count
 from recbole_xfer.config.values import parse_values, read_yaml_files
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, groups_of, label, load, measure, target
 from recbole_xfer.log import logger, logging_to
@@ -201,8 +202,7 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     dataset, config, model = experiment.dataset, experiment.config, experiment.model
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["model"] != "Pop":
         raise XferError(f"{config['model']} reads no history. Recommend with a sequential model, such as SASRec.")
-    if not is_count(k):
-        raise XferError(f"k={k} must be a whole number from 1 on.")
+    check("k", k, Count)
     ids = torch.tensor(_item_ids(dataset, history), device=config["device"])
     length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
     padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
@@ -237,7 +237,7 @@ def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
             raise XferError(f"Items are named by text: write '{token}' instead of {token!r}.")
         if not known.get(token):  # the padding, whose id is 0, is no item
             items = dataset.field2id_token[dataset.iid_field][1:]
-            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{nearest(token, items)}")
+            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{did_you_mean(token, items)}")
     return [known[token] for token in history]
 
 
@@ -319,11 +319,11 @@ def load_plan(
     for key in ("dataset", "rows"):
         if not plan.get(key):
             raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
-    check_values({key: plan[key] for key in ("dataset", "seeds") if key in plan}, {})
     rows = plan["rows"]
     if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
         raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
     for keys in (plan, *rows):
+        check_values({key: keys[key] for key in keys if key in {"dataset", *PLAN}})
         if "seed" in keys:
             raise XferError(f"seed={keys['seed']} is no key of a comparison. Write seeds for all rows: --seeds=[1, 2].")
     return plan

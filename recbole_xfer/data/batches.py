@@ -208,9 +208,6 @@ class UserDataLoader(WindowDataLoader):
         users = histories[dataset.sequences.history_of(dataset.windows.start)]
         self._windows = np.argsort(users, kind="stable")  # windows of one user behind those of another
         _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)
-        for key, value in (("inner_steps", steps), ("paths", paths)):
-            if value < 1:
-                raise XferError(f"{key}={value} must be 1 or more.")
         if len(self._first) < steps:
             raise XferError(f"inner_steps={steps} needs as many users; {dataset.dataset_name} has {len(self._first)}.")
         self.steps, self.paths = steps, min(paths, len(self._first) // steps)

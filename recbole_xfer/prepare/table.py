@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, nearest
 from recbole_xfer.prepare.domain import write_domain
-from recbole_xfer.prepare.reading import TextFormat, check_column, nearest, read_table
+from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: t
         if not equals or not column:
             raise XferError(f"{option}: '{pair}' is not of the form ROLE=COLUMN, such as {needed[0]}=name.")
         if role not in known:
-            raise XferError(f"{option}: '{role}' is no role; did you mean '{nearest(role, known)}'?")
+            raise XferError(f"{option}: '{role}' is no role; did you mean '{nearest(role, known, cutoff=0)}'?")
         if role in roles:
             raise XferError(f"{option}: '{role}' is given twice.")
         roles[role] = column

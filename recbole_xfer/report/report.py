@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config.values import read_yaml_file
+from recbole_xfer.config.values import is_number, read_yaml_file
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
@@ -260,7 +260,7 @@ def _results(runs: Sequence[Run]) -> list[Picture]:
 
 def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture | None:
     """Of a key on the results: a line for those runs that differ in nothing else; None where they have few values."""
-    having = [run for run in runs if _is_number(run.keys.get(key))]
+    having = [run for run in runs if is_number(run.keys.get(key))]
     others = [{name: value for name, value in run.keys.items() if name != key} for run in having]
     results = told_apart([run.result for run in having if run.result], others)
     table = _metrics(results)
@@ -315,12 +315,8 @@ def _winners(bars: pd.DataFrame) -> list[str]:
 def _varied(runs: Sequence[Run]) -> list[str]:
     """The keys of which the runs have enough different numbers to draw a curve."""
     names = sorted({key for run in runs for key in run.keys} - {"seed"})
-    numbers = {name: {run.keys[name] for run in runs if _is_number(run.keys.get(name))} for name in names}
+    numbers = {name: {run.keys[name] for run in runs if is_number(run.keys.get(name))} for name in names}
     return [name for name in names if len(numbers[name]) >= FEWEST]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
-from recbole_xfer.config.values import parse_value, read_yaml_file
+from recbole_xfer.config.values import is_number, parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
 from recbole_xfer.trainer import run_folder as artifacts
 
@@ -23,6 +23,9 @@ class Domain(Protocol):
     def draw(self, random: Random) -> Any:
         """One of them."""
 
+    def examples(self) -> Sequence[Any]:
+        """Values to validate before a search: all of them, or the ends of a range."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -32,6 +35,9 @@ class Choice:
 
     def draw(self, random: Random) -> Any:
         return random.choice(self.values)
+
+    def examples(self) -> Sequence[Any]:
+        return self.values if isinstance(self.values, list) else (self.values[0], self.values[-1])
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,9 @@ class Interval:
         if self.logarithmic:
             return math.exp(random.uniform(math.log(self.low), math.log(self.high)))
         return random.uniform(self.low, self.high)
+
+    def examples(self) -> Sequence[Any]:
+        return float(self.low), float(self.high)
 
 
 Space = dict[str, Domain]
@@ -84,7 +93,7 @@ def _randint(low: int, high: int) -> Choice:
 
 
 def _check_order(low: Any, high: Any) -> None:
-    if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in (low, high)):
+    if not (is_number(low) and is_number(high)):
         raise TypeError("its bounds must be numbers")
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"{low} must be below {high}, and both finite")
