@@ -138,7 +138,7 @@ Ranks = Annotated[
 
 Text = Annotated[str, Field(description="a string (in quotes if it looks like a number)")]
 Name = Annotated[
-    str, Field(min_length=1, description="a string of at least one character (in quotes if it looks like a number)")
+    str, Field(min_length=1, description="a name (in quotes if it looks like a number)")
 ]
 FilePath = Annotated[str | Path, Field(description="a path (in quotes if it looks like a number)")]
 Character = Annotated[str, Field(min_length=1, max_length=1, description="one character")]

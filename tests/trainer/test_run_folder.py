@@ -218,7 +218,7 @@ def test_adaptation_without_a_source_and_a_source_without_adaptation(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("model", "adaptation", "message"), [("SASRec", "relearn", "cannot be adapted"), ("ANT", "fine", "must be relearn")]
+    ("model", "adaptation", "message"), [("SASRec", "relearn", "cannot be adapted"), ("ANT", "fine", "it must be relearn")]
 )
 def test_a_wrong_adaptation_is_told_before_pretraining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, adaptation: str, message: str
@@ -404,7 +404,7 @@ def test_items_without_embeddings_may_be_others_than_in_training(tmp_path: Path)
     [
         ("BPR", ["i1"], 5, "BPR reads no history. Recommend with a sequential model"),
         ("ItemKNN", ["i1"], 5, "ItemKNN reads no history"),
-        ("Pop", ["i1"], 0, "k=0 must be a whole number from 1 on"),
+        ("Pop", ["i1"], 0, "k=0 is invalid: it must be an integer of at least 1"),
         ("Pop", ["[PAD]"], 5, r"The item '\[PAD\]' is not in Small\."),
         ("Pop", [1], 5, "Items are named by text: write '1' instead of 1"),
     ],
