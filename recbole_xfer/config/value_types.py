@@ -137,9 +137,7 @@ Ranks = Annotated[
 # --- text ------------------------------------------------------------------------------------------------------------
 
 Text = Annotated[str, Field(description="a string (in quotes if it looks like a number)")]
-Name = Annotated[
-    str, Field(min_length=1, description="a name (in quotes if it looks like a number)")
-]
+Name = Annotated[str, Field(min_length=1, description="a name (in quotes if it looks like a number)")]
 FilePath = Annotated[str | Path, Field(description="a path (in quotes if it looks like a number)")]
 Character = Annotated[str, Field(min_length=1, max_length=1, description="one character")]
 Names = Annotated[list[Name], Field(description="a list of names, such as [a, b]")]
@@ -150,7 +148,9 @@ Domains = Annotated[str | int, Field(description="a name, or several joined by +
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]
 GPU = r"(\d+|(GPU|MIG)-[\w/-]+)"
 GpuIds = Annotated[
-    Annotated[int, Field(ge=-1)] | Annotated[str, Field(pattern=rf"^$|^(-1|{GPU}(,\s*{GPU})*)$")],
+    tuple[CountOrZero, ...]
+    | Annotated[int, Field(ge=-1)]
+    | Annotated[str, Field(pattern=rf"^$|^(-1|{GPU}(,\s*{GPU})*)$")],
     Field(description="the number of a GPU, several as '0,1', or '' for the CPU"),
 ]
 

@@ -331,6 +331,7 @@ def test_invalid_eval_args_are_rejected(tmp_path: Path, eval_args: dict, message
         ("eval_groups", "new"),
         ("run_dir", Path("runs/first")),
         ("gpu_id", "0,1"),
+        ("gpu_id", "GPU-8932f937-d72c"),
         ("learner", "AdamW"),
         ("discretization", {"price": {"method": "LD"}, "age": {"method": "ED", "bucket": 5}}),
         ("train_neg_sample_args", {"distribution": "popularity", "sample_num": 2}),

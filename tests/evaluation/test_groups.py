@@ -154,9 +154,9 @@ def test_head_users_at_the_edge() -> None:
     [
         ({"eval_groups": ["young"]}, "eval_groups: 'young' must be made of existing, new, head, tail"),
         ({"eval_groups": ["new"]}, "The group 'new' of eval_groups has no test target"),
-        ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 is invalid: it must be a number between 0 and 1"),
-        ({"eval_groups": ["head"], "head_share": None}, "head_share=None is invalid: it must be a number between 0 and 1"),
-        ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 is invalid: it must be a number between 0 and 1"),
+        ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 is invalid: it must be a number between 0"),
+        ({"eval_groups": ["head"], "head_share": None}, "head_share=None is invalid: it must be a number between 0"),
+        ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 is invalid: it must be a number between 0"),
     ],
 )
 def test_groups_that_do_not_exist_are_refused_before_training(

@@ -70,7 +70,7 @@ def test_stepped_and_whole_numbers_include_both_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold lines"),
+        ("", "must have lines"),
         ("a: 0.1", "key 'a' must be a list"),
         ("a: []", "no values"),
         ("a: {normal: [0, 1]}", "one of choice, uniform"),
@@ -83,7 +83,7 @@ def test_stepped_and_whole_numbers_include_both_bounds(tmp_path: Path) -> None:
         ("a choice [0.1\nb uniform 0,1", r"line 'a choice \[0.1' is not of the form"),
         ("a choice __import__('os').getcwd()", "is not of the form"),
         ("a loguniform x,0", "is not of the form"),
-        ("a: [1\nb", "is not yaml"),
+        ("a: [1\nb", "is not valid yaml"),
     ],
 )
 def test_a_wrong_space_is_explained(tmp_path: Path, text: str, message: str) -> None:

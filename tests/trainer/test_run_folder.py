@@ -218,7 +218,7 @@ def test_adaptation_without_a_source_and_a_source_without_adaptation(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("model", "adaptation", "message"), [("SASRec", "relearn", "cannot be adapted"), ("ANT", "fine", "it must be relearn")]
+    ("model", "adaptation", "message"), [("SASRec", "relearn", "cannot be adapted"), ("ANT", "fine", "must be relearn")]
 )
 def test_a_wrong_adaptation_is_told_before_pretraining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, adaptation: str, message: str
