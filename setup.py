@@ -26,6 +26,7 @@ setup(
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 no longer does
         "pillow>=10",
         "pyarrow>=15",
+        "pydantic>=2",
         "pyyaml>=6",
         "ray[tune]>=2.7",
         "rich>=13",

@@ -148,9 +148,9 @@ Domains = Annotated[str | int, Field(description="a name, or several joined by +
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]
 GPU = r"(\d+|(GPU|MIG)-[\w/-]+)"
 GpuIds = Annotated[
-    tuple[CountOrZero, ...]
-    | Annotated[int, Field(ge=-1)]
-    | Annotated[str, Field(pattern=rf"^$|^(-1|{GPU}(,\s*{GPU})*)$")],
+    Annotated[int, Field(ge=-1)]
+    | Annotated[str, Field(pattern=rf"^$|^(-1|{GPU}(,\s*{GPU})*)$")]
+    | tuple[CountOrZero | Annotated[str, Field(pattern=f"^{GPU}$")], ...],
     Field(description="the number of a GPU, several as '0,1', or '' for the CPU"),
 ]
 

@@ -388,7 +388,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(XferError, match="histories=across mixes domains"):
         experiment(tmp_path, histories="across")
     for key in ("variant", "representation"):
-        with pytest.raises(XferError, match=f"{key}=none must be"):
+        with pytest.raises(XferError, match=f"{key}=none is invalid: it must be"):
             experiment(tmp_path, **{key: "none"})
     with pytest.raises(XferError, match="critic_steps=0 is invalid: it must be an integer of at least 1"):
         experiment(tmp_path, critic_steps=0)
