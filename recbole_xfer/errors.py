@@ -7,10 +7,9 @@ from collections.abc import Iterable
 
 
 class XferError(ValueError):
-    """A problem in the input.
+    """An error in the input.
 
-    The message is one sentence (or two) that names the file, column, row or key and says what to
-    do.
+    The message is one sentence, or two: it names the file, column, row or key, and says what to do.
     """
 
 

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_change
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
+from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result, score_text
 
@@ -198,7 +198,7 @@ def check_pairing(config: Any, by_itself: bool) -> None:
         by_itself: whether the row's own model is to learn one domain alone, which one that joins domains cannot.
     """
     name, (split, *_) = f"alone ({config['model']} on {config['dataset']})", config["eval_args"]["split"]
-    if DOMAIN_SEPARATOR not in config["dataset"]:
+    if len(split_domains(config["dataset"])) < 2:
         raise XferError(f"{name} needs several domains, such as dataset: Books+Toys.")
     needs_several = getattr(get_model(config["model"]), "needs_several_domains", None)
     if by_itself and needs_several and needs_several(config):

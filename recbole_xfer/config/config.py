@@ -67,6 +67,23 @@ class XferConfig(Config):
             raise
         except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
             raise XferError(f"The configuration of {model} on {dataset} is invalid: {error}") from error
+        self._fixed = frozenset(self.final_config_dict)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Adds a name that RecBole needs while it works; the values of a complete configuration are fixed.
+
+        Raises:
+            TypeError: if the key has a value.
+        """
+        if key in getattr(self, "_fixed", ()):
+            raise TypeError(f"The configuration is complete: use replace({key}=...) for another one.")
+        super().__setitem__(key, value)
+
+    def replace(self, **values: Any) -> XferConfig:
+        """A configuration with some values replaced; this one does not change."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, final_config_dict={**self.final_config_dict, **values})
+        return other
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)

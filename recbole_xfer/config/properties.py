@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from recbole_xfer.config.values import read_yaml_file
+from recbole_xfer.config.values import read_yaml_file, split_domains
 from recbole_xfer.errors import XferError
 
 ENTRY_POINTS = "recbole_xfer.models"
@@ -109,7 +109,7 @@ def _default_files(model: str, dataset: str) -> Iterator[Path]:
     yield folder() / "overall.yaml"
     if model in models():
         yield from _model_files(model)
-    for family in dict.fromkeys(name.split("-")[0] for name in dataset.split("+")):
+    for family in dict.fromkeys(name.split("-")[0] for name in split_domains(dataset)):
         file = folder() / f"dataset/{family}.yaml"
         if file.is_file():
             yield file

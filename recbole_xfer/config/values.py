@@ -75,3 +75,13 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
 def read_yaml_files(paths: Iterable[str | Path]) -> dict[str, Any]:
     """The keys of several files; later files win."""
     return {key: value for path in paths for key, value in read_yaml_file(Path(path)).items()}
+
+
+def split_domains(dataset: str) -> list[str]:
+    """The domains that a dataset joins: ``["Books", "Toys"]`` for ``Books+Toys``."""
+    return dataset.split("+")
+
+
+def join_domains(names: Iterable[str]) -> str:
+    """The dataset that joins these domains, such as ``Books+Toys``."""
+    return "+".join(names)

@@ -15,6 +15,7 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import rows_of
 
@@ -129,7 +130,7 @@ def check_valid_metric(config: Any) -> None:
     measured = [f"{name}@{k}" if k else name for name, topk in lengths.items() for k in topk]
     if metric.lower() not in map(str.lower, measured):
         raise XferError(f"valid_metric={config['valid_metric']} is not among the metrics: {', '.join(measured)}.")
-    there = [*(config["single_domain"] or config["dataset"]).split("+"), MEAN]
+    there = [*split_domains(config["single_domain"] or config["dataset"]), MEAN]
     if domain and (not config["rank_within_domain"] or domain not in there):
         raise XferError(
             f"valid_metric={config['valid_metric']} needs rank_within_domain=True and one of {', '.join(there)} in "

@@ -14,7 +14,7 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
-from recbole_xfer.data.dataset import AtomicFilesMixin
+from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
 

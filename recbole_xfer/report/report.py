@@ -16,15 +16,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config.values import is_number, read_yaml_file
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
+from recbole_xfer.config.values import is_number, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.report.page import svg, write_page
 from recbole_xfer.report.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
-from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 PARTS = {None: "all targets", MEAN: "mean of domains"}
 """What the results that are of no domain are called."""
@@ -40,7 +39,7 @@ class Run:
 
     Attributes:
         keys: its configuration, without what changes no result.
-        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.RunFolder`).
+        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.XferTrainer`).
         best_epoch: None while the run is not finished.
         result: None where nothing was measured on a test split.
         label: tells it apart from the others, as in a comparison.
@@ -55,7 +54,7 @@ class Run:
 
     @property
     def domains(self) -> list[str]:
-        return self.keys["dataset"].split(DOMAIN_SEPARATOR)
+        return split_domains(self.keys["dataset"])
 
     def scalars(self, *phases: str | None) -> pd.DataFrame:
         """What training logged in these phases, a row an epoch."""
@@ -107,13 +106,13 @@ def report(folders: Iterable[str | Path]) -> Report:
 
 def read(folder: Path) -> Run:
     """What a run left, under the label that it has by itself."""
-    keys = read_yaml_file(artifacts.config_file(folder))
-    values = artifacts.load_result(folder) or {}
+    keys = RunFolder(folder).config()
+    values = RunFolder(folder).result() or {}
     result = Result.from_dict(values) if "test" in values else None
     return Run(
         folder=folder,
-        keys={key: value for key, value in keys.items() if key not in artifacts.UNIMPORTANT},
-        history=artifacts.load_history(folder),
+        keys={key: value for key, value in keys.items() if key not in UNIMPORTANT},
+        history=RunFolder(folder).epochs(),
         best_epoch=values.get("best_epoch"),
         result=result,
         label=result.label if result else keys["model"],
@@ -132,7 +131,7 @@ def _lacks(run: Run) -> Iterator[str]:
     if run.best_epoch is None:
         yield f"{run.folder} is not finished; the command that began it goes on with it."
     if not run.history:
-        yield f"{run.folder} has no {artifacts.HISTORY}, so nothing is shown by epoch; train it again to have it."
+        yield f"{run.folder} has no {RunFolder.EPOCHS}, so nothing is shown by epoch; train it again to have it."
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------

@@ -29,17 +29,19 @@ from rich.table import Table
 
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, known_keys
+from recbole_xfer.config.plain import as_json, plain
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.schema import check_keys, check_values
 from recbole_xfer.config.values import short, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
-from recbole_xfer.experiment import build, fit, load, measure
+from recbole_xfer.experiment import build, fit, load
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.quick_start import starting_point
+from recbole_xfer.measure import measure
 from recbole_xfer.search.space import Space, draw, name_of, read_space
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.stages import starting_point
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 GRACE_EPOCHS = 5
 """No trial is stopped before; then ASHA decides each time a trial has trained REDUCTION times as long."""
@@ -136,14 +138,14 @@ class Search:
         """Writes ``search.json``."""
         with replacing(self.folder / "search.json") as temporary:
             values = {"metric": self.config["valid_metric"], "trials": [asdict(trial) for trial in self.ranked()]}
-            temporary.write_text(artifacts.as_json(values), encoding="utf-8")
+            temporary.write_text(as_json(values), encoding="utf-8")
 
     def best_yaml(self) -> str:
         """The best configuration, whole: the text of a file for ``--config_files``."""
         shared = {"model": self.config["model"], "dataset": self.config["dataset"]}
         values = {**shared, **self.config.external_config_dict, **self.best.keys}
         found = f"{self.config['valid_metric']} {self.best.score:.4f} on validation, best of {len(self.trials)} trials"
-        return f"# {found}\n" + yaml.safe_dump(artifacts.plain(values), sort_keys=False, allow_unicode=True)
+        return f"# {found}\n" + yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True)
 
     def table(self, rows: int = 5) -> Table:
         """The best trials, for the console."""
@@ -194,8 +196,8 @@ def tune(
     if not search.trials:
         log = search.folder / f"{search.folder.name}.log"
         raise XferError(f"All trials failed, see {log}. The first said: {search.failures[0]}")
-    for state in search.folder.glob(f"*/{artifacts.STATE}"):  # of trials that are over
-        state.unlink()
+    for folder in search.folder.glob("*/"):
+        RunFolder(folder).remove_state()
     search.result = measure_best(search)
     return search
 
@@ -224,7 +226,7 @@ def prepare(
     experiment = build(config, pretrained)
     if experiment.valid_data is None or not 1 <= config["eval_step"] <= config["epochs"]:
         raise XferError("A search needs validation after some epochs. Change eval_args, eval_step or epochs.")
-    folder = experiment.folder.with_name(f"tune-{experiment.folder.name}")
+    folder = experiment.folder.path.with_name(f"tune-{experiment.folder.name}")
     shared = {**overrides, **({"pretrained": str(pretrained)} if pretrained else {})}
     gpus = float(config["device"].type == "cuda") if gpus is None else gpus
     search = Search(config, config_files, shared, configurations, folder, cpus, gpus)
@@ -255,16 +257,16 @@ def check_space(space: Space, config: XferConfig, overrides: Mapping[str, Any]) 
 
 def changes_pretraining(config: XferConfig, key: str) -> bool:
     """Whether a searched key also acts on the pre-training, and is not replaced there by ``pretrain_<key>``."""
-    return key not in artifacts.UNIMPORTANT and (key.startswith(STAGE_PREFIX) or STAGE_PREFIX + key not in config)
+    return key not in UNIMPORTANT and (key.startswith(STAGE_PREFIX) or STAGE_PREFIX + key not in config)
 
 
 def measure_best(search: Search) -> Result:
     """The best trial's saved model on the test split."""
     best, config = search.best, search.config
     experiment = load(best.folder, {key: config[key] for key in ("show_progress", "gpu_id")})
-    with logging_to(experiment.folder):
+    with experiment.folder.logging():
         result = measure(experiment, best.valid, best.seconds, best.best_epoch)
-    artifacts.save_result(experiment.folder, result.as_dict())
+    experiment.folder.finish(result.as_dict())
     return result
 
 
@@ -341,8 +343,7 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
     overrides = {**search.overrides, **keys, "show_progress": False, "gpu_id": tuple(ray.get_gpu_ids())}
     config = XferConfig(config_files=search.config_files, overrides=overrides)
     pretrained = starting_point(config, search.config_files, overrides)
-    config["checkpoint_dir"] = str(search.folder)
-    experiment = build(config, pretrained)
+    experiment = build(config.replace(checkpoint_dir=str(search.folder)), pretrained)
     started = time.time()
 
     def report(epoch: int, finished: bool = False) -> None:
@@ -359,7 +360,7 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
             }
         )
 
-    with logging_to(experiment.folder):
+    with experiment.folder.logging():
         fit(experiment, on_epoch=lambda epoch, _: report(epoch))
         report(max(experiment.trainer.train_loss_dict), finished=True)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import is_number, parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
-from recbole_xfer.trainer import run_folder as artifacts
 
 
 class Domain(Protocol):
@@ -178,4 +178,4 @@ def draw(space: Space, trials: int | None, seed: int) -> list[dict[str, Any]]:
 
 def name_of(keys: Mapping[str, Any]) -> str:
     """Equal for equal configurations."""
-    return json.dumps(artifacts.plain(keys), sort_keys=True)
+    return json.dumps(plain(keys), sort_keys=True)

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from recbole_xfer import quick_start
+from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.quick_start import compare, evaluate, run
 from recbole_xfer.testing.data import SIZES, SMALL, config, settings, write_joined
 
@@ -123,7 +123,7 @@ def test_a_comparison_sets_joint_against_alone(
     assert sum(line["left_out"] for line in table["changes"]) > 0
     mean = table["runs_alone"][0]["test"]["ndcg@10"]
     assert table["changes"][0]["alone"]["mean"] == pytest.approx(mean, abs=1e-4)  # RecBole rounds to 4 places
-    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    monkeypatch.setattr(stages, "fit", None)  # the second time nothing is trained
     assert compare(file).as_dict()["joint_against_alone"] == table
 
 
@@ -175,7 +175,7 @@ def test_a_change_is_that_of_equal_targets_whatever_their_order() -> None:
 def test_what_cannot_be_paired_is_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
 ) -> None:
-    monkeypatch.setattr(quick_start, "fit", None)
+    monkeypatch.setattr(stages, "fit", None)
     file = plan(tmp_path)
     content = yaml.safe_load(file.read_text())
     content["rows"] = content["rows"][1:]  # a row of SyNCRec ranks within its domain in any case

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from recbole_xfer.cli import main as cli
+from recbole_xfer.cli.tables import print_result
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair
 from recbole_xfer.comparison.significance import holm, paired_change
 from recbole_xfer.comparison.table import Comparison, mean_by_row, told_apart
@@ -142,7 +142,7 @@ def test_names_are_shown_as_they_are_written(scratch: np.ndarray, capsys: pytest
         Console(width=200).print(table.table())
         shown = capsys.readouterr().out
         assert all(name in shown for name in (*names, "D[b]", "B [c]"))
-    cli._print_result(theirs)
+    print_result(theirs)
     assert "Pop [/x] on D[b]" in capsys.readouterr().out
 
 

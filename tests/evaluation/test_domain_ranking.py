@@ -14,14 +14,15 @@ from recbole.quick_start import run_recbole
 from rich.console import Console
 
 from recbole_xfer.comparison.table import Comparison
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.domain_views import across, last_of, per_domain
-from recbole_xfer.prepare import write_domain
-from recbole_xfer.quick_start import evaluate, run, train_and_evaluate
+from recbole_xfer.quick_start import evaluate, run
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, write_joined
 
 DATASET = "A+B+C"
@@ -229,9 +230,9 @@ def test_metrics_that_are_not_measured(tmp_path: Path, keys: dict, message: str)
 def test_what_cannot_be_ranked_within_domains(tmp_path: Path) -> None:
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni5"}
     made = experiment(tmp_path, "RETR", metrics=["AUC"], valid_metric="AUC", eval_args=split)
-    with pytest.raises(XferError, match="needs metrics of rankings"):
+    with pytest.raises(XferError, match="needs ranking metrics"):
         made.trainer.evaluate(made.test_data, load_best_model=False)
-    with pytest.raises(XferError, match="FEARec reads its data itself"):
+    with pytest.raises(XferError, match="FEARec reads its own data"):
         build(config(tmp_path, "FEARec", "A", rank_within_domain=True))
 
 
@@ -252,7 +253,7 @@ def test_a_domain_that_loses_all_its_users_in_the_split(tmp_path: Path) -> None:
     """Every history ends in B, so that no target of A is validated; by itself, each domain has its last items."""
     dataset = write_by_hand(tmp_path, A=LONG, B=LONG)
     keys = {"rank_within_domain": True, "topk": [2], "valid_metric": "NDCG@2"}
-    with pytest.raises(XferError, match=r"No valid target of A\+B lies in the domain A"):
+    with pytest.raises(XferError, match=r"No valid target of A\+B is in the domain A"):
         build(config(tmp_path, "RETR", dataset, **keys))
     made = build(config(tmp_path, "RETR", dataset, histories="per_domain", **keys))
     assert "ndcg@2 [A]" in made.trainer.evaluate(made.test_data, load_best_model=False)
@@ -272,7 +273,7 @@ def test_a_user_who_took_a_whole_domain(tmp_path: Path) -> None:
     dataset = write_by_hand(tmp_path, A=LONG, B=parts)
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni3"}
     keys = {"rank_within_domain": True, "topk": [2], "eval_args": split, "histories": "per_domain"}
-    with pytest.raises(XferError, match="took all 4 items of the domain A, so that no negative can be drawn"):
+    with pytest.raises(XferError, match="interacted with all 4 items of the domain A, so no negative can be drawn"):
         build(config(tmp_path, "BPR", dataset, mask_history=True, **keys))
     build(config(tmp_path, "RETR", dataset, mask_history=False, **keys))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from recbole_xfer import quick_start
+from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
@@ -163,7 +163,7 @@ def test_groups_that_do_not_exist_are_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
 ) -> None:
     write_small(tmp_path)
-    monkeypatch.setattr(quick_start, "fit", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("training began"))
     with pytest.raises(XferError, match=message):
         run("Pop", "Small", overrides={**settings(tmp_path, "Pop"), **keys})
 

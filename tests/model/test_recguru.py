@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import CRITIC, HISTORIES, SHARED, DomainPairDataLoader, WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
 from recbole_xfer.model.recguru import CDSRec, DomainItems, Transformer
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.testing.data import config, write_small
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
 from tests.helpers.recguru import batch_of, experiment

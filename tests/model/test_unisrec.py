@@ -21,7 +21,7 @@ from recbole_xfer.model.unisrec import UniSRec, drop_items
 from recbole_xfer.quick_start import pretrain, run
 from recbole_xfer.testing.contract import CausalContract, ModelContract
 from recbole_xfer.testing.data import config, settings, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 from tests.reference import ant, sasrec
 from tests.reference import unisrec as reference
 
@@ -228,7 +228,7 @@ def test_x_models_take_their_backbone_to_the_target_and_leave_it(tmp_path: Path,
     pretrained = pretrain(model, "A", overrides=keys)
     result = run(model, "Small", overrides={**keys, "pretrained": str(pretrained), "adaptation": "finetune"})
     assert result.label == f"{model} (finetune)"
-    before, after = (artifacts.load_weights(Path(folder)) for folder in (pretrained, result.folder))
+    before, after = (RunFolder(Path(folder)).weights() for folder in (pretrained, result.folder))
     assert after.keys() - before.keys() == {"item_embedding.weight"}
     for name, value in before.items():
         assert torch.equal(value, after[name]) == name.startswith(("encoder.", "position_embedding.")), name

@@ -21,7 +21,7 @@ from recbole_xfer.quick_start import run
 from recbole_xfer.report.pictures import CALM, WARNING, draw_transfer, spread_out
 from recbole_xfer.report.report import report
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 
 SYNCREC = {"n_experts": 2, "cross_experts": 1}
 RECGURU = {"autoencoder_epochs": 2, "adversarial_epochs": 3, "epochs": 2, "user_batch_size": 32, "warmup_steps": 4}
@@ -37,10 +37,10 @@ def trained(root: Path, model: str = "SASRec", dataset: str = "Small", **keys: A
 
 def rewrite(folder: Path, **scalars: list[float]) -> None:
     """Puts numbers with a known answer into the history of a run."""
-    history = artifacts.load_history(folder)
+    history = RunFolder(folder).epochs()
     for number, record in enumerate(history):
         record["train"] |= {name: values[number] for name, values in scalars.items()}
-    artifacts.save_history(folder, history)
+    RunFolder(folder).save_epochs(history)
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
@@ -75,9 +75,9 @@ def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(
     monkeypatch.setattr(broken.trainer, "_save_state", dies)
     with pytest.raises(Interrupted):
         fit(broken)
-    assert len(artifacts.load_history(tmp_path / "broken")) == kill_at + 1
+    assert len(RunFolder(tmp_path / "broken").epochs()) == kill_at + 1
     fit(made("broken"))
-    whole, resumed = (artifacts.load_history(tmp_path / name) for name in ("whole", "broken"))
+    whole, resumed = (RunFolder(tmp_path / name).epochs() for name in ("whole", "broken"))
     assert resumed == whole
     assert whole[0]["train"].keys() > {"reconstruction A"} or "gap/B" in whole[0]["train"]
     assert "ndcg@10" in whole[-1]["valid"]
@@ -113,7 +113,7 @@ def test_the_domain_that_is_hurt_is_named_and_drawn_in_the_warning_colour(tmp_pa
     lines = {tuple(line.get_ydata()): line.get_color() for line in gaps.lines}
     assert lines[0.1, 0.2, 0.3, 0.4] == CALM and lines[0.1, 0.0, -0.1, -0.5] == WARNING
     assert {text.get_text(): text.get_color() for text in gaps.texts} == {"A": CALM, "B": WARNING}
-    valid = artifacts.load_history(folder)[2]["valid"]["ndcg@10 [mean]"]
+    valid = RunFolder(folder).epochs()[2]["valid"]["ndcg@10 [mean]"]
     assert f"best in epoch 2: {valid:.4f}." in training.sentences[0]
     assert "ranked: all" in results.sentences[0] and "seed" in results.sentences[0]
     labels = [label.get_text() for label in results.figure.axes[0].get_yticklabels()]
@@ -151,10 +151,10 @@ def test_names_move_no_more_than_they_must() -> None:
 
 def with_distances(folder: Path, *distances: float) -> list[dict]:
     """The run's epochs, with other distances of the critic."""
-    history = artifacts.load_history(folder)
+    history = RunFolder(folder).epochs()
     for record, distance in zip([r for r in history if r["phase"] == "adversarial"], distances, strict=True):
         record["train"]["Wasserstein distance"] = distance
-    artifacts.save_history(folder, history)
+    RunFolder(folder).save_epochs(history)
     return history
 
 
@@ -249,25 +249,25 @@ def test_the_command_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.C
 
 def test_what_a_run_lacks_is_said_in_a_sentence(tmp_path: Path) -> None:
     folder = trained(tmp_path)
-    (folder / artifacts.HISTORY).rename(tmp_path / "kept.json")
+    (folder / RunFolder.EPOCHS).rename(tmp_path / "kept.json")
     drawn = report([folder])
     assert [picture.name for picture in drawn.pictures] == ["results"]
     assert drawn.notes == [f"{folder} has no epochs.json, so nothing is shown by epoch; train it again to have it."]
-    (folder / artifacts.RESULT).unlink()
+    (folder / RunFolder.RESULT).unlink()
     with pytest.raises(XferError, match=r"nothing to draw. .* is not finished; .* has no epochs.json"):
         report([folder])
-    (tmp_path / "kept.json").rename(folder / artifacts.HISTORY)
+    (tmp_path / "kept.json").rename(folder / RunFolder.EPOCHS)
     drawn = report([folder])  # interrupted
     assert [picture.name for picture in drawn.pictures] == ["training"]
     assert drawn.notes == [f"{folder} is not finished; the command that began it goes on with it."]
 
 
 def test_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(XferError, match="nowhere is no run of this package"):
+    with pytest.raises(XferError, match="nowhere is not the folder of a run"):
         report([tmp_path / "nowhere"])
     folders = [trained(tmp_path), trained(tmp_path, mask_history=True)]
     with pytest.raises(XferError, match="cannot be compared"):
         report(folders)
-    (folders[0] / artifacts.HISTORY).write_text('[{"epoch": 0', encoding="utf-8")
+    (folders[0] / RunFolder.EPOCHS).write_text('[{"epoch": 0', encoding="utf-8")
     with pytest.raises(XferError, match=r"epochs.json is damaged"):
         report(folders[:1])

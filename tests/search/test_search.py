@@ -17,12 +17,12 @@ from recbole_xfer import quick_start
 from recbole_xfer.cli import main as cli
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.properties import folder
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.search import search as tune
 from recbole_xfer.search.space import Choice, Interval, draw, read_space
 from recbole_xfer.testing.data import settings, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 
 EPOCHS = 8
 
@@ -239,7 +239,7 @@ def test_asha_stops_the_weak_trial_and_a_failed_one_is_left_out(folder: Path) ->
 def test_nothing_is_left_behind(folder: Path) -> None:
     assert not (folder / "home" / "ray_results").exists()
     assert not list(folder.glob("saved/**/.ray-*"))
-    assert not list(folder.glob(f"saved/**/{artifacts.STATE}"))
+    assert not list(folder.glob(f"saved/**/{RunFolder.STATE}"))
     assert tune.ray.is_initialized() is False
 
 
