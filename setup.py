@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["recbole_xfer*"]), "recbole_xfer.properties"],
     package_dir={"recbole_xfer.properties": "properties"},
-    package_data={"recbole_xfer.properties": ["**/*.yaml"]},
+    package_data={"recbole_xfer.properties": ["**/*.yaml"], "recbole_xfer.report": ["*.jinja"]},
     install_requires=[
         "recbole>=1.2.0,<1.3",
         "kmeans-pytorch>=0.3",  # RecBole imports it, but does not declare it

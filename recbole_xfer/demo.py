@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recbole_xfer.comparison.plan import load_plan
 from recbole_xfer.comparison.table import Comparison
 from recbole_xfer.config import properties
 from recbole_xfer.config.values import split_domains
@@ -13,7 +14,7 @@ from recbole_xfer.prepare.completejourney import prepare_completejourney
 from recbole_xfer.prepare.encode import encode_texts
 from recbole_xfer.prepare.options import PACKAGED
 from recbole_xfer.prepare.summary import describe
-from recbole_xfer.quick_start import compare, load_plan
+from recbole_xfer.quick_start import compare
 
 PLAN = "demo.yaml"
 

@@ -14,7 +14,7 @@ from recbole_xfer.version import __version__
 from tests.conftest import ROOT
 
 
-def test_the_wheel_contains_all_modules_and_properties(tmp_path: Path) -> None:
+def test_the_wheel_contains_modules_properties_and_templates(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, since a build writes folders into the source
     for folder in ("recbole_xfer", "properties"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -27,7 +27,9 @@ def test_the_wheel_contains_all_modules_and_properties(tmp_path: Path) -> None:
         names = set(archive.namelist())
     properties = {f"recbole_xfer/{path.relative_to(ROOT)}" for path in ROOT.glob("properties/**/*.yaml")}
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.py")}
-    assert properties | modules <= names
+    templates = {str(path.relative_to(ROOT)) for path in ROOT.glob("recbole_xfer/**/*.jinja")}
+    assert templates
+    assert properties | modules | templates <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 

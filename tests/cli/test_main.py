@@ -26,7 +26,7 @@ def test_run_prints_metrics_and_protocol(in_tmp_path: Path, capsys: pytest.Captu
         "ndcg@10",
         "leave one out",
         "all 25 items",
-        "earlier items kept",
+        "history kept",
         "seed 2020",
     ):
         assert words in output
@@ -86,7 +86,7 @@ def test_evaluate_measures_finished_runs_again(in_tmp_path: Path, capsys: pytest
     assert main(["evaluate", *folders, "--mask_history=True", "--topk=[3]", "--result=table.json"]) == 0
     assert main(["evaluate", *folders, "--eval_args={'mode': 'uni5'}", "--topk=[3]"]) == 0  # a space in a value
     table = json.loads((in_tmp_path / "table.json").read_text())
-    assert "earlier items left out" in table["measured"] and "seeds 1, 2" in table["measured"]
+    assert "history masked" in table["measured"] and "seeds 1, 2" in table["measured"]
     assert set(table["summary"]["SASRec"]) == {"recall@3", "ndcg@3"}
     assert {folder: (Path(folder) / "result.json").read_bytes() for folder in folders} == before
     wider = run("SASRec", "Small", overrides=settings(in_tmp_path, "SASRec") | {"seed": 1, "hidden_size": 32}).folder
