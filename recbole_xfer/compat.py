@@ -114,7 +114,7 @@ def make_checkpoints_plain() -> None:
     enums = [EvaluatorType, InputType, ModelType]
     for enum in enums:
         copyreg.pickle(enum, _reduced_enum)  # some releases of Python 3.11 write a call of getattr, which fails
-    torch.serialization.add_safe_globals([restored_config, *enums, *arrays])
+    torch.serialization.add_safe_globals([restored_config, frozenset, *enums, *arrays])
 
 
 def _reduced_enum(member: Enum) -> tuple[type[Enum], tuple[Any]]:

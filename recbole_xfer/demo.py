@@ -11,7 +11,8 @@ from recbole_xfer.config import properties
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.completejourney import prepare_completejourney
-from recbole_xfer.prepare.encode import PACKAGED, encode_texts
+from recbole_xfer.prepare.encode import encode_texts
+from recbole_xfer.prepare.options import PACKAGED
 from recbole_xfer.prepare.summary import describe
 from recbole_xfer.quick_start import compare
 

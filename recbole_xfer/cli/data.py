@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from recbole_xfer.cli.verb import Parser, Verb
-
-
-class SourceParser(Parser):
-    """Declares the options of a source when it parses, since that imports the module of the source."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Declares the options, and parses as argparse does."""
-        source = self.get_default("source")
-        if self.option("--output") is None:
-            source.add_arguments(self)
-        return super().parse_known_args(args, namespace)
+from recbole_xfer.prepare import SOURCES
+from recbole_xfer.prepare.options import add_encode_options
 
 
 def add_prepare_options(parser: Parser) -> None:
-    """Adds a command for each source."""
-    from recbole_xfer.prepare import SOURCES
-
-    commands = parser.add_subparsers(metavar="SOURCE", required=True, parser_class=SourceParser)
+    """Adds a command for each source, with the source's own options."""
+    commands = parser.add_subparsers(metavar="SOURCE", required=True)
     for source in SOURCES.values():
         of_source = commands.add_parser(source.name, help=source.help, description=sentence(source.help))
+        source.add_arguments(of_source)
         of_source.set_defaults(source=source)
-
-
-def add_encode_options(parser: Parser) -> None:
-    """Adds the options of encode."""
-    from recbole_xfer.prepare import encode
-
-    encode.add_arguments(parser)
 
 
 def add_demo_options(parser: Parser) -> None:
