@@ -28,7 +28,7 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
     ranking = trainer.evaluator.ranking
     groups = groups_of(experiment)
     if ranking:
-        groups = {name: rows[ranking.sources] for name, rows in groups.items()}
+        groups = {name: rows[ranking.loader_row] for name, rows in groups.items()}
     return Result(
         model=config["model"],
         dataset=target(config),

@@ -13,12 +13,14 @@ from recbole.utils import ModelType
 from torch.nn import functional as F
 
 from recbole_xfer import stages
-from recbole_xfer.comparison.joint import check_pairing, joint_against_alone, references
-from recbole_xfer.comparison.table import Comparison, told_apart
+from recbole_xfer.comparison.joint import joint_against_alone
+from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
+from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig, settings
-from recbole_xfer.config.schema import check_values, is_count, nearest
-from recbole_xfer.config.values import parse_values, read_yaml_files, split_domains
-from recbole_xfer.errors import XferError
+from recbole_xfer.config.schema import check
+from recbole_xfer.config.value_types import Count
+from recbole_xfer.config.values import read_yaml_files, split_domains
+from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
@@ -26,9 +28,6 @@ from recbole_xfer.measure import measure
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 __all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "run"]
-
-TABLE_KEYS = frozenset(("name", "alone"))
-"""Keys of a comparison's row that say how its table is made, and are none of a run."""
 
 
 def run(
@@ -89,7 +88,7 @@ def evaluate(
         Comparison(results)  # stops at the first that cannot be compared with the others
         values = settings(experiment.config)
         keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
-    return Comparison(told_apart(results, keys))
+    return Comparison(with_distinct_labels(results, keys))
 
 
 def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:
@@ -109,8 +108,7 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     dataset, config, model = experiment.dataset, experiment.config, experiment.model
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["model"] != "Pop":
         raise XferError(f"{config['model']} does not read histories. Use a sequential model, such as SASRec.")
-    if not is_count(k):
-        raise XferError(f"k={k} is invalid: it must be an integer of at least 1.")
+    check("k", k, Count)
     ids = torch.tensor(_item_ids(dataset, history), device=config["device"])
     length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
     padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
@@ -145,7 +143,7 @@ def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
             raise XferError(f"An item must be a string: write '{token}' instead of {token!r}.")
         if not known.get(token):  # id 0 is the padding
             items = dataset.field2id_token[dataset.iid_field][1:]
-            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{nearest(token, items)}")
+            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{did_you_mean(token, items)}")
     return [known[token] for token in history]
 
 
@@ -170,7 +168,7 @@ def compare(
     results = []
     for number, row in enumerate(rows, start=1):
         results += run_row(row_keys(plan, row), seeds, f"{number}/{len(rows)}", row.get("name"))
-    results = told_apart(results, [row_keys({}, row) for row in rows for _ in seeds])
+    results = with_distinct_labels(results, [row_keys({}, row) for row in rows for _ in seeds])
     by_row = [results[first : first + len(seeds)] for first in range(0, len(results), len(seeds))]
 
     def alone(row: int, domain: str) -> list[Result]:
@@ -181,30 +179,6 @@ def compare(
     return Comparison(results, joint_against_alone(by_row, against, domains, alone))
 
 
-def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
-    """Finds a mistake in any row before the first is trained; returns for each row what :func:`references` does.
-
-    Args:
-        plan: keys for all rows.
-        rows: keys of each.
-    """
-    against = references([{**plan, **row} for row in rows])
-    for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
-        config = XferConfig(overrides=row_keys(plan, row))
-        if config["run_dir"]:
-            raise XferError("The key 'run_dir' names one run, and a comparison has many. Use checkpoint_dir.")
-        if reference is not None:
-            check_pairing(config, by_itself=reference == number)
-    return against
-
-
-def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a comparison's row: the keys for all rows, and its own."""
-    left_out = TABLE_KEYS if row.get("adaptation") in ("relearn", "finetune") else {*TABLE_KEYS, "source"}
-    keys = {key: value for key, value in plan.items() if key not in left_out}
-    return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}
-
-
 def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: str | None = None) -> list[Result]:
     """The results of one configuration for each seed, labelled with ``name`` if it is given."""
     results = []
@@ -213,25 +187,3 @@ def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: st
         result = run(overrides={**keys, "seed": seed}, reuse=True)
         results.append(replace(result, label=name or result.label))
     return results
-
-
-def load_plan(
-    file: Path, config_files: Iterable[str | Path] = (), overrides: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """A comparison's yaml, over keys of other files and below those that win over all.
-
-    Raises:
-        XferError: if it is missing, no yaml, or lacks ``dataset`` or ``rows``, or these are not what they must be.
-    """
-    plan = {**read_yaml_files([*config_files, file]), **parse_values(overrides)}
-    for key in ("dataset", "rows"):
-        if not plan.get(key):
-            raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
-    check_values({key: plan[key] for key in ("dataset", "seeds") if key in plan}, {})
-    rows = plan["rows"]
-    if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
-        raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
-    for keys in (plan, *rows):
-        if "seed" in keys:
-            raise XferError(f"seed={keys['seed']} is no key of a comparison. Write seeds for all rows: --seeds=[1, 2].")
-    return plan

@@ -55,7 +55,7 @@ def test_transfer_is_one_command(tmp_path: Path) -> None:
         assert result.source == "A"
         saved = json.loads((Path(result.folder) / "result.json").read_text())
         assert saved["protocol"] == {
-            "split": "leave one out by time (valid_and_test)",
+            "split": "leave one out by time",
             "candidates": "all 25 items",
             "history_masked": False,
         }

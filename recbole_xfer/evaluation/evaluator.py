@@ -33,7 +33,7 @@ class KeepingEvaluator(Evaluator):
         result = self.measure(dataobject)
         if self.ranking is not None:
             places = self.config["metric_decimal_place"]
-            result.update(self.ranking.results(dataobject, self.measure, places))
+            result.update(self.ranking.metrics_by_domain(dataobject, self.measure, places))
         return result
 
     def measure(self, collected: DataStruct) -> Any:

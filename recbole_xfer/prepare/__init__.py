@@ -6,29 +6,26 @@ import argparse
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+
+from recbole_xfer.prepare.options import SOURCE_OPTIONS
 
 
 @dataclass(frozen=True)
 class Source:
     """A kind of raw data, ``recbole-xfer prepare <name> --output FOLDER ...``.
 
-    The module of its name in this package defines ``add_options(parser)`` and ``run(args)``.
+    The module of its name in this package defines ``run(args)``; the module ``options`` declares its options.
     """
 
     name: str
     help: str
-
-    @property
-    def _module(self) -> ModuleType:
-        return import_module(f"{__name__}.{self.name}")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds ``--output`` and the source's own options."""
         parser.add_argument(
             "--output", type=Path, default=Path("dataset"), metavar="FOLDER", help="folder of the domains to write"
         )
-        self._module.add_options(parser)
+        SOURCE_OPTIONS[self.name](parser)
 
     def run(self, args: argparse.Namespace) -> list[Path]:
         """Writes the domains that the arguments name; returns their folders.
@@ -36,7 +33,7 @@ class Source:
         Raises:
             XferError: if the raw data is missing or invalid.
         """
-        return self._module.run(args)
+        return import_module(f"{__name__}.{self.name}").run(args)
 
 
 SOURCES = {

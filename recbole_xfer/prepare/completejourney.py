@@ -17,29 +17,9 @@ import pandas as pd
 
 from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.options import DEPARTMENTS
 
-DEPARTMENTS = {
-    "CJ-Grocery": ["GROCERY"],
-    "CJ-Drug": ["DRUG GM"],
-    "CJ-Produce": ["PRODUCE"],
-    "CJ-Meat": ["MEAT", "MEAT-PCKGD"],
-    "CJ-Deli": ["DELI"],
-    "CJ-Pastry": ["PASTRY"],
-    "CJ-Nutrition": ["NUTRITION"],
-    "CJ-Cosmetics": ["COSMETICS"],
-}
 SHUFFLE_SEED = 0
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``recbole-xfer prepare completejourney``."""
-    parser.add_argument(
-        "--departments",
-        nargs="+",
-        default=list(DEPARTMENTS),
-        metavar="DOMAIN",
-        help=f"domains to write, of {', '.join(DEPARTMENTS)} (default: all)",
-    )
 
 
 def run(args: argparse.Namespace) -> list[Path]:

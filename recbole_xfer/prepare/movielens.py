@@ -59,14 +59,6 @@ LAYOUTS = (
 )  # fmt: skip
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``recbole-xfer prepare movielens``."""
-    parser.add_argument(
-        "--input", type=Path, required=True, metavar="COPY", help="a folder, or a zip file such as ml-1m.zip"
-    )
-    parser.add_argument("--name", help="name of the domain, such as ML-1M (default: name of the copy)")
-
-
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes the domain; returns its folder in a list."""
     return [prepare_movielens(args.output, args.input, args.name)]

@@ -15,18 +15,12 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.data.atomic import write_domain
-from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.reading import TextFormat, check_column, closest, read_table
+from recbole_xfer.errors import XferError, nearest
+from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
+from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
 
 logger = logging.getLogger(__name__)
 
-PLAIN = "1234.56"
-# The pattern of a number and its thousands separator, by the example that names the format.
-PRICE_FORMATS = {
-    PLAIN: (re.compile(r"\d+(\.\d*)?|\.\d+"), ","),
-    "$1,234.56": (re.compile(r"(\d+|\d{1,3}(,\d{3})+)(\.\d*)?|\.\d+"), ","),
-    "1.234,56": (re.compile(r"(\d+|\d{1,3}(\.\d{3})+)(,\d*)?|,\d+"), "."),
-}
 CURRENCY = re.compile(r"^[$€£¥₹]\s*|\s*[$€£¥₹]$")
 DATE_FORMATS = ("ISO8601", "%m %d, %Y")
 AS_NAMED = TextFormat()
@@ -45,49 +39,6 @@ class ItemTable:
     """Whether a price that cannot be read is missing and counted, instead of an error."""
     all_items: bool = False
     """Whether to keep items without interactions, which can be scored by their features."""
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``recbole-xfer prepare table``."""
-    add = parser.add_argument
-    add(
-        "--input",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="interactions, as .csv, .tsv, .json or .parquet, also .gz",
-    )
-    add(
-        "--columns",
-        nargs="+",
-        required=True,
-        metavar="ROLE=COLUMN",
-        help="columns of the interactions: user=... item=... and optionally time=... rating=...",
-    )
-    add("--items", type=Path, metavar="FILE", help="items, in one of the same formats")
-    add(
-        "--item_columns",
-        nargs="+",
-        metavar="ROLE=COLUMN",
-        help="columns of the items: item=... and optionally text=... (title+brand joins columns) price=...",
-    )
-    add(
-        "--all_items", action="store_true", help="keep items without interactions, so that their features can be scored"
-    )
-    add("--name", help="name of the domain; with --domain_column, first part of the domains' names")
-    add("--domain_column", metavar="COLUMN", help="write one domain per value of this column")
-    add("--separator", help="separator of columns, such as '::', for other file names than .csv and .tsv")
-    add("--header", choices=["first", "none"], default="first", help="none: columns are named 1, 2, ...")
-    add("--encoding", default="utf-8", help="encoding of text files, such as latin-1 (default: %(default)s)")
-    add(
-        "--quotes",
-        choices=["csv", "none"],
-        default="csv",
-        help="none: quotation marks in text files are ordinary characters",
-    )
-    add("--time_format", help="format of dates, such as '%%d/%%m/%%Y'; not needed for 2015-06-23")
-    add("--price_format", choices=list(PRICE_FORMATS), default=PLAIN, help="format of prices")
-    add("--skip_unreadable_prices", action="store_true", help="treat prices that cannot be read as missing")
 
 
 def run(args: argparse.Namespace) -> list[Path]:
@@ -122,7 +73,7 @@ def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: t
         if not equals or not column:
             raise XferError(f"{option}: '{pair}' is invalid. Write ROLE=COLUMN, such as {needed[0]}=name.")
         if role not in known:
-            raise XferError(f"{option}: unknown role '{role}'. Did you mean '{closest(role, known)}'?")
+            raise XferError(f"{option}: unknown role '{role}'. Did you mean '{nearest(role, known, cutoff=0)}'?")
         if role in roles:
             raise XferError(f"{option}: the role '{role}' is repeated. Name one column for it.")
         roles[role] = column

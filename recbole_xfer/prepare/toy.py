@@ -129,11 +129,6 @@ def toy_truth(name: str = "Toy-Games", seed: int = 0) -> ToyTruth:
     )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``recbole-xfer prepare toy``."""
-    parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: %(default)s)")
-
-
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes the domains; returns their folders."""
     return prepare_toy(args.output, seed=args.seed)

@@ -24,13 +24,6 @@ from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``recbole-xfer prepare unisrec``."""
-    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="folder with the published files")
-    parser.add_argument("--name", required=True, help="name of the data set, with which its files begin")
-    parser.add_argument("--half", action="store_true", help="store vectors as float16 instead of float32")
-
-
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes the domain; returns its folder in a list."""
     return [prepare_unisrec(args.output, args.input, args.name, half=args.half)]

@@ -76,5 +76,5 @@ class RankingTrainer(Trainer):
     def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
         """What RecBole collects of a batch; within domains if requested."""
         if self.evaluator.ranking is not None:
-            scores, row = self.evaluator.ranking.restrict(scores, row, item)
+            scores, row = self.evaluator.ranking.mask_other_domains(scores, row, item)
         return interaction, scores, row, item

@@ -106,7 +106,7 @@ class RecGURUTrainer(XferTrainer):
         """Phase 2: the steps of the critic, then the losses of the encoder's step with a fixed critic."""
         with torch.no_grad():
             users = self.model.guru.represent_domains(interaction[CRITIC].transpose(0, 1).flatten(1, 2))  # [D, K B, d]
-        torch.clear_autocast_cache()  # older torch would reuse the cast weights, which have no gradient, in the encoder's step
+        torch.clear_autocast_cache()  # or older torch would reuse weights without gradient in the encoder's step
         with torch.autocast(self.device.type, enabled=False):  # the gradient of a gradient needs full precision
             for a, b in zip(*(domain.chunk(len(interaction[CRITIC])) for domain in users), strict=True):
                 self.train_critic(a, b)

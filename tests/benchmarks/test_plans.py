@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recbole_xfer.comparison.table import Comparison, told_apart
+from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
+from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import read_yaml_file
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import label
-from recbole_xfer.quick_start import check_rows, compare, load_plan, row_keys
+from recbole_xfer.quick_start import compare
 from recbole_xfer.testing.data import SIZES, SMALL, write_small
 from tests.conftest import ROOT
 
@@ -31,7 +32,7 @@ def test_a_plan_has_known_keys_and_a_table_with_distinct_rows(plan: Path) -> Non
     results = [
         invented(XferConfig(overrides=row_keys(keys, row)), seed, row.get("name")) for row in rows for seed in seeds
     ]
-    comparison = Comparison(told_apart(results, [row_keys({}, row) for row in rows for _ in seeds]))
+    comparison = Comparison(with_distinct_labels(results, [row_keys({}, row) for row in rows for _ in seeds]))
     assert len(comparison.by_label()) == len(rows)
     console = Console(width=80, file=StringIO())
     console.print(comparison.table())
@@ -55,4 +56,4 @@ def test_rolling_prediction_runs(tmp_path: Path) -> None:
     comparison = compare(ROOT / "benchmarks" / "plans" / "rolling.yaml", small)
     assert list(comparison.by_label()) == ["RETR", "RETR pathway=False", "SASRec"]
     assert len({result.rows for result in comparison.results}) == 1
-    assert "users held out [8, 1, 1], last 5 of each" in comparison.caption()
+    assert "held-out users [8, 1, 1], last 5 items of each" in comparison.caption()

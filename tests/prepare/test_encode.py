@@ -20,7 +20,8 @@ from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import encode, text_encoder
-from recbole_xfer.prepare.encode import PACKAGED, encode_texts, without_words
+from recbole_xfer.prepare.encode import encode_texts, without_words
+from recbole_xfer.prepare.options import PACKAGED, Pooling, add_encode_options
 from recbole_xfer.prepare.text_encoder import TextEncoder
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
@@ -88,7 +89,7 @@ class TestVectors:
     @pytest.mark.parametrize("pooling", ["mean", "cls"])
     @pytest.mark.parametrize("half", [True, False])
     def test_each_item_has_the_vector_of_its_text(
-        self, tmp_path: Path, encoder: str, pooling: encode.Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, encoder: str, pooling: Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: False)
         path = encode_texts(domain(tmp_path), "D", encoder=encoder, pooling=pooling, half=half, batch_size=3)
@@ -182,7 +183,7 @@ class TestWordDrop:
     def test_command_writes_both(self, tmp_path: Path, encoder: str) -> None:
         domain(tmp_path)
         parser = argparse.ArgumentParser()
-        encode.add_arguments(parser)
+        add_encode_options(parser)
         args = parser.parse_args(["--dataset=D", f"--data_path={tmp_path}", f"--encoder={encoder}", "--drop_words=0.2"])
         assert [path.name for path in encode.run(args)] == ["D.text.parquet", "D.word_drop.parquet"]
 
@@ -299,7 +300,7 @@ class TestInput:
     def test_command_encodes_each_domain(self, tmp_path: Path, encoder: str) -> None:
         folders = [domain(tmp_path, "D"), domain(tmp_path, "E")]
         parser = argparse.ArgumentParser()
-        encode.add_arguments(parser)
+        add_encode_options(parser)
         args = parser.parse_args(["--dataset=D+E", f"--data_path={tmp_path}", f"--encoder={encoder}", "--no-half"])
         files = encode.run(args)
         assert files == [folder / f"{folder.name}.text.parquet" for folder in folders]
