@@ -17,9 +17,10 @@ from recbole_xfer.comparison.joint import joint_against_alone
 from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig, settings
-from recbole_xfer.config.schema import is_count, nearest
+from recbole_xfer.config.schema import check
+from recbole_xfer.config.value_types import Count
 from recbole_xfer.config.values import read_yaml_files, split_domains
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
@@ -107,8 +108,7 @@ def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> li
     dataset, config, model = experiment.dataset, experiment.config, experiment.model
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["model"] != "Pop":
         raise XferError(f"{config['model']} does not read histories. Use a sequential model, such as SASRec.")
-    if not is_count(k):
-        raise XferError(f"k={k} is invalid: it must be an integer of at least 1.")
+    check("k", k, Count)
     ids = torch.tensor(_item_ids(dataset, history), device=config["device"])
     length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
     padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
@@ -143,7 +143,7 @@ def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
             raise XferError(f"An item must be a string: write '{token}' instead of {token!r}.")
         if not known.get(token):  # id 0 is the padding
             items = dataset.field2id_token[dataset.iid_field][1:]
-            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{nearest(token, items)}")
+            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{did_you_mean(token, items)}")
     return [known[token] for token in history]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from recbole_xfer.comparison.joint import check_pairing, references
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.config.schema import check_values
+from recbole_xfer.config.schema import PLAN, check_values
 from recbole_xfer.config.values import parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
 
@@ -28,11 +28,11 @@ def load_plan(
     for key in ("dataset", "rows"):
         if not plan.get(key):
             raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
-    check_values({key: plan[key] for key in ("dataset", "seeds") if key in plan}, {})
     rows = plan["rows"]
     if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
         raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
     for keys in (plan, *rows):
+        check_values({key: keys[key] for key in keys if key in {"dataset", *PLAN}})
         if "seed" in keys:
             raise XferError(
                 f"seed={keys['seed']} is invalid in a comparison. Set the seeds of all rows: --seeds=[1, 2]."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def parse_value(text: str) -> Any:
 def parse_values(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Keys with their values; values that are text are parsed."""
     return {key: parse_value(value) if isinstance(value, str) else value for key, value in (given or {}).items()}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def text_of(keys: Mapping[str, Any]) -> str:

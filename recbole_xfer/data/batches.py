@@ -208,9 +208,6 @@ class UserDataLoader(WindowDataLoader):
         users = histories[dataset.sequences.history_of(dataset.windows.start)]
         self._windows = np.argsort(users, kind="stable")  # windows grouped by user
         _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)
-        for key, value in (("inner_steps", steps), ("paths", paths)):
-            if value < 1:
-                raise XferError(f"{key}={value} must be at least 1.")
         if len(self._first) < steps:
             raise XferError(f"inner_steps={steps} exceeds the {len(self._first)} users of {dataset.dataset_name}.")
         self.steps, self.paths = steps, min(paths, len(self._first) // steps)

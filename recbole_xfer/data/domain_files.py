@@ -15,7 +15,8 @@ from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_xfer.config.config import FIELDS, item_features
-from recbole_xfer.config.schema import AN_INTERVAL, check
+from recbole_xfer.config.schema import check
+from recbole_xfer.config.value_types import Interval, Tokens
 from recbole_xfer.config.values import join_domains, split_domains
 from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.histories import Sequences, ranges
@@ -182,8 +183,7 @@ class AtomicFilesMixin(Dataset):
             if name not in self.field2type:
                 raise XferError(f"val_interval: {self.dataset_name} has no column '{name}', or load_col leaves it out.")
             numbers = self.field2type[name] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
-            tokens = "a list of the values to keep, such as [a, b]", lambda value: isinstance(value, list)
-            check(f"val_interval {name}", kept, AN_INTERVAL if numbers else tokens)
+            check(f"val_interval.{name}", kept, Interval if numbers else Tokens)
         super()._filter_by_field_value()
 
     def _data_filtering(self) -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_xfer.config.schema import is_number
-from recbole_xfer.errors import XferError
+from recbole_xfer.config.schema import check, kind_of
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,7 @@ def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
     Raises:
         XferError: if the share is not between 0 and 1.
     """
-    if not is_number(share) or not 0 < share < 1:
-        raise XferError(f"head_share={share} must be between 0 and 1.")
+    check("head_share", share, kind_of("head_share"))
     total = np.bincount(users, weights=counts)
     head = np.zeros(len(total), dtype=bool)
     head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total > 0))]] = True

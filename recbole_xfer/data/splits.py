@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from recbole.data.dataset import Dataset
 
-from recbole_xfer.config.schema import check_split
+from recbole_xfer.config.schema import check_values
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.errors import XferError
 
@@ -40,7 +40,7 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
     """
     if eval_args["order"] != "TO":
         raise XferError(f"eval_args.order={eval_args['order']} must be TO, because histories are ordered by time.")
-    check_split(eval_args["split"])
+    check_values({"eval_args.split": eval_args["split"]})
     ((mode, argument),) = eval_args["split"].items()
     if mode == "LS":
         return leave_one_out(sequences, argument)

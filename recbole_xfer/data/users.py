@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_xfer.config.schema import check, kind_of
 from recbole_xfer.errors import XferError
 
 Frames = Mapping[str, Mapping[str, Any]]
@@ -76,8 +77,7 @@ def hide_overlap(share: float, seed: int, frames: Frames, field: str) -> None:
     Raises:
         XferError: if the share is not from 0 to 1.
     """
-    if share is None or not 0 <= share <= 1:
-        raise XferError(f"overlap={share} must be a number from 0 to 1.")
+    check("overlap", share, kind_of("overlap"))
     if share == 1 or len(frames) == 1:
         return
     users = pd.concat([pd.Series(parts["inter"][field].unique()) for parts in frames.values()]).dropna()

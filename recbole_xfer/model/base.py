@@ -111,8 +111,6 @@ class FeatureRecommender(SequentialRecommender):
         self.temperature = config["temperature"]
         self.negatives = config["negatives"]
         self.chunk = config["catalogue_chunk"]
-        if self.negatives not in ("full", "in_batch"):
-            raise XferError(f"negatives={self.negatives} must be 'full' or 'in_batch'.")
         self.width = config["hidden_size"]
         self.features = FeatureTables(dataset.features)
         self.position_embedding = self._new_embedding(self.max_seq_length)

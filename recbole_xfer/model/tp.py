@@ -78,10 +78,6 @@ class TP(SequentialRecommender):
             raise XferError(f"{config['model']} needs train_rows=windows: a user's mini-batch is one of their windows.")
         self.inner_rate = float(config["inner_rate"])
         self.adversary_weight = float(config["adversary_weight"])
-        if self.inner_rate <= 0:
-            raise XferError(f"inner_rate={config['inner_rate']} must be above 0.")
-        if self.adversary_weight < 0:
-            raise XferError(f"adversary_weight={config['adversary_weight']} must be 0 or more.")
         self.discriminator = Discriminator(self.item_embedding.embedding_dim)
         untrained = np.setdiff1d(np.arange(dataset.user_num), dataset.inter_feat[self.USER_ID].numpy())
         for name, table in self.named_children():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pyarrow
 
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, nearest
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
@@ -78,14 +76,8 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
 def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
     """Raises XferError, with the closest name, if the table has no such column."""
     if column not in table:
-        raise XferError(
-            f"{path} has no column '{column}' (columns: {', '.join(table)}). Did you mean '{closest(column, table)}'?"
-        )
-
-
-def closest(word: str, words: Iterable[str]) -> str:
-    """The one of ``words`` that is most similar to ``word``."""
-    return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]
+        near = nearest(column, table, cutoff=0)
+        raise XferError(f"{path} has no column '{column}' (columns: {', '.join(table)}). Did you mean '{near}'?")
 
 
 def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from recbole_xfer.config.schema import nearest
 from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
@@ -110,7 +109,7 @@ def _row_of(dataset: TransferDataset, user: str) -> np.ndarray:
     """The last test row of a user."""
     tokens = dataset.field2token_id[dataset.uid_field]
     if user not in tokens:
-        raise XferError(f"The user '{user}' is not in {dataset.dataset_name}{nearest(user, tokens)}")
+        raise XferError(f"The user '{user}' is not in {dataset.dataset_name}{did_you_mean(user, tokens)}")
     rows = np.flatnonzero(dataset.inter_feat[dataset.uid_field].numpy() == tokens[user])
     if not len(rows):
         raise XferError(f"The user '{user}' has too few interactions for a test target. Choose another user.")

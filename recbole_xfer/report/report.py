@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
-from recbole_xfer.config.values import split_domains
+from recbole_xfer.config.values import is_number, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
@@ -260,7 +260,7 @@ def _results(runs: Sequence[Run]) -> list[Picture]:
 
 def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture | None:
     """Results over a key, with one line per set of runs that differ only in it; None if they have too few values."""
-    having = [run for run in runs if _is_number(run.keys.get(key))]
+    having = [run for run in runs if is_number(run.keys.get(key))]
     others = [{name: value for name, value in run.keys.items() if name != key} for run in having]
     results = with_distinct_labels([run.result for run in having if run.result], others)
     table = _metrics(results)
@@ -315,12 +315,8 @@ def _winners(bars: pd.DataFrame) -> list[str]:
 def _varied(runs: Sequence[Run]) -> list[str]:
     """The keys with enough different numbers in the runs for a curve."""
     names = sorted({key for run in runs for key in run.keys} - {"seed"})
-    numbers = {name: {run.keys[name] for run in runs if _is_number(run.keys.get(name))} for name in names}
+    numbers = {name: {run.keys[name] for run in runs if is_number(run.keys.get(name))} for name in names}
     return [name for name in names if len(numbers[name]) >= FEWEST]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, known_keys
 from recbole_xfer.config.properties import STAGE_PREFIX
-from recbole_xfer.config.schema import check_keys
+from recbole_xfer.config.schema import check_keys, check_values
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, load
@@ -118,7 +118,9 @@ def default_space(model: str) -> Path:
 def check_space(space: Space, config: XferConfig, overrides: Mapping[str, Any]) -> None:
     """Raises XferError for keys that are unknown, that all trials must share, or that also have a fixed value."""
     check_keys(space, known_keys(config["model"], config["dataset"]))
-    for key in space:
+    for key, domain in space.items():
+        for value in domain.examples():
+            check_values({key: value}, config["model"], config.final_config_dict)
         if key in NOT_SEARCHED:
             raise XferError(
                 f"The key '{key}' cannot be searched, because all trials share it. Run one search for each value."

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from recbole_xfer.config.plain import plain
-from recbole_xfer.config.values import parse_value, read_yaml_file
+from recbole_xfer.config.values import is_number, parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
 
 
@@ -28,6 +28,10 @@ class Choice:
 
     def draw(self, random: Random) -> Any:
         return random.choice(self.values)
+
+    def examples(self) -> Sequence[Any]:
+        """Values to validate before a search: all of them, or the ends of a range."""
+        return self.values if isinstance(self.values, list) else (self.values[0], self.values[-1])
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class Interval:
         if self.logarithmic:
             return math.exp(random.uniform(math.log(self.low), math.log(self.high)))
         return random.uniform(self.low, self.high)
+
+    def examples(self) -> Sequence[Any]:
+        """Values to validate before a search."""
+        return float(self.low), float(self.high)
 
 
 Space = dict[str, Choice | Interval]
@@ -80,7 +88,7 @@ def _randint(low: int, high: int) -> Choice:
 
 
 def _check_order(low: Any, high: Any) -> None:
-    if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in (low, high)):
+    if not (is_number(low) and is_number(high)):
         raise TypeError("its bounds must be numbers")
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"{low} must be below {high}, and both must be finite")

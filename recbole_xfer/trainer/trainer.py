@@ -64,9 +64,7 @@ class XferTrainer(RankingTrainer):
 
     def _reduced_precision(self) -> bool:
         """Whether training runs in bf16."""
-        precision = self.config["precision"] or "auto"
-        if precision not in ("auto", "bf16", "float32"):
-            raise XferError(f"precision={precision} must be auto, bf16 or float32.")
+        precision = self.config["precision"]
         fast = has_fast_bfloat16(self.device)
         if precision == "bf16" and not fast:
             logger.warning("precision=bf16 is slower than float32 on this processor, which has no instructions for it.")

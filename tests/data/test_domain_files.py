@@ -153,8 +153,8 @@ def test_missing_inter_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ({"timestamp": [5]}, r"val_interval timestamp=\[5\] must be an interval such as '\[5,inf\)'"),
-        ({"user_id": "[0,5)"}, r"val_interval user_id=\[0,5\) must be a list of the values to keep"),
+        ({"timestamp": [5]}, r"val_interval.timestamp=\[5\] is invalid: it must be an interval such as '\[5,inf\)'"),
+        ({"user_id": "[0,5)"}, r"val_interval.user_id=\[0,5\) is invalid: it must be a list of the values to keep"),
         ({"rating": "[3,5]"}, "val_interval: Small has no column 'rating', or load_col leaves it out"),
     ],
 )

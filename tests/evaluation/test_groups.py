@@ -152,9 +152,9 @@ def test_head_users_with_ties() -> None:
     [
         ({"eval_groups": ["young"]}, "eval_groups: 'young' must consist of existing, new, head, tail"),
         ({"eval_groups": ["new"]}, "The group 'new' of eval_groups has no test target"),
-        ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 must be between 0 and 1"),
-        ({"eval_groups": ["head"], "head_share": None}, "head_share=None must be between 0 and 1"),
-        ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 must be a share of users such as 0.2"),
+        ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 is invalid: it must be a number between 0"),
+        ({"eval_groups": ["head"], "head_share": None}, "head_share=None is invalid: it must be a number between 0"),
+        ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 is invalid: it must be a number between 0"),
     ],
 )
 def test_invalid_groups_are_rejected_before_training(
