@@ -143,7 +143,7 @@ def test_compare_and_evaluate_read_config_files(in_tmp_path: Path, capsys: pytes
         (["--model=ANT", "--dataset=Small", "epochs=3"], "Write keys as --key=value"),
         (["--model=ANT", "--dataset=Small", "--mod=RETR"], "Did you mean"),  # no abbreviations
         (["--model=ANT", "--dataset=Small", "--epochs"], "has no value"),
-        (["--model=ANT", "--dataset=Bare"], "carries no text and no image and no price"),
+        (["--model=ANT", "--dataset=Bare"], "has no text and no image and no price"),
         (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "must be a list of some of text, image, price"),
         (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "has no trained model"),
         (["compare", "nowhere.yaml"], "nowhere.yaml is missing"),
@@ -168,8 +168,8 @@ def test_an_error_in_the_input_is_one_sentence_and_status_2(
 @pytest.mark.parametrize(
     ("plan", "option", "message"),
     [
-        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is no key of a comparison. Write seeds for all"),
-        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is no key of a comparison"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is invalid in a comparison. Set the seeds of all"),
+        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is invalid in a comparison"),
         ("dataset: Small\nrows: [{model: Pop}]", "--seeds=7", "seeds=7 is invalid: it must be a list of integers"),
         ("dataset: Small\nrows: [{model: Pop}]", "--seeds=[]", "seeds=[] is invalid: it must be a list of integers"),
         ("dataset: Small\nrows: 5", "--seeds=[7]", "plan.yaml: 'rows' must be a list with a 'model' in each entry"),
