@@ -143,7 +143,7 @@ def test_compare_and_evaluate_read_config_files(in_tmp_path: Path, capsys: pytes
         (["--model=ANT", "--dataset=Small", "epochs=3"], "Write keys as --key=value"),
         (["--model=ANT", "--dataset=Small", "--mod=RETR"], "Did you mean"),  # no abbreviations
         (["--model=ANT", "--dataset=Small", "--epochs"], "has no value"),
-        (["--model=ANT", "--dataset=Bare"], "carries no text and no image and no price"),
+        (["--model=ANT", "--dataset=Bare"], "has no text and no image and no price"),
         (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "must be a list of some of text, image, price"),
         (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "has no trained model"),
         (["compare", "nowhere.yaml"], "nowhere.yaml is missing"),

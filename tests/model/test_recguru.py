@@ -400,7 +400,7 @@ def test_a_domain_without_histories_is_explained(tmp_path: Path) -> None:
     (tmp_path / "Short").mkdir()
     header = "user_id:token\titem_id:token\ttimestamp:float\n"
     (tmp_path / "Short" / "Short.inter").write_text(header + "\n".join(row for row in rows[::2]) + "\n")
-    with pytest.raises(XferError, match="No train target of .* in the domain Short.*, or use more data of it[.]$"):
+    with pytest.raises(XferError, match="No train target of .* in the domain Short.*, or use more of its data[.]$"):
         fit(build(config(tmp_path, "RecGURU", "Small+Short")))
 
 
@@ -423,5 +423,5 @@ def test_targets_are_ranked_within_their_domains(tmp_path: Path, mode: str, vari
 def test_a_domain_of_one_item_is_explained(tmp_path: Path) -> None:
     rows = [(f"u{user}", "i1", float(time)) for user in range(9) for time in range(4)]
     write_domain(tmp_path, "One", pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), None)
-    with pytest.raises(XferError, match="The domain One of Small[+]One has 1 item, so that a target cannot be ranked"):
+    with pytest.raises(XferError, match="The domain One of Small[+]One has 1 item, so a target cannot be ranked"):
         experiment(tmp_path, "Small+One")
