@@ -34,5 +34,5 @@ def test_a_comparison_rejects_run_dir(tmp_path: Path) -> None:
     write_small(tmp_path)
     plan = tmp_path / "plan.yaml"
     plan.write_text("dataset: Small\nrun_dir: out\nrows: [{model: Pop}, {model: SASRec}]")
-    with pytest.raises(XferError, match="'run_dir' names one run, and a comparison has many. Use checkpoint_dir"):
+    with pytest.raises(XferError, match="'run_dir' is the folder of one run, and a comparison has many. Set check"):
         compare(plan, {"data_path": str(tmp_path)})

@@ -24,7 +24,7 @@ ENTRY_POINTS = "recbole_xfer.models"
 MODULE = "module"
 """Key of a model's yaml file: the module that defines the class."""
 LIKE = "like"
-"""Key of a yaml file: the files, ours or RecBole's, whose values it starts from."""
+"""Key of a yaml file: files, ours or RecBole's, whose values it inherits."""
 TRAINER = "trainer"
 """Key of a model's yaml file: the module of its own trainer, ``<model>Trainer``."""
 
@@ -43,7 +43,7 @@ class Model:
         name: its class and its name on the command line.
         file: its yaml file.
         module: defines the class.
-        trainer: module of its own trainer; None where RecBole's is used.
+        trainer: module of its own trainer; None if it uses RecBole's.
     """
 
     name: str
@@ -88,7 +88,7 @@ def _declared(name: str, file: Path) -> Model:
 
 
 def defaults(model: str, dataset: str) -> dict[str, Any]:
-    """Default values of a model on a dataset: general, then the model's, then those of the dataset's family."""
+    """Default values of a model on a dataset. Later ones win: general, of the model, of the dataset's family."""
     values: dict[str, Any] = {}
     for file in _default_files(model, dataset):
         values.update(read_yaml(file))
@@ -96,7 +96,7 @@ def defaults(model: str, dataset: str) -> dict[str, Any]:
 
 
 def recbole_model(model: str) -> str | None:
-    """RecBole's model that a model is like, such as LightSANs for TPLightSANs; None where there is none."""
+    """RecBole's model that a model starts from, such as LightSANs for TPLightSANs; None if there is none."""
     return next((file.stem for file in _model_files(model) if file.parent.parent == recbole_folder()), None)
 
 

@@ -14,7 +14,7 @@ from recbole_xfer.errors import XferError
 
 
 class YamlLoader(yaml.SafeLoader):
-    """The safe loader of PyYAML, which here also reads ``1e-3`` as a number and ``None`` as null, as RecBole does."""
+    """PyYAML's safe loader, which also reads ``1e-3`` as a number and ``None`` as null, as RecBole does."""
 
 
 YamlLoader.add_implicit_resolver(
@@ -26,7 +26,7 @@ YamlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$")
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line, read as yaml; blanks, ``|`` and invalid yaml such as ``[5,inf)`` stay text."""
+    """Parses a value of the command line as yaml; spaces, ``|`` and invalid yaml such as ``[5,inf)`` stay strings."""
     if not text.strip() or text == "|":
         return text
     try:
@@ -36,7 +36,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_values(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Keys with their values; values that are text are parsed."""
+    """Parses the values that are strings."""
     return {key: parse_value(value) if isinstance(value, str) else value for key, value in (given or {}).items()}
 
 

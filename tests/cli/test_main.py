@@ -168,8 +168,8 @@ def test_an_error_in_the_input_is_one_sentence_and_status_2(
 @pytest.mark.parametrize(
     ("plan", "option", "message"),
     [
-        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is no key of a comparison. Write seeds for all"),
-        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is no key of a comparison"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is invalid in a comparison. Set the seeds of all"),
+        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is invalid in a comparison"),
         ("dataset: Small\nrows: [{model: Pop}]", "--seeds=7", "seeds=7 is invalid: it must be a list of integers"),
         ("dataset: Small\nrows: [{model: Pop}]", "--seeds=[]", "seeds=[] is invalid: it must be a list of integers"),
         ("dataset: Small\nrows: 5", "--seeds=[7]", "plan.yaml: 'rows' must be a list with a 'model' in each entry"),

@@ -16,7 +16,7 @@ from recbole_xfer.config.values import YamlLoader, read_yaml_file
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import ACTIVATIONS
 from recbole_xfer.quick_start import load_plan
-from recbole_xfer.search.search import prepare
+from recbole_xfer.search.search import set_up_search
 from recbole_xfer.testing.data import config, settings, write_small
 
 OURS = sorted(properties.folder().glob("model/*.yaml")) + sorted(properties.folder().glob("dataset/*.yaml"))
@@ -289,7 +289,7 @@ def test_the_values_of_a_search_are_validated(tmp_path: Path, line: str, message
     file.write_text(f"{line}\n")
     given = {key: value for key, value in settings(tmp_path, "RETR").items() if key not in ("n_layers", "hidden_size")}
     with pytest.raises(XferError, match=message):
-        prepare(file, None, [], {"model": "RETR", "dataset": "Small", **given}, 1, None)
+        set_up_search(file, None, [], {"model": "RETR", "dataset": "Small", **given}, 1, None)
 
 
 @pytest.mark.parametrize(

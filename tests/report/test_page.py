@@ -10,12 +10,14 @@ from recbole_xfer.report.page import Section, write_page
 
 
 def test_text_is_escaped_and_figures_are_not(tmp_path: Path) -> None:
+    words = ["<heading>", "<sentence>", "<column>", "<label>", "<seed>", "<page>"]
+    heading, sentence, column, label, seed, title = words
     figure = Figure(figsize=(1, 1))
-    section = Section("<h>", ["<s>"], ["<c>"], [("<r>", Path("<p>"), 3)], figure)
-    page, picture = write_page(tmp_path / "page.html", "<t>", [section], {tmp_path / "page.png": figure})
+    section = Section(heading, [sentence], [column, "best epoch"], [(label, 3), (Path(seed), None)], figure)
+    page, picture = write_page(tmp_path / "page.html", title, [section], {tmp_path / "page.png": figure})
     text = page.read_text()
-    assert not any(f"<{name}>" in text for name in "hscrpt")
-    assert all(f"&lt;{name}&gt;" in text for name in "hscrpt") and "<td>3</td>" in text
+    assert not any(word in text for word in words)
+    assert all(f"&lt;{word[1:-1]}&gt;" in text for word in words) and "<td>3</td>" in text
     assert text.count("<svg") == 1 and picture.is_file()
 
 
