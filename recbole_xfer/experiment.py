@@ -21,6 +21,7 @@ from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.trainer import RunFolder, trainer_class
@@ -163,7 +164,7 @@ def _other_data(experiment: Experiment, weights: Mapping[str, Tensor]) -> None:
     """Raises XferError unless the model is inductive: to all others an item is an id, which changes with the data."""
     changed = f"{experiment.folder} was trained on other data of {target(experiment.config)}"
     needed, there = ({name: value.shape for name, value in w.items()} for w in (experiment.model.state_dict(), weights))
-    if not getattr(experiment.model, "inductive", False) or needed != there:  # the features have other sizes
+    if not hooks_of(experiment.model).inductive or needed != there:  # the features have other sizes
         raise XferError(f"{changed}: files or filters have changed since. Train it again.")
     logger.warning(f"{changed}; {label(experiment.config)} ranks the items that are there now by their features.")
 
@@ -215,7 +216,7 @@ def row_user_tokens(eval_data: Any) -> np.ndarray:
 
 def adaptation_of(config: XferConfig) -> str | None:
     """How the model was adapted; ``scratch`` where it could have been and was not, None where it cannot be."""
-    return config["adaptation"] or ("scratch" if hasattr(get_model(config["model"]), "adapt") else None)
+    return config["adaptation"] or ("scratch" if hooks_of(get_model(config["model"])).kept else None)
 
 
 def label(config: XferConfig) -> str:
@@ -233,7 +234,7 @@ def describe(experiment: Experiment) -> str:
     """Counts of the data, and how many items have each feature."""
     dataset = experiment.dataset
     text = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items"
-    if hasattr(experiment.model, "features"):
+    if hooks_of(experiment.model).reads_features:
         text += f"; {experiment.train_data._dataset.features.coverage()}"
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
     return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"

@@ -24,6 +24,7 @@ from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, groups_of, label, load, measure, target
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, logging_to
 from recbole_xfer.trainer import run_folder as artifacts
 
@@ -67,7 +68,7 @@ def starting_point(
         artifacts.check_finished_pretraining(Path(pretrained))
         return Path(pretrained)
     if config["source"] or config["pretrained"]:
-        ways = " or ".join(f"--adaptation={way}" for way in getattr(config.model_class, "kept", ()))
+        ways = " or ".join(f"--adaptation={way}" for way in hooks_of(config.model_class).kept)
         raise XferError(f"--source and --pretrained need {ways or 'a model that can be adapted, such as ANT'}.")
     return None
 

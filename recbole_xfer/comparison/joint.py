@@ -22,6 +22,7 @@ from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_chan
 from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result, score_text
+from recbole_xfer.hooks import hooks_of
 
 SIDES = "alone", "joint"
 
@@ -200,8 +201,7 @@ def check_pairing(config: Any, by_itself: bool) -> None:
     name, (split, *_) = f"alone ({config['model']} on {config['dataset']})", config["eval_args"]["split"]
     if DOMAIN_SEPARATOR not in config["dataset"]:
         raise XferError(f"{name} needs several domains, such as dataset: Books+Toys.")
-    needs_several = getattr(get_model(config["model"]), "needs_several_domains", None)
-    if by_itself and needs_several and needs_several(config):
+    if by_itself and hooks_of(get_model(config["model"])).needs_several_domains(config):
         raise XferError(f"{name}: it cannot learn one domain. Name a row with another model, such as alone: SASRec.")
     if not config["rank_within_domain"]:
         raise XferError(f"{name} ranks the items of one domain. Set rank_within_domain: True for all rows.")

@@ -15,6 +15,7 @@ from recbole_xfer.config import properties
 from recbole_xfer.config.schema import check_heads, check_keys, check_values, nearest
 from recbole_xfer.config.values import YamlLoader, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
+from recbole_xfer.hooks import hooks_of
 
 DERIVED = {
     "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "device", "single_spec", "local_rank",
@@ -88,7 +89,7 @@ class XferConfig(Config):
             # no rating tells what was liked: what was not taken stands against what was
             self.internal_config_dict["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
         loss = given.get("loss_type", self.internal_config_dict.get("loss_type"))
-        losses = getattr(model_class, "loss_types", ("BPR", "CE"))
+        losses = hooks_of(model_class).loss_types
         if kind == ModelType.SEQUENTIAL and loss is not None and loss not in losses:
             raise XferError(f"loss_type={loss} must be {' or '.join(losses)}.")
         if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
@@ -162,7 +163,7 @@ def check_model(name: str) -> None:
 
 def check_adaptation(model: type, adaptation: Any) -> None:
     """Raises XferError if the model cannot be adapted, or not in this way."""
-    ways = list(getattr(model, "kept", ()))
+    ways = list(hooks_of(model).kept)
     if adaptation in (None, "scratch"):
         return
     if not ways:

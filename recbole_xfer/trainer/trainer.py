@@ -29,6 +29,7 @@ from recbole_xfer.data.negatives import WithinDomain, within_domain
 from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domain_ranking as domains
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer import run_folder as artifacts
 
@@ -104,7 +105,7 @@ class RunFolder(Trainer):
             XferError: if the model can read no windows, and the data has no other rows.
         """
         dataset = train_data._dataset
-        loader = getattr(self.model, "loader", None)
+        loader = hooks_of(self.model).loader
         if loader is None and self.config["train_rows"] == "windows":
             raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
         if loader is None or not isinstance(dataset, TransferDataset):
@@ -140,8 +141,7 @@ class RunFolder(Trainer):
     def _scalars(self, losses: Any, steps: int) -> dict[str, float]:
         """What is kept of an epoch: its loss, a mean over steps, and what the model's ``epoch_scalars()`` gives."""
         loss = sum(losses) if isinstance(losses, tuple) else losses
-        own = self.model.epoch_scalars() if hasattr(self.model, "epoch_scalars") else {}
-        return {"loss": loss / steps, **own}
+        return {"loss": loss / steps, **hooks_of(self.model).epoch_scalars()}
 
     def _set_learning_rate(self, epoch: int) -> None:
         """Puts the learning rate of an epoch into the optimizer."""

@@ -252,18 +252,18 @@ def test_fine_tuning_trains_the_item_representations_alone(tmp_path: Path) -> No
     assert "item_embedding.weight" in trained
 
 
-def test_artifacts_of_other_sizes_are_refused(tmp_path: Path) -> None:
+def test_a_pre_trained_model_of_other_sizes_is_rejected(tmp_path: Path) -> None:
     pretrained = ant(tmp_path).state_dict()
     wider = build(config(tmp_path, hidden_size=32)).model
-    with pytest.raises(XferError, match=r"does not fit: .* has the shape .* it was pre-trained with\.$"):
+    with pytest.raises(XferError, match=r"does not fit: .* has the shape .* of the pre-training\.$"):
         wider.adapt(pretrained, "relearn")
     fewer = build(config(tmp_path, modalities=["text"])).model
-    with pytest.raises(XferError, match=r"it was pre-trained with, or --adaptation=relearn\.$"):
+    with pytest.raises(XferError, match=r"of the pre-training, or --adaptation=relearn\.$"):
         fewer.adapt(pretrained, "finetune")
     fewer.adapt(pretrained, "relearn")
 
 
-def test_catalogue_is_encoded_once_in_an_evaluation_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_catalogue_is_encoded_once_per_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ant(tmp_path)
     calls: list[int] = []
     original = model.encode_items

@@ -307,7 +307,7 @@ def test_a_step_of_the_game_trains_both_sides_and_notes_every_loss(tmp_path: Pat
     assert not any(gradients(model.cdsrec))
     means = trainer._scalars()
     assert set(means) == {
-        "critic loss", "Wasserstein distance", "gradient penalty", "reconstruction A", "reconstruction B",
+        "critic loss", "Wasserstein distance", "gradient penalty", "reconstruction/Small", "reconstruction/Other",
         "adversarial", "overlap",
     }  # fmt: skip
     assert means["critic loss"] == pytest.approx(10 * means["gradient penalty"] - means["Wasserstein distance"])

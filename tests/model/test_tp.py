@@ -1,4 +1,4 @@
-"""TP against its equations: inner and outer steps, the adversary, paths, and what Eq. 8 says of them."""
+"""TP against its equations: inner and outer steps, the adversary, paths, and Eq. 8."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.layers.alignment import AllPaths, descend, number_ids, sum_of_paths
-from recbole_xfer.model import tp
+from recbole_xfer.model import tp, tp_models
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import config, settings, write_small
 
-SIDE_BY_SIDE = ("TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR")
+IN_PARALLEL = ("TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR")
+OVER_ROWS = [
+    name.removeprefix("TP")
+    for name, kind in vars(tp_models).items()
+    if isinstance(kind, type) and issubclass(kind, tp.TPOverRows) and kind is not tp.TPOverRows
+]
 STILL: dict[str, Any] = {
     "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0, "embedding_size": 16,
     "pathway_route": "learned", "inner_rate": 0.5, "paths": 6,
@@ -123,7 +128,7 @@ def test_an_adam_step_of_the_trainer_goes_along_the_outer_direction(tmp_path: Pa
         assert torch.allclose(moved[sure], 0.01 * direction[name][sure].sign(), atol=1e-4), name
 
 
-@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+@pytest.mark.parametrize("model", IN_PARALLEL)
 def test_one_inner_step_is_ordinary_training_on_the_same_users(tmp_path: Path, model: str) -> None:
     made = experiment(tmp_path, model, inner_steps=1, adversary_weight=0)
     made.model.eval()  # no noise of routers
@@ -139,9 +144,9 @@ def test_one_inner_step_is_ordinary_training_on_the_same_users(tmp_path: Path, m
             assert torch.allclose(ours[name], value.grad, atol=1e-6), name
 
 
-@pytest.mark.parametrize("model", [*SIDE_BY_SIDE, "TPLightSANs"])
+@pytest.mark.parametrize("model", [*IN_PARALLEL, "TPLightSANs"])
 @pytest.mark.parametrize("loss_type", ["BPR", "CE"])
-def test_paths_side_by_side_equal_paths_one_by_one(
+def test_paths_in_parallel_equal_paths_one_after_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, loss_type: str
 ) -> None:
     keys = {"k_interests": 2} if model == "TPLightSANs" else {}
@@ -163,7 +168,7 @@ def test_paths_side_by_side_equal_paths_one_by_one(
         assert torch.allclose(value, grouped[name], atol=1e-10), name
 
 
-@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+@pytest.mark.parametrize("model", IN_PARALLEL)
 def test_reduced_precision_keeps_the_direction(tmp_path: Path, model: str) -> None:
     made = experiment(tmp_path, model)
     made.model.float().eval()
@@ -361,7 +366,7 @@ def test_nothing_is_known_of_a_new_user(tmp_path: Path, model: str, table: str) 
     assert len(known) and torch.equal(known, trained)
 
 
-@pytest.mark.parametrize("name", tp.OVER_ROWS)
+@pytest.mark.parametrize("name", OVER_ROWS)
 def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name: str) -> None:
     write_small(tmp_path)
     keys = {
@@ -381,14 +386,14 @@ def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name:
         ({"inner_steps": 0}, "inner_steps=0 must be 1 or more"),
         ({"paths": 0}, "paths=0 must be 1 or more"),
         ({"inner_steps": 1000}, "inner_steps=1000 needs as many users; Small has"),
-        ({"inner_rate": 0}, "inner_rate=0 must be above 0"),
-        ({"adversary_weight": -1}, "adversary_weight=-1 must be 0 or more"),
+        ({"inner_rate": 0}, "inner_rate=0 is invalid: it must be"),
+        ({"adversary_weight": -1}, "adversary_weight=-1 is invalid: it must be"),
         ({"head_share": 1.5}, "head_share=1.5 must lie between 0 and 1"),
-        ({"train_rows": "prefixes"}, "TPSASRec needs train_rows=windows"),
+        ({"train_rows": "prefixes"}, "TPSASRec needs --train_rows=windows"),
         ({"loss_type": "MSE"}, "loss_type=MSE must be BCE or BPR or CE"),
     ],
 )
-def test_values_that_do_not_exist(tmp_path: Path, keys: dict, message: str) -> None:
+def test_invalid_values_are_rejected(tmp_path: Path, keys: dict, message: str) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match=message):
         run("TPSASRec", "Small", overrides={**settings(tmp_path, "TPSASRec"), **keys})
