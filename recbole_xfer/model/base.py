@@ -210,6 +210,10 @@ class FeatureRecommender(Hooks, SequentialRecommender):
             self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
         return self._catalogue
 
+    def encode(self, items: Tensor) -> Tensor:
+        """Windows [B, L] to the state at every position, [B, L, d], with items from the catalogue."""
+        return self.encode_users(self.catalogue()[items], items > 0)
+
     def embed(self, items: Tensor) -> Tensor:
         """Windows [B, L] with their positions, [B, L, d], from the catalogue."""
         return self.catalogue()[items] + self.position_embedding.weight[: items.shape[1]]
@@ -217,8 +221,7 @@ class FeatureRecommender(Hooks, SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
-        encode = lambda items: self.encode_users(self.catalogue()[items], items > 0)  # noqa: E731
-        return F.normalize(last_states(item_seq, item_seq_len, encode), dim=-1)
+        return F.normalize(last_states(item_seq, item_seq_len, self.encode), dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Cosine with every item, [B, n_items]."""

@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, build, load
+from recbole_xfer.experiment import build, load
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
@@ -30,9 +30,6 @@ TOLERANCE = 1e-6
 
 class TestContract(CausalContract):
     model = "UniSRec"
-
-    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode_users(experiment.model.catalogue()[items], items > 0)
 
 
 class TestContractOfXRETR(TestContract):
