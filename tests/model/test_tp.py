@@ -38,7 +38,7 @@ STILL: dict[str, Any] = {
 
 
 def experiment(root: Path, model: str = "TPSASRec", **keys: Any) -> Experiment:
-    """A model in float64 without dropout, whose discriminator already has an opinion."""
+    """A model in float64 without dropout, with a random discriminator."""
     if not (root / "Small").exists():
         write_small(root)
     known = config(root, model).final_config_dict
@@ -68,7 +68,7 @@ def gradient(made: Experiment, batch: Interaction) -> dict[str, torch.Tensor]:
     return {name: value.grad.clone() for name, value in made.model.named_parameters() if value.grad is not None}
 
 
-def test_steps_on_a_quadratic_as_worked_by_hand() -> None:
+def test_steps_on_a_quadratic_equal_those_by_hand() -> None:
     """theta_0 = (1, 2), alpha = 0.1; losses (theta_1 - 3)^2 + theta_2^2, then (theta_1 + theta_2)^2."""
     losses = [lambda t: (t["x"][0] - 3) ** 2 + t["x"][1] ** 2, lambda t: (t["x"][0] + t["x"][1]) ** 2]
     steps = descend(lambda theta, batch: batch(theta), {"x": torch.tensor([1.0, 2.0])}, losses, rate=0.1)
@@ -80,7 +80,7 @@ def test_steps_on_a_quadratic_as_worked_by_hand() -> None:
 
 
 def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> None:
-    """Plain steps on a copy, every loss written out and differentiated by itself; a third of the users are new."""
+    """Plain steps on a copy, each loss written out and differentiated separately; a third of the users are new."""
     split = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
     steps, alpha, weight = 3, 0.5, 0.3
     made = experiment(tmp_path, inner_steps=steps, inner_rate=alpha, paths=2, adversary_weight=weight, eval_args=split)
@@ -113,7 +113,7 @@ def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> No
         assert torch.allclose(value, expected[name], atol=1e-10), name
 
 
-def test_an_adam_step_of_the_trainer_goes_along_the_outer_direction(tmp_path: Path) -> None:
+def test_an_adam_step_of_the_trainer_follows_the_outer_direction(tmp_path: Path) -> None:
     made = experiment(tmp_path, learning_rate=0.01)
     loader, trainer = made.trainer.train_loader(made.train_data), made.trainer
     batch = next(iter(loader))
@@ -181,7 +181,7 @@ def test_reduced_precision_keeps_the_direction(tmp_path: Path, model: str) -> No
 
 
 @pytest.mark.parametrize("model", ["TPSASRec", "TPCaser"])
-def test_a_path_that_holds_only_its_rows_goes_as_one_that_holds_the_tables(tmp_path: Path, model: str) -> None:
+def test_a_path_with_only_its_rows_equals_one_with_whole_tables(tmp_path: Path, model: str) -> None:
     made = experiment(tmp_path, model)
     batch = batch_of(made)
     assert made.model.tables
@@ -225,7 +225,7 @@ def test_the_expected_direction_has_the_inner_products_of_equation_8(tmp_path: P
         assert error < tolerance * sum((e**2).sum() for e in expected) ** 0.5
 
 
-def test_the_discriminator_descends_and_the_encoder_climbs(tmp_path: Path) -> None:
+def test_the_discriminator_descends_and_the_encoder_ascends(tmp_path: Path) -> None:
     """Gradients of lambda L_d for f_d, and of -lambda L_d for theta, by finite differences (Eq. 10)."""
     weight, step = 0.7, 1e-6
     made = experiment(tmp_path, inner_steps=1, paths=1, adversary_weight=weight)
@@ -275,7 +275,7 @@ def test_all_positions_have_the_states_of_recboles_model(tmp_path: Path, model: 
         assert torch.allclose(states[position], expected, atol=1e-12)
 
 
-def test_loss_of_equation_2(tmp_path: Path) -> None:
+def test_the_loss_equals_equation_2(tmp_path: Path) -> None:
     made = experiment(tmp_path, adversary_weight=0)
     model = made.model.eval()
     user = one_user(batch_of(made), 0, 0)
@@ -308,13 +308,13 @@ def test_ids_are_numbered_from_the_padding() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2), (4, 3, 2, 5)])
-def test_sum_of_paths(shape: tuple[int, ...]) -> None:
+def test_paths_are_summed(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.float64)
     for order in (x, x.mT.contiguous().mT if x.dim() > 2 else x):
         assert torch.allclose(sum_of_paths(order), x.sum(dim=0))
 
 
-def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
+def test_an_epoch_visits_every_user_once(tmp_path: Path) -> None:
     made = experiment(tmp_path, paths=3, MAX_ITEM_LIST_LENGTH=5)
     loader = made.trainer.train_loader(made.train_data)
     trained = np.unique(made.train_data._dataset.inter_feat["user_id"].numpy())
@@ -357,7 +357,7 @@ def test_head_users_are_those_with_most_interactions(tmp_path: Path, split: dict
     ("model", "table"),
     [("Caser", "user_embedding"), ("HGN", "user_embedding"), ("NPE", "user_embedding"), ("FOSSIL", "user_lambda")],
 )
-def test_nothing_is_known_of_a_new_user(tmp_path: Path, model: str, table: str) -> None:
+def test_parameters_of_new_users_are_zero(tmp_path: Path, model: str, table: str) -> None:
     write_small(tmp_path)
     eval_args = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
     made = build(config(tmp_path, f"TP{model}", eval_args=eval_args))
