@@ -1,7 +1,7 @@
 # make run    the demo: a table of models on real data
 # make test   the test suite
 # make lint   ruff and mypy
-# Each makes the environment first where it is missing or out of date.
+# Each first creates the environment if it is missing or out of date.
 
 VENV := .venv
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
@@ -25,7 +25,7 @@ clean:
 
 $(READY): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo 'Python 3.10 or newer is needed; name one: make PYTHON=/path/to/python3'; exit 1; }
+		|| { echo 'Python 3.10 or newer is required. Name one: make PYTHON=/path/to/python3'; exit 1; }
 	@echo 'Installing into $(VENV) with the versions of constraints.txt; this takes some minutes the first time.'
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'

@@ -1,4 +1,4 @@
-"""``recbole-xfer`` of a clone that is not installed: ``python run_recbole_xfer.py --model=ANT --dataset=Pantry``."""
+"""``recbole-xfer`` for a clone that is not installed: ``python run_recbole_xfer.py --model=ANT --dataset=Pantry``."""
 
 from recbole_xfer.cli.main import main
 

@@ -1,12 +1,13 @@
-"""Packaging. Tested versions are pinned in constraints.txt; tool settings are in pyproject.toml."""
+"""Packaging. constraints.txt pins the tested versions; pyproject.toml holds the settings of tools."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 setup(
     name="recbole-xfer",
-    version="0.1.0",
+    version=runpy.run_path("recbole_xfer/version.py")["__version__"],
     description="Transfer learning for recommendation, added to RecBole",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -15,17 +16,20 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["recbole_xfer*"]), "recbole_xfer.properties"],
     package_dir={"recbole_xfer.properties": "properties"},
-    package_data={"recbole_xfer.properties": ["**/*.yaml"]},
+    package_data={"recbole_xfer.properties": ["**/*.yaml"], "recbole_xfer.report": ["*.jinja"]},
     install_requires=[
         "recbole>=1.2.0,<1.3",
-        "kmeans-pytorch>=0.3",  # RecBole imports it without saying so
-        "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 dropped and setuptools brings
+        "kmeans-pytorch>=0.3",  # RecBole imports it, but does not declare it
+        "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 removed and setuptools provides
+        "argcomplete>=3.5",
         "filelock>=3.12",
+        "jinja2>=3",
         "matplotlib>=3.8",
         "numpy>=1.26",
-        "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 no longer does
+        "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 does not support
         "pillow>=10",
         "pyarrow>=15",
+        "pydantic>=2",
         "pyyaml>=6",
         "ray[tune]>=2.7",
         "rich>=13",

@@ -1,1 +1,1 @@
-"""Programs that measure speed and memory; run them from the repository root, as in `python -m benchmarks.NAME`."""
+"""Plans, measuring programs and results; run everything from the repository root. README.md describes the folders."""

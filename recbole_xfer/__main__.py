@@ -1,4 +1,4 @@
-"""``python -m recbole_xfer``."""
+"""``python -m recbole_xfer``: the command line without an installed script."""
 
 from recbole_xfer.cli.main import main
 

@@ -1,7 +1,7 @@
 """Makes RecBole 1.2 run on current numpy, torch, scipy and ray.
 
-:func:`apply` applies every shim once, when RecBole is imported. A shim acts only where its cause exists, and says when
-it can be removed. Neither ray nor transformers is imported here.
+:func:`apply` applies every shim once, when RecBole is imported. Each shim acts only where its cause exists; its
+docstring names the cause and says when the shim can be removed. Neither ray nor transformers is imported here.
 """
 
 from __future__ import annotations
@@ -36,46 +36,48 @@ NUMPY_NAMES: dict[str, type] = {
     "complex_": np.complex128,
     "unicode_": np.str_,
 }
-"""Names that numpy dropped, with the meaning that RecBole's Config gives them."""
+"""Names that numpy removed, with the types that RecBole's Config gives them."""
 
-_kept: list[torch.library.Library] = []  # operators vanish with the Library object that defined them
+_kept: list[torch.library.Library] = []  # an operator exists as long as the Library object that defines it
 
 
 def apply() -> None:
     """Applies all shims; a second call changes nothing."""
-    give_back_numpy_names()
-    give_back_dok_update()
+    restore_numpy_names()
+    restore_dok_update()
     make_checkpoints_plain()
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
-    after_import("recbole.model.sequential_recommender.sine", end_anomaly_detection)
+    after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
 
 
-def give_back_numpy_names() -> None:
-    """RecBole uses ``np.float``, ``np.float_`` and others, gone in numpy 1.24 and 2.0.
+def restore_numpy_names() -> None:
+    """Restores ``np.float``, ``np.float_`` and other names.
 
-    RecBole's Config sets some of them itself, but needs others to do so, and a process that only unpickles a Config
-    has none. Can go when RecBole supports numpy 2.
+    Cause: RecBole uses them; numpy 1.24 and 2.0 removed them. RecBole's Config sets some of them, but reads others to
+    do so, and never runs in a process that only unpickles a Config. Remove when RecBole supports numpy 2.
     """
     for name, meaning in NUMPY_NAMES.items():
         if name not in vars(np):  # hasattr would make numpy warn
             setattr(np, name, meaning)
 
 
-def give_back_dok_update() -> None:
-    """RecBole's graph models fill a ``dok_matrix`` with its private ``_update``, which scipy dropped for ``update``.
+def restore_dok_update() -> None:
+    """Restores scipy's private method ``dok_matrix._update``.
 
-    Can go when LightGCN and its relatives build their matrices without it.
+    Cause: RecBole's graph models call it; scipy 1.13 and later have only ``update``. Remove when LightGCN and the
+    other graph models of RecBole build their matrices without it.
     """
     if not hasattr(scipy.sparse.dok_matrix, "_update"):
         scipy.sparse.dok_matrix._update = scipy.sparse.dok_matrix.update
 
 
 def define_torchvision_ops() -> None:
-    """A torchvision built for CUDA cannot load its operators beside a CPU-only torch, and then fails at import.
+    """Defines the two operators that torchvision needs at import, where its own cannot be loaded.
 
-    timm and the models of transformers import it, but never call these two. Can go when torchvision imports without
-    its operators.
+    Cause: a torchvision built for CUDA cannot load its operators with a CPU-only torch, and its import fails. timm and
+    the models of transformers import it, but never call these operators. Remove when torchvision can be imported
+    without its operators.
     """
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
@@ -91,11 +93,11 @@ def define_torchvision_ops() -> None:
 
 
 def make_checkpoints_plain() -> None:
-    """torch 2.6 reads only plain data unless told otherwise, and RecBole's checkpoints hold more.
+    """Lets RecBole write checkpoints that ``torch.load(weights_only=True)`` reads, so that loading runs no code.
 
-    They hold a pickled Config with classes in it, for some models a whole layer with the dataset inside, and use a
-    pickle protocol that the strict reader does not know. Here they are written so that the strict reader takes them:
-    loading a checkpoint runs no code of the file. Can go when RecBole's checkpoints load with ``weights_only=True``.
+    Cause: this is the default since torch 2.6. RecBole's checkpoints hold a pickled Config with classes in it, for some
+    models a whole layer with the dataset inside, and use a pickle protocol that this mode does not support. Remove when
+    RecBole's own checkpoints load with ``weights_only=True``.
     """
     from recbole.config import Config
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -106,13 +108,13 @@ def make_checkpoints_plain() -> None:
     Trainer._save_checkpoint = _save_checkpoint
     AbstractRecommender.other_parameter = _other_parameter
 
-    numpy_builders = [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]]  # their module depends on numpy
+    numpy_builders = [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]]  # in modules that differ by version
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
     arrays = [np.ndarray, np.matrix, np.dtype, *numpy_builders, *dtypes, scipy.sparse.csr_matrix]
     enums = [EvaluatorType, InputType, ModelType]
     for enum in enums:
-        copyreg.pickle(enum, _reduced_enum)  # some releases of Python 3.11 write a call of getattr, which is refused
-    torch.serialization.add_safe_globals([restored_config, *enums, *arrays])
+        copyreg.pickle(enum, _reduced_enum)  # some releases of Python 3.11 write a call of getattr, which fails
+    torch.serialization.add_safe_globals([restored_config, frozenset, *enums, *arrays])
 
 
 def _reduced_enum(member: Enum) -> tuple[type[Enum], tuple[Any]]:
@@ -120,14 +122,14 @@ def _reduced_enum(member: Enum) -> tuple[type[Enum], tuple[Any]]:
 
 
 def restored_config(values: dict[str, Any]) -> Any:
-    """RecBole's Config with these attributes; its two classes are found by name again."""
+    """Returns RecBole's Config with these attributes; looks up its two classes by name."""
     from recbole.config import Config
     from recbole.utils import get_model
 
     config = object.__new__(Config)
     config.__dict__.update(values)
     config.yaml_loader = config._build_yaml_loader()
-    with suppress(AttributeError, ImportError, ValueError):  # a class that a user handed over is not found by its name
+    with suppress(AttributeError, ImportError, ValueError):  # a class that a user passed has no known name
         config.model_class = get_model(config.model)
     return config
 
@@ -137,7 +139,7 @@ def _reduced_config(self: Any) -> tuple[Callable[..., Any], tuple[dict[str, Any]
 
 
 def _other_parameter(self: Any) -> dict[str, Any]:
-    """What RecBole saves beside the weights: no layers, whose weights are saved already, and plain sparse matrices."""
+    """Returns the values that RecBole saves with the weights: without layers, and with plain sparse matrices."""
     values = {name: getattr(self, name) for name in getattr(self, "other_parameter_name", ())}
     return {
         name: value.tocsr() if scipy.sparse.issparse(value) else value
@@ -147,7 +149,7 @@ def _other_parameter(self: Any) -> dict[str, Any]:
 
 
 def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_file: str | None = None) -> None:
-    """RecBole's Trainer._save_checkpoint in torch's own pickle protocol, never leaving half a file."""
+    """RecBole's Trainer._save_checkpoint with torch's default pickle protocol; never writes half a file."""
     if not self.config["single_spec"] and self.config["local_rank"] != 0:
         return
     path = saved_model_file or self.saved_model_file
@@ -167,9 +169,10 @@ def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_fi
 
 
 def count_every_interaction(pop: ModuleType) -> None:
-    """RecBole's Pop counts an item once a batch, for ``count[items] += 1`` takes an item that is there twice once.
+    """Lets RecBole's Pop count every interaction.
 
-    Can go when it counts with ``index_add_``.
+    Cause: ``count[items] += 1`` counts an item once per batch, however often the batch has it. Remove when Pop counts
+    with ``index_add_``.
     """
 
     def calculate_loss(self: Any, interaction: Any) -> torch.Tensor:
@@ -181,18 +184,20 @@ def count_every_interaction(pop: ModuleType) -> None:
     pop.Pop.calculate_loss = calculate_loss
 
 
-def end_anomaly_detection(_sine: ModuleType) -> None:
-    """RecBole's SINE, imported with every sequential model, has PyTorch look for NaN behind every operation.
+def disable_anomaly_detection(_sine: ModuleType) -> None:
+    """Disables PyTorch's check for NaN after every operation, which costs a fifth of a training step of any model.
 
-    That takes a fifth of a training step of any model. Can go when SINE leaves PyTorch's settings alone.
+    Cause: RecBole's SINE enables it, and is imported with every sequential model. Remove when SINE does not change
+    PyTorch's settings.
     """
     torch.autograd.set_detect_anomaly(False)
 
 
 def report_as_dict(quick_start: ModuleType) -> None:
-    """RecBole reports a trial as ``tune.report(**metrics)``; ray takes one dictionary since 2.7.
+    """Lets RecBole report a trial to Ray.
 
-    Can go when RecBole's objective_function passes a dictionary.
+    Cause: RecBole calls ``tune.report(**metrics)``; since Ray 2.7 the function takes one dictionary. Remove when
+    RecBole's objective_function passes a dictionary.
     """
     report = quick_start.tune.report
     if "metrics" in inspect.signature(report).parameters:

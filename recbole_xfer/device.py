@@ -1,4 +1,4 @@
-"""Which precision a device is fast in."""
+"""Which number formats a device supports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16; without them it is many times slower than float32."""
+    """Whether the device has instructions for bfloat16; without them bfloat16 is many times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

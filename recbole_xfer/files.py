@@ -1,4 +1,4 @@
-"""Writing files so that a reader never finds half of one."""
+"""Writes files so that no reader finds half of one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from recbole_xfer.errors import XferError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a path beside ``path`` to write to; it takes ``path``'s place only if the block succeeds.
+    """Yields a temporary path to write to, which replaces ``path`` if the block succeeds.
 
-    The temporary path keeps the suffix of ``path``; the block may make it a file or a folder.
+    The temporary path has the suffix of ``path``; the block can make a file or a folder of it.
 
     Raises:
-        XferError: if the disk is full, the folder cannot be written, or ``path`` is a folder that is not empty
-            and a folder was made.
+        XferError: if the disk is full, the folder is not writable, or a folder would replace one that is not empty.
     """
     path = Path(path)
     try:

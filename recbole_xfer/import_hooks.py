@@ -1,20 +1,22 @@
-"""Runs a function when Python first imports a module, so that modules that take seconds are imported only when used."""
+"""Calls a function when Python first imports a module, so that slow modules are imported only when they are used."""
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader  # slow to import, like the base class of a finder
 
 Hook = Callable[[ModuleType], None]
 
 
 def after_import(name: str, hook: Hook) -> None:
-    """Calls ``hook`` with the module ``name``: now if it is imported, else right after its execution."""
+    """Calls ``hook`` with the module ``name``: now if it is already imported, else right after its execution."""
     if name in sys.modules:
         hook(sys.modules[name])
     else:
@@ -22,7 +24,7 @@ def after_import(name: str, hook: Hook) -> None:
 
 
 def before_import(name: str, hook: Hook) -> None:
-    """Calls ``hook`` with the module ``name`` right before its execution; never if it is imported already."""
+    """Calls ``hook`` with the module ``name`` right before its execution; never if it is already imported."""
     if name not in sys.modules:
         _add(_HookFinder(name, before=hook))
 
@@ -32,8 +34,8 @@ def _add(finder: _HookFinder) -> None:
         sys.meta_path.insert(0, finder)
 
 
-class _HookFinder(MetaPathFinder):
-    """Finds one module as Python would, and calls hooks around its execution."""
+class _HookFinder:
+    """Finds one module as Python does, and calls hooks before and after its execution."""
 
     def __init__(self, name: str, before: Hook | None = None, after: Hook | None = None) -> None:
         self.name, self.before, self.after = name, before, after
@@ -42,7 +44,7 @@ class _HookFinder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != self.name or self.searching:
             return None
-        self.searching = True  # the other finders are asked now
+        self.searching = True  # find_spec asks the other finders
         try:
             spec = importlib.util.find_spec(name)
         finally:

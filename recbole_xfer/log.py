@@ -1,4 +1,4 @@
-"""Our messages go to the console; these and RecBole's go to the log file of the run."""
+"""Prints this package's messages; writes them and RecBole's to the log file of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("recbole_xfer")
 
 
 def show_messages() -> None:
-    """Prints this package's messages, plainly, to standard error; what is a result goes to standard output."""
+    """Prints this package's messages as plain text to standard error; standard output is for results."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
@@ -21,7 +21,7 @@ def show_messages() -> None:
 
 @contextmanager
 def logging_to(folder: Path) -> Iterator[None]:
-    """While the block runs, everything that is logged is added to ``<folder>/<name of folder>.log``."""
+    """Appends all log messages of the block to ``<folder>/<name of folder>.log``."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{folder.name}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

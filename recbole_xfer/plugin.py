@@ -16,8 +16,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from recbole_xfer import compat
 from recbole_xfer.config import properties
-from recbole_xfer.import_hooks import after_import, before_import
+from recbole_xfer.import_hooks import after_import
 
 SEQUENTIAL = "recbole.model.sequential_recommender"
 
@@ -25,19 +26,11 @@ DATASET_ARGUMENTS = [
     "histories", "overlap", "overlap_file", "single_domain", "train_rows", "window_stride", "held_out_targets",
     "modalities",
 ]  # fmt: skip
-"""Our keys that change what a dataset holds; RecBole compares them before it reuses a dataset that it saved."""
+"""Our keys that change a dataset's content; RecBole compares them before it reuses a saved dataset."""
 
 
-def install() -> None:
-    """Registers everything as soon as RecBole is imported; that takes seconds, which ``--help`` saves."""
-    before_import("torchvision", lambda _: import_module("recbole_xfer.compat").define_torchvision_ops())
-    after_import("recbole", register)
-
-
-def register(_recbole: ModuleType) -> None:
+def register() -> None:
     """Makes RecBole run on the installed libraries, and adds the models, datasets, trainers and defaults to it."""
-    from recbole_xfer import compat
-
     compat.apply()
     if not any(isinstance(finder, ModelFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, ModelFinder())
@@ -48,7 +41,7 @@ def register(_recbole: ModuleType) -> None:
 
 
 class ModelFinder(MetaPathFinder, Loader):
-    """Finds ``recbole.model.sequential_recommender.<model in lower case>``, a module that holds the model's class."""
+    """Finds ``recbole.model.sequential_recommender.<model in lower case>``, a module with the model's class."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if self._model(name) else None
@@ -87,18 +80,18 @@ def dataset_class(_model: properties.Model) -> type:
 
 
 def trainer_class(model: properties.Model) -> type:
-    """The trainer that a model's yaml file names, or RecBole's trainer of the model that it is like."""
+    """The trainer that a model's yaml file names; by default RecBole's trainer for the model it is like."""
     from recbole.utils import ModelType
 
-    from recbole_xfer.trainer.trainer import trainer_class
+    from recbole_xfer.trainer.trainer import trainer_class as class_on_recbole
 
     if model.trainer:
         return getattr(import_module(model.trainer), f"{model.name}Trainer")
-    return trainer_class(ModelType.SEQUENTIAL, properties.recbole_model(model.name) or "")
+    return class_on_recbole(ModelType.SEQUENTIAL, properties.recbole_model(model.name) or "")
 
 
 def add_dataset_arguments(argument_list: Any) -> None:
-    """Tells RecBole which of our keys change a dataset."""
+    """Adds :data:`DATASET_ARGUMENTS` to RecBole's list."""
     known = argument_list.dataset_arguments
     known.extend(key for key in DATASET_ARGUMENTS if key not in known)
 

@@ -1,7 +1,7 @@
-"""The shims, each by what fails without it.
+"""Each shim, tested by what fails without it.
 
-Tested with RecBole 1.2.0. With 1.2.1, which no recent ray may stand beside and which is therefore installed with
-``pip install --no-deps recbole==1.2.1``, this file and test_recbole_models.py pass as well.
+Tested with RecBole 1.2.0. This file and test_recbole_models.py also pass with 1.2.1, which requires an old ray and is
+therefore installed with ``pip install --no-deps recbole==1.2.1``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def test_numpy_has_the_names_that_recbole_uses() -> None:
             assert np.dtype(getattr(np, name)).kind == np.dtype(meaning).kind
 
 
-def test_pop_counts_an_item_as_often_as_a_batch_has_it() -> None:
+def test_pop_counts_every_occurrence_of_an_item_in_a_batch() -> None:
     from recbole.model.general_recommender import Pop
 
     model = SimpleNamespace(ITEM_ID="item", item_cnt=torch.zeros(3, 1, dtype=torch.long))
@@ -45,13 +45,13 @@ def test_pop_counts_an_item_as_often_as_a_batch_has_it() -> None:
     assert model.max_cnt.tolist() == [2]
 
 
-def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
+def test_importing_sequential_models_does_not_enable_anomaly_detection() -> None:
     import recbole.model.sequential_recommender  # noqa: F401
 
     assert not torch.is_anomaly_enabled()
 
 
-def test_applying_again_changes_nothing() -> None:
+def test_a_second_call_of_apply_changes_nothing() -> None:
     import recbole.quick_start.quick_start as quick_start
 
     before = [vars(np).get("float_"), Config.__reduce__, quick_start.tune, *sys.meta_path]
@@ -65,7 +65,7 @@ def test_importing_the_package_imports_neither_ray_nor_transformers() -> None:
     assert answer.stdout.strip() == "set()"
 
 
-def test_a_sparse_dictionary_is_filled() -> None:
+def test_a_sparse_dictionary_has_its_private_update() -> None:
     matrix = scipy.sparse.dok_matrix((2, 3), dtype=np.float32)
     matrix._update({(1, 2): 4})
     assert matrix.toarray().tolist() == [[0, 0, 0], [0, 0, 4]]
@@ -75,7 +75,7 @@ def test_torchvision_can_be_imported() -> None:
     assert pytest.importorskip("torchvision").ops
 
 
-def test_a_trial_is_reported_as_ray_wants_it() -> None:
+def test_a_trial_is_reported_as_one_dictionary() -> None:
     reported = []
 
     def report(metrics: dict[str, float], checkpoint: None = None) -> None:
@@ -88,7 +88,7 @@ def test_a_trial_is_reported_as_ray_wants_it() -> None:
 
 
 class TestCheckpoints:
-    def test_a_config_survives_without_running_code(self, config: Config, tmp_path: Path) -> None:
+    def test_a_config_loads_without_running_code(self, config: Config, tmp_path: Path) -> None:
         torch.save({"config": config, "score": np.float64(0.25)}, tmp_path / "a.pth")
         loaded = torch.load(tmp_path / "a.pth", weights_only=True)
         assert loaded["score"] == 0.25
@@ -96,7 +96,7 @@ class TestCheckpoints:
         assert loaded["config"].model_class is config.model_class
         assert loaded["config"].yaml_loader is config.yaml_loader
 
-    def test_a_config_is_copied_and_pickled(self, config: Config) -> None:
+    def test_a_config_can_be_copied_and_pickled(self, config: Config) -> None:
         for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
             assert str(twin) == str(config)
             twin["topk"].append(99)
@@ -110,7 +110,7 @@ class TestCheckpoints:
         assert answer.stdout.strip() == "float64"
 
     @pytest.mark.parametrize("inside", [False, True])
-    def test_code_in_a_checkpoint_is_refused(self, inside: bool, config: Config, tmp_path: Path) -> None:
+    def test_code_in_a_checkpoint_is_rejected(self, inside: bool, config: Config, tmp_path: Path) -> None:
         trap = tmp_path / "trap"
 
         class Evil:
@@ -124,6 +124,6 @@ class TestCheckpoints:
             torch.load(tmp_path / "evil.pth")
         assert not trap.exists()
 
-    def test_a_config_of_a_class_that_recbole_does_not_know(self, config: Config) -> None:
+    def test_a_config_of_a_model_unknown_to_recbole_can_be_pickled(self, config: Config) -> None:
         config.model = "Mine"
         assert pickle.loads(pickle.dumps(config)).model == "Mine"

@@ -1,4 +1,4 @@
-"""bf16 where a device is fast in it, and a word where it is not."""
+"""Training in bfloat16, and the warning on devices without instructions for it."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ from recbole_xfer.trainer import trainer
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_gpu_that_only_emulates_bfloat16_is_not_fast_in_it(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+def test_a_gpu_that_emulates_bfloat16_is_not_fast_in_it(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: fast or including_emulation)
     assert has_fast_bfloat16(torch.device("cuda")) == fast
 
@@ -29,7 +29,7 @@ def test_a_gpu_that_only_emulates_bfloat16_is_not_fast_in_it(monkeypatch: pytest
         ("float32", False, False, False),
     ],
 )
-def test_on_a_cpu(
+def test_precision_and_warning_on_a_cpu(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -61,7 +61,7 @@ def test_on_a_cpu(
     ],
 )
 def test_a_model_trains_in_bfloat16(tmp_path: Path, model: str, keys: dict[str, Any]) -> None:
-    """As on a GPU by default; RecGURU and TP have tests of their own."""
+    """The default on a GPU; RecGURU and TP have tests of their own."""
     write_small(tmp_path)
     write_joined(tmp_path)
     experiment = build(config(tmp_path, model, precision="bf16", epochs=1, **keys))

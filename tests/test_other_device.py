@@ -1,4 +1,4 @@
-"""Each kind of model, and what is done with a run, on a device that is not the CPU: what would fail on a GPU."""
+"""Every kind of model, and every use of a run, on a device other than the CPU: finds what would fail on a GPU."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ PRETRAINING = {
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
-    reason="this PyTorch takes no device that is written in Python",
+    reason="this PyTorch has no support for a device written in Python",
 )
 
 
@@ -42,7 +42,7 @@ def there(process: ProcessPoolExecutor, in_tmp_path: Path) -> Call:
 
 
 def call(*args: Any, **keys: Any) -> Any:
-    from tests.helpers.other_device import call_there  # the device is registered in the other process alone
+    from tests.helpers.other_device import call_there  # only the other process registers the device
 
     return call_there(*args, **keys)
 
@@ -55,7 +55,7 @@ def view() -> None:
     torch.ones(2, device="other").numpy()
 
 
-def test_the_device_is_apart(there: Call) -> None:
+def test_the_device_rejects_tensors_of_the_cpu(there: Call) -> None:
     there(add, "other")
     with pytest.raises(RuntimeError, match="expected all tensors to be on one device"):
         there(add, "cpu")
@@ -106,14 +106,14 @@ def test_transfer(tmp_path: Path, there: Call) -> None:
     assert result.adaptation == "relearn" and math.isfinite(result.valid_score)
 
 
-def test_no_other_result_than_on_the_cpu(tmp_path: Path, there: Call) -> None:
-    """Without dropout, whose numbers the CPU draws in a way of its own."""
+def test_the_result_is_the_same_as_on_the_cpu(tmp_path: Path, there: Call) -> None:
+    """Without dropout, whose random numbers differ between devices."""
     write_small(tmp_path)
     keys = {**settings(tmp_path, "RETR"), "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "resume": False}
     assert there(run, "RETR", "Small", overrides=keys).test == pytest.approx(run("RETR", "Small", overrides=keys).test)
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, there: Call) -> None:
+def test_an_interrupted_run_resumes(tmp_path: Path, there: Call) -> None:
     write_small(tmp_path)
     whole, interrupted = there(whole_and_interrupted, tmp_path, "RETR")
     assert interrupted.test == whole.test and interrupted.valid == whole.valid
@@ -126,7 +126,7 @@ def best_items_and_route(root: Path) -> tuple[list[tuple[str, float]], list[Any]
     return recommend(experiment, ["i1", "i2"], k=3), explain(folder, experiment.dataset.id2token("user_id", user))
 
 
-def test_what_a_run_left_is_used(tmp_path: Path, there: Call) -> None:
+def test_a_finished_run_recommends_and_explains(tmp_path: Path, there: Call) -> None:
     write_small(tmp_path)
     best, explanations = there(best_items_and_route, tmp_path)
     assert len(best) == 3 and len(explanations) == 1

@@ -1,4 +1,4 @@
-"""Paired tests over test targets, and their correction where there are several."""
+"""Paired significance tests over test targets, and Holm's correction for several of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from scipy import stats
 
 SIGNIFICANCE = 0.05
-"""What p must be below to be called sure."""
+"""The significance level: a change is significant if its p-value is below."""
 
 
 def paired_change(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """Relative change of the mean, and the p-value of a paired t-test; both arguments [rows], of the same targets.
 
-    Where there is nothing to test, one target or no difference, p is 1.
+    The p-value is 1 where nothing can be tested: with one target, or without any difference.
     """
     testable = len(ours) > 1 and (ours != theirs).any()
     p = float(stats.ttest_rel(ours, theirs).pvalue) if testable else 1.0
@@ -20,7 +20,7 @@ def paired_change(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's correction of p-values [n]: their error rate as a family is that of each without it."""
+    """Holm's correction of p-values [n], which controls the family-wise error rate (SciPy has no such function)."""
     order = np.argsort(p)
     corrected = np.empty_like(p)
     corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)

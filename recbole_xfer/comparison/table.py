@@ -1,4 +1,4 @@
-"""Several models on one target: a table of mean and spread over seeds, and whether transfer helped."""
+"""Compares several models on one target: mean and spread over seeds, and whether transfer helped."""
 
 from __future__ import annotations
 
@@ -17,38 +17,43 @@ from recbole_xfer.comparison.joint import JointAgainstAlone
 from recbole_xfer.comparison.significance import SIGNIFICANCE, paired_change
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.domain_ranking import by_domain
+from recbole_xfer.evaluation.domain_ranking import by_domain, split_metric_name
 from recbole_xfer.evaluation.result import Result, score_text
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results on one target, of equal protocol.
+    """Results on one target, measured with one protocol.
 
     Attributes:
         results: of each row and seed.
-        joint: where rows are set against models that learned one domain alone, the changes.
+        joint: compares rows with models trained on one domain alone, where rows ask for it.
     """
 
     results: Sequence[Result]
     joint: JointAgainstAlone | None = None
 
     def __post_init__(self) -> None:
-        measured = dict.fromkeys(f"{result.dataset}, {result.protocol}" for result in self.results)
+        measured = dict.fromkeys(f"{result.dataset} ({result.protocol})" for result in self.results)
         if len(measured) > 1:
-            raise XferError(f"These results cannot be compared: {'; '.join(measured)}.")
+            raise XferError(
+                f"These results cannot be compared: {' versus '.join(measured)}. "
+                f"Evaluate all runs on the same data with the same eval_args, mask_history and rank_within_domain."
+            )
         if len({frozenset(result.test_by_part()) for result in self.results}) > 1:
-            raise XferError("These results have different metrics or groups. Give --metrics, --topk and --eval_groups.")
+            raise XferError(
+                "These results have different metrics or groups. Set --metrics, --topk and --eval_groups for all runs."
+            )
 
     def by_label(self) -> dict[str, list[Result]]:
-        """Results of each row of the table, one a seed."""
+        """The results of each row of the table, one per seed."""
         rows: dict[str, list[Result]] = defaultdict(list)
         for result in self.results:
             rows[result.label].append(result)
         return dict(rows)
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Mean and standard deviation (over seeds) of each test metric of each row, of its domains and groups too."""
+        """Mean and standard deviation over seeds of each row's test metrics, including those of domains and groups."""
         rows = {label: [result.test_by_part() for result in results] for label, results in self.by_label().items()}
         return {
             label: {
@@ -65,12 +70,11 @@ class Comparison:
         """What was measured."""
         first = self.results[0]
         seeds = sorted({result.seed for result in self.results})
-        rows = f"{first.targets()}, {first.protocol}"
-        spread = f"; mean and standard deviation of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
-        return f"{rows}{spread or f'; seed {seeds[0]}'}"
+        spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
+        return f"{first.target_counts()}; {first.protocol}; {spread} {', '.join(map(str, seeds))}"
 
     def table(self) -> Table:
-        """The test metrics as a table for the console; the best of each column is bold."""
+        """The test metrics as a table for the console; the best value of each column is bold."""
         first = self.results[0]
         several = any(len(results) > 1 for results in self.by_label().values())
         table = Table(
@@ -102,9 +106,9 @@ class Comparison:
         return table
 
     def verdict(self) -> str:
-        """A sentence: did each way of transfer help over the same model from scratch, and by a t-test surely?
+        """Says for each adapted row whether transfer helped or hurt significantly, against the same model from scratch.
 
-        Empty where nothing was transferred, or no metric ranks (``metrics: [GAUC]``).
+        Empty if no row is adapted, or no metric is one of rankings (``metrics: [GAUC]``).
         """
         if any(result.by_row is None for result in self.results):
             return ""
@@ -113,8 +117,9 @@ class Comparison:
         for results, scratch in pairs:
             if scratch is not None:
                 change, p = paired_change(mean_by_row(results), mean_by_row(scratch))
-                word = "made no sure difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
-                findings.append(f"{results[0].label} {word} against {scratch[0].label} ({change:+.1%}, p = {p:.2g})")
+                word = "made no significant difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
+                against = f"compared with {scratch[0].label}"
+                findings.append(f"{results[0].label} {word} ({change:+.1%} {against}, p = {p:.2g})")
         if not findings:
             return ""
         adapted = next(results[0] for results, scratch in pairs if scratch is not None)
@@ -124,13 +129,13 @@ class Comparison:
         )
 
     def _from_scratch(self, adapted: Sequence[Result]) -> list[Result] | None:
-        """The row of the same model and keys from scratch, or the only one of the model; None where there is none."""
+        """The row from scratch of the same model and keys, else the only one of its model; None if neither exists."""
         first, rows = adapted[0], self.by_label()
         if first.adaptation in (None, "scratch"):
             return None
         of_model = [row for row in rows.values() if (row[0].model, row[0].adaptation) == (first.model, "scratch")]
-        alike = first.label.replace(f"({first.adaptation})", "(scratch)")
-        return rows.get(alike) or (of_model[0] if len(of_model) == 1 else None)
+        same_keys = first.label.replace(f"({first.adaptation})", "(scratch)")
+        return rows.get(same_keys) or (of_model[0] if len(of_model) == 1 else None)
 
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""
@@ -144,34 +149,34 @@ class Comparison:
         }
 
 
-def told_apart(results: Sequence[Result], keys: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """The results, where those of one label differ in keys, with these keys in the label: ``RETR n_heads=4``.
+def with_distinct_labels(results: Sequence[Result], keys: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Adds to equal labels the keys in which their runs differ, such as ``RETR n_heads=4``.
 
     Args:
         results: of several runs.
-        keys: each run's own; the seed tells no rows apart, for a row has several.
+        keys: of each run; ``seed`` is ignored, because a row has several seeds.
     """
-    named = []
+    labelled = []
     for result, own in zip(results, keys, strict=True):
-        alike = [others for other, others in zip(results, keys, strict=True) if other.label == result.label]
+        same_label = [others for other, others in zip(results, keys, strict=True) if other.label == result.label]
         differing = {
             key: value
             for key, value in own.items()
-            if key != "seed" and any(key not in others or others[key] != value for others in alike)
+            if key != "seed" and any(key not in others or others[key] != value for others in same_label)
         }
-        named.append(replace(result, label=f"{result.label} {text_of(differing)}".strip()))
-    return named
+        labelled.append(replace(result, label=f"{result.label} {text_of(differing)}".strip()))
+    return labelled
 
 
 def mean_by_row(results: Sequence[Result]) -> np.ndarray:
-    """NDCG of each test target, a mean over seeds, [rows]."""
+    """NDCG of each test target as a mean over seeds, [rows]."""
     rows = [result.by_row for result in results if result.by_row is not None]
     return np.mean(rows, axis=0)
 
 
 def _better(metric: str) -> Callable[[Iterable[float]], float]:
-    """What finds the best of some values: of a loss or an error the smallest."""
-    name = metric.partition(" [")[0].partition("@")[0]
+    """``min`` for a metric where smaller is better, such as a loss; else ``max``."""
+    name = split_metric_name(metric)[0].partition("@")[0]
     return min if name in smaller_metrics else max
 
 

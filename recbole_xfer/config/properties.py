@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from recbole_xfer.config.values import read_yaml_file
+from recbole_xfer.config.values import read_yaml_file, split_domains
 from recbole_xfer.errors import XferError
 
 ENTRY_POINTS = "recbole_xfer.models"
@@ -24,7 +24,7 @@ ENTRY_POINTS = "recbole_xfer.models"
 MODULE = "module"
 """Key of a model's yaml file: the module that defines the class."""
 LIKE = "like"
-"""Key of a yaml file: the files, ours or RecBole's, whose values it starts from."""
+"""Key of a yaml file: files, ours or RecBole's, whose values it inherits."""
 TRAINER = "trainer"
 """Key of a model's yaml file: the module of its own trainer, ``<model>Trainer``."""
 
@@ -43,7 +43,7 @@ class Model:
         name: its class and its name on the command line.
         file: its yaml file.
         module: defines the class.
-        trainer: module of its own trainer; None where RecBole's is used.
+        trainer: module of its own trainer; None if it uses RecBole's.
     """
 
     name: str
@@ -88,7 +88,7 @@ def _declared(name: str, file: Path) -> Model:
 
 
 def defaults(model: str, dataset: str) -> dict[str, Any]:
-    """Default values of a model on a dataset: general, then the model's, then those of the dataset's family."""
+    """Default values of a model on a dataset. Later ones win: general, of the model, of the dataset's family."""
     values: dict[str, Any] = {}
     for file in _default_files(model, dataset):
         values.update(read_yaml(file))
@@ -96,7 +96,7 @@ def defaults(model: str, dataset: str) -> dict[str, Any]:
 
 
 def recbole_model(model: str) -> str | None:
-    """RecBole's model that a model is like, such as LightSANs for TPLightSANs; None where there is none."""
+    """RecBole's model that a model starts from, such as LightSANs for TPLightSANs; None if there is none."""
     return next((file.stem for file in _model_files(model) if file.parent.parent == recbole_folder()), None)
 
 
@@ -109,7 +109,7 @@ def _default_files(model: str, dataset: str) -> Iterator[Path]:
     yield folder() / "overall.yaml"
     if model in models():
         yield from _model_files(model)
-    for family in dict.fromkeys(name.split("-")[0] for name in dataset.split("+")):
+    for family in dict.fromkeys(name.split("-")[0] for name in split_domains(dataset)):
         file = folder() / f"dataset/{family}.yaml"
         if file.is_file():
             yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from recbole_xfer.errors import XferError
 
 
 class YamlLoader(yaml.SafeLoader):
-    """The safe loader of PyYAML, which here also reads ``1e-3`` as a number and ``None`` as null, as RecBole does."""
+    """PyYAML's safe loader, which also reads ``1e-3`` as a number and ``None`` as null, as RecBole does."""
 
 
 YamlLoader.add_implicit_resolver(
@@ -25,7 +26,7 @@ YamlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$")
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line, read as yaml; blanks, ``|`` and invalid yaml such as ``[5,inf)`` stay text."""
+    """Parses a value of the command line as yaml; spaces, ``|`` and invalid yaml such as ``[5,inf)`` stay strings."""
     if not text.strip() or text == "|":
         return text
     try:
@@ -35,8 +36,13 @@ def parse_value(text: str) -> Any:
 
 
 def parse_values(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Keys with their values; values that are text are parsed."""
+    """Parses the values that are strings."""
     return {key: parse_value(value) if isinstance(value, str) else value for key, value in (given or {}).items()}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def text_of(keys: Mapping[str, Any]) -> str:
@@ -69,3 +75,13 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
 def read_yaml_files(paths: Iterable[str | Path]) -> dict[str, Any]:
     """The keys of several files; later files win."""
     return {key: value for path in paths for key, value in read_yaml_file(Path(path)).items()}
+
+
+def split_domains(dataset: str) -> list[str]:
+    """The domains that a dataset joins: ``["Books", "Toys"]`` for ``Books+Toys``."""
+    return dataset.split("+")
+
+
+def join_domains(names: Iterable[str]) -> str:
+    """The dataset that joins these domains, such as ``Books+Toys``."""
+    return "+".join(names)

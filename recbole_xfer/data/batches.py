@@ -1,4 +1,4 @@
-"""Training batches: of windows, of users, and of users of several domains; equal for equal seeds."""
+"""Training batches of windows, of users, or of users of several domains; equal for equal seeds."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from recbole_xfer.data.histories import gather, head_users
 from recbole_xfer.errors import XferError
 
 HISTORIES = "histories"
-"""Field of a batch of users: training histories of each domain, padded on the right, [D, B, L]."""
+"""Field of a batch of users: training histories in each domain, padded on the right, [D, B, L]."""
 SHARED = "shared_histories"
-"""Field of a batch of users: those of users who are in every domain, a user in each column, [D, S, L]; S may be 0."""
+"""Field of a batch of users: histories of S users who are in every domain, [D, S, L]; S may be 0."""
 CRITIC = "critic_histories"
-"""Field of a batch of users: as ``HISTORIES``, for each step of the critic, [K, D, B, L]."""
+"""Field of a batch of users: like ``HISTORIES``, for each step of the critic, [K, D, B, L]."""
 
 POOL = 32
-"""Batches' worth of shuffled windows that are sorted by length together."""
+"""Number of batches whose shuffled windows are sorted by length together."""
 HEAD = "is_head"
-"""Field of a batch of users: 1 where the user is one of the head users."""
+"""Field of a batch of users: 1 for head users, otherwise 0."""
 
 
 class WindowDataLoader:
-    """Batches of about ``batch_size`` training targets, from windows of similar length.
+    """Loads batches of about ``batch_size`` training targets, from windows of similar length.
 
     Args:
         dataset: the training part of a TransferDataset.
-        batch_size: training targets in a batch; a batch holds at least one window.
-        seed: with the epoch it decides the order.
+        batch_size: training targets in a batch; a batch has at least one window.
+        seed: decides the order, together with the epoch.
         shuffle: False keeps the windows' order.
-        sampler: RecBole's, to draw an item against each target; no negatives where None.
+        sampler: RecBole's sampler of one negative for each target; None for no negatives.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WindowDataLoader:
 
     @classmethod
     def of(cls, config: Any, dataset: TransferDataset, sampler: Any = None) -> WindowDataLoader:
-        """The loader that a configuration asks for."""
+        """Makes the loader for a configuration."""
         return cls(dataset, config["train_batch_size"], config["seed"], config["shuffle"], sampler)
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,7 +70,7 @@ class WindowDataLoader:
             yield batch
 
     def _negatives(self, batch: Interaction) -> Tensor:
-        """A fresh item against each target, [B, L]."""
+        """Draws a negative for each target, [B, L]."""
         targets = batch[TARGETS]
         window, position = targets.nonzero(as_tuple=True)
         users = batch[self.dataset.uid_field][window]
@@ -81,7 +81,7 @@ class WindowDataLoader:
         return negatives
 
     def _batches(self) -> list[np.ndarray]:
-        """Which windows make up each batch."""
+        """The windows of each batch."""
         windows = self.dataset.windows
         order = np.arange(len(windows))
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -94,26 +94,26 @@ class WindowDataLoader:
         return [batches[index] for index in rng.permutation(len(batches))] if self.shuffle else batches
 
     def _cut(self, order: np.ndarray) -> np.ndarray:
-        """Number of the batch in which each window starts, when batches are cut by their count of targets."""
+        """Number of each window's batch; batches are cut by their count of targets."""
         targets = self.dataset.windows.targets[order]
         return (np.cumsum(targets) - targets) // self.batch_size
 
 
 class DomainPairDataLoader:
-    """Batches of equally many users of each domain; a pass has as many as the largest domain fills.
+    """Loads batches with the same number of users of each domain; the largest domain decides the length of a pass.
 
-    Each domain is read in a random order of its own, again and again: from the same seed and pass, the same batches.
-    A user's history is that of training, its most recent ``MAX_ITEM_LIST_LENGTH`` items, and has at least two.
+    Each domain is read repeatedly in its own random order; equal seeds and passes give equal batches. A user's history
+    is the most recent ``MAX_ITEM_LIST_LENGTH`` items of training, at least two.
 
     Args:
         dataset: the training part of a TransferDataset whose histories are kept ``per_domain``.
-        batch_size: users of each domain, fewer where no domain has so many; as many shared ones at most.
-        critic_steps: K, how many batches for the critic, and one of shared users, come along with each; 0 for none.
-        seed: with the pass it decides the order.
+        batch_size: users of each domain, limited by the largest domain; also the limit of shared users.
+        critic_steps: K, batches for the critic in each batch; with 0, there are no shared users either.
+        seed: decides the order, together with the pass.
 
     Attributes:
-        users: index of each history that is read, for each domain, D times [N].
-        shared: indices of the histories of each user who is in every domain, [D, S].
+        users: indices of the histories of each domain, D times [N].
+        shared: indices of the histories of users who are in every domain, [D, S].
 
     Raises:
         XferError: if a domain has no user with two training interactions.
@@ -151,8 +151,8 @@ class DomainPairDataLoader:
 
     def __iter__(self) -> Iterator[Interaction]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        streams = [endless(users, rng) for users in self.users]
-        columns = endless(np.arange(self.shared.shape[1]), rng)
+        streams = [shuffled_forever(users, rng) for users in self.users]
+        columns = shuffled_forever(np.arange(self.shared.shape[1]), rng)
         together = min(self.batch_size, self.shared.shape[1])
         for _ in range(len(self)):
             drawn = np.stack([take(stream, (self.critic_steps + 1) * self.batch_size) for stream in streams])
@@ -163,39 +163,39 @@ class DomainPairDataLoader:
             yield Interaction({field: self._histories(which) for field, which in batch.items()})
 
     def _histories(self, which: np.ndarray) -> Tensor:
-        """Items of histories [...], [..., L]."""
+        """Returns the items of histories [...] as [..., L]."""
         starts, lengths = self.starts[which].ravel(), (self.ends - self.starts)[which].ravel()
         items = gather(self.dataset.sequences.items, starts, lengths).astype(np.int64)
         return torch.from_numpy(items).unflatten(0, which.shape)
 
 
-def endless(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    """All values in a random order, then in another, without end."""
+def shuffled_forever(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    """Yields all values in a random order, then in another order, forever; nothing without values."""
     while len(values):
         yield from rng.permutation(values)
 
 
 def take(values: Iterator[int], count: int) -> np.ndarray:
-    """The next values, [count]."""
+    """Returns the next values, [count]."""
     return np.fromiter(islice(values, count), dtype=np.int64, count=count)
 
 
 class UserDataLoader(WindowDataLoader):
-    """Batches of k times P users, one window each, for k steps on P paths; an epoch comes to every user once.
+    """Loads batches of k times P users, one window each, for k steps on P paths; an epoch reads every user once.
 
-    Users are drawn at random, not by length as windows are: a batch of like lengths would be of head users alone, or of
-    tail users alone. Those left over when the users are no multiple of k times P wait for another epoch.
+    Users are drawn at random, not by length: a batch of similar lengths would have only head users or only tail users.
+    If the number of users is not a multiple of k times P, the remaining users are skipped in this epoch.
 
     Args:
         dataset: the training part of a TransferDataset.
         steps: k.
-        paths: P; as many as there are users for, where there are fewer.
-        head_share: share of the users, those with most interactions, that are head users.
-        seed: with the epoch it decides users and windows.
-        sampler: RecBole's, to draw an item against each target; no negatives where None.
+        paths: P, limited by the number of users divided by k.
+        head_share: fraction of users, those with the most interactions, that are head users.
+        seed: decides users and windows, together with the epoch.
+        sampler: RecBole's sampler of one negative for each target; None for no negatives.
 
     Raises:
-        XferError: if there are fewer than k users, or a number is not above 0.
+        XferError: if there are fewer than k users, or k or P is below 1.
     """
 
     def __init__(
@@ -206,18 +206,15 @@ class UserDataLoader(WindowDataLoader):
         histories = dataset.sequences.users
         self.head = head_users(histories, np.maximum(end - first, 0), head_share)  # by their targets
         users = histories[dataset.sequences.history_of(dataset.windows.start)]
-        self._windows = np.argsort(users, kind="stable")  # windows of one user behind those of another
+        self._windows = np.argsort(users, kind="stable")  # windows grouped by user
         _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)
-        for key, value in (("inner_steps", steps), ("paths", paths)):
-            if value < 1:
-                raise XferError(f"{key}={value} must be 1 or more.")
         if len(self._first) < steps:
-            raise XferError(f"inner_steps={steps} needs as many users; {dataset.dataset_name} has {len(self._first)}.")
+            raise XferError(f"inner_steps={steps} exceeds the {len(self._first)} users of {dataset.dataset_name}.")
         self.steps, self.paths = steps, min(paths, len(self._first) // steps)
 
     @classmethod
     def of(cls, config: Any, dataset: TransferDataset, sampler: Any = None) -> UserDataLoader:
-        """The loader that a configuration asks for."""
+        """Makes the loader for a configuration."""
         steps, paths, share = (config[key] for key in ("inner_steps", "paths", "head_share"))
         return cls(dataset, steps, paths, share, config["seed"], sampler)
 
@@ -225,7 +222,7 @@ class UserDataLoader(WindowDataLoader):
         return len(self._first) // (self.steps * self.paths)
 
     def __iter__(self) -> Iterator[Interaction]:
-        """Interactions whose fields are [k, P, ...]."""
+        """Yields interactions whose fields are [k, P, ...]."""
         for which in self._batches():
             batch = self.dataset.training_batch(which.reshape(-1))
             if self.sampler is not None:
@@ -235,7 +232,7 @@ class UserDataLoader(WindowDataLoader):
             yield Interaction({name: value.unflatten(0, which.shape) for name, value in fields.items()})
 
     def _batches(self) -> list[np.ndarray]:
-        """Which windows make up each batch, [k, P]."""
+        """The windows of each batch, [k, P]."""
         rng = np.random.default_rng([self.seed, self.epoch])
         users = rng.permutation(len(self._first))[: len(self) * self.steps * self.paths]
         windows = self._windows[self._first[users] + (rng.random(len(users)) * self._count[users]).astype(np.int64)]

@@ -1,4 +1,4 @@
-"""What is known of items besides who took them: text, image and price, aligned to RecBole's item ids."""
+"""Item features: text, image and price, aligned to RecBole's item ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import RECBOLES, AtomicFormat, read_header, read_item_column
+from recbole_xfer.config.values import join_domains
+from recbole_xfer.data.atomic import RECBOLE_FORMAT, AtomicFormat, read_header, read_item_column
 from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors
 from recbole_xfer.errors import XferError
 
@@ -32,7 +33,7 @@ class ItemFeatures:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those that are there, in the order text, image, price."""
+        """The available modalities, in the order text, image, price."""
         return tuple(name for name in MODALITIES if getattr(self, name) is not None)
 
     def present(self, modality: str) -> np.ndarray:
@@ -43,7 +44,7 @@ class ItemFeatures:
         return getattr(self, modality).present
 
     def coverage(self) -> str:
-        """Such as ``text 4,385 of 4,385 items, image 4,102, price 3,377``."""
+        """Counts items as text, such as ``text 4,385 of 4,385 items, image 4,102, price 3,377``."""
         counts = [f"{name} {self.present(name).sum():,}" for name in self.modalities]
         if counts:
             counts[0] += f" of {len(self.present(self.modalities[0])) - 1:,} items"
@@ -56,75 +57,75 @@ def load_item_features(
     item_domain: np.ndarray,
     item_tokens: np.ndarray,
     modalities: Sequence[str] | None,
-    written: AtomicFormat = RECBOLES,
+    form: AtomicFormat = RECBOLE_FORMAT,
 ) -> ItemFeatures:
     """Reads the features of all domains.
 
     Args:
-        root: folder that holds one folder for each domain.
+        root: folder with one folder per domain.
         domains: names of the domains.
         item_domain: index into ``domains`` of each item, [n_items].
-        item_tokens: the item's id in its domain's files, [n_items].
-        modalities: those that must be there; None takes what is there.
-        written: how the .item files are written.
+        item_tokens: id of each item in the files of its domain, [n_items].
+        modalities: required modalities; None loads all available ones.
+        form: format of the .item files.
 
     Raises:
-        XferError: if a modality asked for is nowhere, nothing is there at all, or a file is wrong.
+        XferError: if no domain has a required modality or any modality, or a file is invalid.
     """
     unknown = set(modalities or ()) - set(MODALITIES)
     if unknown:
-        raise XferError(f"modalities={sorted(unknown)} is unknown. Choose among {', '.join(MODALITIES)}.")
+        raise XferError(f"modalities={sorted(unknown)}: unknown modality. Choose among {', '.join(MODALITIES)}.")
     wanted = MODALITIES if modalities is None else modalities
     items = _items_by_domain(item_domain, len(domains))
     found = {
         "text": _joined_vectors(root, domains, items, item_tokens, "text") if "text" in wanted else None,
         "image": _joined_vectors(root, domains, items, item_tokens, "image") if "image" in wanted else None,
-        "price": _joined_prices(root, domains, items, item_tokens, written) if "price" in wanted else None,
+        "price": _joined_prices(root, domains, items, item_tokens, form) if "price" in wanted else None,
     }
     missing = [name for name in wanted if found[name] is None]
     if missing and (modalities is not None or len(missing) == len(MODALITIES)):
-        raise XferError(_what_is_missing(root, domains, missing, written))
+        raise XferError(_what_is_missing(root, domains, missing, form))
     return ItemFeatures(**found)  # type: ignore[arg-type]
 
 
 def load_word_drop(
     root: Path, domains: Sequence[str], item_domain: np.ndarray, item_tokens: np.ndarray, text: VectorTable
 ) -> VectorTable | None:
-    """Vectors of the texts without some of their words, arguments as above; None where a domain has none.
+    """Reads vectors of texts without some of their words, arguments as above; None if a domain has none.
 
     Args:
-        text: the vectors of the whole texts.
+        text: vectors of the complete texts.
 
     Raises:
-        XferError: if a file is wrong, or another encoder made them than those of the whole texts.
+        XferError: if a file is invalid, or its encoder differs from that of the complete texts.
     """
     if not all(find_vectors(root / domain, domain, WORD_DROP) for domain in domains):
         return None
     table = _joined_vectors(root, domains, _items_by_domain(item_domain, len(domains)), item_tokens, WORD_DROP)
     assert table is not None
     if table.values.shape[1] != text.values.shape[1] or table.encoder != text.encoder:
-        name = "+".join(domains)
+        name = join_domains(domains)
         raise XferError(
             f"{name}: the vectors of the texts ({text.encoder}) and of the texts without some words ({table.encoder}) "
-            f"differ. Make both with one encoder: `{word_drop_command(name)}`."
+            f"come from different encoders. Encode both with one encoder: `{word_drop_command(name)}`."
         )
     return table
 
 
 def word_drop_command(dataset: str) -> str:
-    """The command that makes the vectors of the texts without some of their words."""
+    """Returns the command that makes the vectors of texts without some of their words."""
     return f"recbole-xfer encode --dataset={dataset} --drop_words=0.2"
 
 
 def _items_by_domain(item_domain: np.ndarray, domains: int) -> list[np.ndarray]:
-    """Ids of each domain's items, each behind the padding item."""
+    """Ids of each domain's items, after the padding item."""
     return [np.r_[0, np.flatnonzero(item_domain[1:] == index) + 1] for index in range(domains)]
 
 
 def _joined_vectors(
     root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray, modality: str
 ) -> VectorTable | None:
-    """The vectors of all domains in one table; None where no domain has any."""
+    """The vectors of all domains in one table; None if no domain has any."""
     paths = {index: find_vectors(root / domain, domain, modality) for index, domain in enumerate(domains)}
     tables = {
         index: read_vectors(path, np.r_[tokens[:1], tokens[items[index][1:]]]) for index, path in paths.items() if path
@@ -139,7 +140,7 @@ def _joined_vectors(
             raise XferError(
                 f"The {modality} vectors of {domains[index]} ({table.encoder}, {table.values.shape[1]} values) and of "
                 f"{domains[next(iter(tables))]} ({first.encoder}, {first.values.shape[1]} values) differ. "
-                f"Encode both with one encoder: `recbole-xfer encode --dataset={'+'.join(domains)}`."
+                f"Encode both with one encoder: `recbole-xfer encode --dataset={join_domains(domains)}`."
             )
     values = allocate((len(tokens), first.values.shape[1]), first.values.dtype)
     present = np.zeros(len(tokens), dtype=bool)
@@ -150,39 +151,39 @@ def _joined_vectors(
 
 
 def _joined_prices(
-    root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray, written: AtomicFormat
+    root: Path, domains: Sequence[str], items: list[np.ndarray], tokens: np.ndarray, form: AtomicFormat
 ) -> np.ndarray | None:
-    """The ``price`` columns of the domains' .item files; None where no domain has one."""
+    """The ``price`` columns of the domains' .item files; None if no domain has one."""
     prices = np.full(len(tokens), np.nan)
     for index, domain in enumerate(domains):
         path = root / domain / f"{domain}.item"
-        table = read_item_column(path, "price", written)
+        table = read_item_column(path, "price", form)
         if table is None:
             continue
         if not pd.api.types.is_float_dtype(table):
-            raise XferError(f"{path}: prices are numbers. Write 'price:float' in the header.")
+            raise XferError(f"{path}: the column 'price' does not contain floats. Write 'price:float' in the header.")
         if (table < 0).any():
             token = table.index[table < 0][0]
-            raise XferError(f"{path}: item {token} has the price {table[token]}, below 0. Correct it.")
+            raise XferError(f"{path}: the price of item {token} is {table[token]}, but must be at least 0. Correct it.")
         prices[items[index][1:]] = table.reindex(pd.Index(tokens[items[index][1:]])).to_numpy()
     return prices if np.isfinite(prices).any() else None
 
 
-def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str], written: AtomicFormat) -> str:
-    """The missing files, and what makes each."""
-    name = "+".join(domains)
+def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str], form: AtomicFormat) -> str:
+    """A sentence with the missing files and how to make each."""
+    name = join_domains(domains)
     first = root / domains[0] / domains[0]
     places = {
         "text": f"{first}.text.parquet",
         "image": f"{first}.image.parquet",
         "price": f"'price:float' in {first}.item",
     }
-    sentence = f"{name} carries no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
-    header = read_header(Path(f"{first}.item"), written) if Path(f"{first}.item").is_file() else {}
+    sentence = f"{name} has no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
+    header = read_header(Path(f"{first}.item"), form) if Path(f"{first}.item").is_file() else {}
     if "text" in missing and "text" in header:
         sentence += f" Make the text vectors with `recbole-xfer encode --dataset={name}`."
     elif missing != ["image"]:
         sentence += " Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."
     if "image" in missing:
-        sentence += " Image vectors come from you, as a file with the columns item_id and vector."
+        sentence += " Add your own image vectors, as a file with the columns item_id and vector."
     return sentence

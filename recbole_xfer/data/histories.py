@@ -1,7 +1,7 @@
-"""Histories kept once: one flat array of items and offsets serve training windows and evaluation rows.
+"""Histories stored once: a flat array of items and offsets serves training windows and evaluation rows.
 
-RecBole writes one row for every (prefix, target) pair, so that its memory grows with the squared length of a
-history. Here a pair is two numbers, and the rows of a batch are gathered when the batch is made.
+RecBole writes one row for every (prefix, target) pair, so its memory grows with the squared length of a history.
+Here a pair is two numbers, and the rows of a batch are gathered when the batch is made.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_xfer.config.schema import is_number
-from recbole_xfer.errors import XferError
+from recbole_xfer.config.schema import check, kind_of
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """S histories, one behind the other, each in order of time.
+    """S histories, concatenated, each in order of time.
 
     Attributes:
         items: item ids, [M].
         offsets: history ``s`` is ``items[offsets[s]:offsets[s + 1]]``, [S + 1].
-        users: the user id of each history, [S]; a user has several where histories are kept apart by domain.
-        order: the interaction that each entry of ``items`` came from, [M].
+        users: the user id of each history, [S]; with one history per domain, a user has several.
+        order: index of the interaction of each entry of ``items``, [M].
     """
 
     items: np.ndarray
@@ -37,7 +36,7 @@ class Sequences:
         Args:
             users: user id of each interaction, [M].
             items: item id of each interaction, [M].
-            domains: domain of each interaction, [M], where a history must not mix domains.
+            domains: domain of each interaction, [M], if histories must not mix domains.
         """
         key = users if domains is None else users.astype(np.int64) * (int(domains.max(initial=0)) + 1) + domains
         order = np.argsort(key, kind="stable")
@@ -60,18 +59,18 @@ class Sequences:
 
     @property
     def ends(self) -> np.ndarray:
-        """Index behind each history's last item, [S]."""
+        """End (exclusive) of each history, [S]."""
         return self.offsets[1:]
 
     def history_of(self, targets: np.ndarray) -> np.ndarray:
-        """The history in which each index into ``items`` lies, [N]."""
+        """Returns the history of each index into ``items``, [N]."""
         return np.searchsorted(self.offsets, targets, side="right") - 1
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Training inputs: window ``w`` reads ``length[w]`` items from ``start[w]``; each position's target is the item
-    behind it. The first ``skip[w]`` targets are left out, because an earlier window has them with a longer past.
+    """Training inputs: window ``w`` reads ``length[w]`` items from ``start[w]``; each position's target is the next
+    item. The first ``skip[w]`` targets are left out, because the previous window has them with a longer past.
     """
 
     start: np.ndarray
@@ -83,35 +82,35 @@ class Windows:
 
     @property
     def targets(self) -> np.ndarray:
-        """How many targets each window trains, [W]."""
+        """Number of targets that each window trains, [W]."""
         return self.length - self.skip
 
 
 def ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """All integers of the half-open intervals [starts, ends), one interval behind the other."""
+    """Returns all integers of the half-open intervals [starts, ends), one interval after another."""
     lengths = np.maximum(ends - starts, 0)
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 def windows(starts: np.ndarray, ends: np.ndarray, size: int, stride: int) -> Windows:
-    """Windows over histories [starts, ends) in which every item but each history's first is a target exactly once.
+    """Cuts histories [starts, ends) into windows; every item except a history's first is a target exactly once.
 
-    A history of at most ``size + 1`` items is one window. A longer one is cut so that its last window ends with the
-    history, each window starts ``stride`` items after the one before, and only the targets that the one before
-    lacks are trained: so their past is at least ``size - stride + 1`` items long. ``stride=1`` gives every target
-    the longest past it can have, which is what RecBole's rows give, at ``size`` times the cost.
+    A history of at most ``size + 1`` items is one window. In a longer history, the last window ends with the history,
+    and each window starts ``stride`` items after the previous window. It trains only the targets that the previous
+    window lacks, so their past has at least ``size - stride + 1`` items. ``stride=1`` gives every target its longest
+    possible past, as RecBole's rows do, at ``size`` times the cost.
 
     Args:
-        starts: index of each history's first item, [S].
-        ends: index behind its last training item, [S].
-        size: most items that a window reads.
+        starts: start (inclusive) of each history, [S].
+        ends: end (exclusive) of its training items, [S].
+        size: maximal number of items in a window.
         stride: from 1 to ``size``.
     """
     inputs = ends - starts - 1
     keep = inputs > 0
     starts, ends, inputs = starts[keep], ends[keep], inputs[keep]
-    more = np.maximum(-(-(inputs - size) // stride), 0)  # windows besides the first
+    more = np.maximum(-(-(inputs - size) // stride), 0)  # windows after the first
     history = np.repeat(np.arange(len(starts)), more + 1)
     number = ranges(np.zeros_like(more), more + 1)  # 0 for a history's first window
     stop = ends[history] - 1 - (more[history] - number) * stride
@@ -121,7 +120,7 @@ def windows(starts: np.ndarray, ends: np.ndarray, size: int, stride: int) -> Win
 
 
 def prefixes(starts: np.ndarray, ends: np.ndarray, size: int) -> Windows:
-    """RecBole's rows as windows: one for each target, reading the at most ``size`` items before it."""
+    """Returns RecBole's rows as windows: one per target, with at most ``size`` previous items."""
     targets = ranges(starts + 1, ends)
     first = np.repeat(starts, np.maximum(ends - starts - 1, 0))
     start = np.maximum(first, targets - size)
@@ -130,21 +129,20 @@ def prefixes(starts: np.ndarray, ends: np.ndarray, size: int) -> Windows:
 
 
 def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
-    """Which users have the most interactions; where some have as many at the edge, those with the smaller ids.
+    """Selects the users with the most interactions; among equal users, those with the smaller ids.
 
     Args:
         users: user id of each history, [S].
-        counts: its interactions, [S]; users without any are neither head users nor counted.
-        share: share of head users, such as 0.2.
+        counts: number of its interactions, [S]; users without interactions are not counted.
+        share: fraction of head users, such as 0.2.
 
     Returns:
-        bool by user id, [largest id + 1].
+        Whether each user is a head user, bool by user id, [largest id + 1].
 
     Raises:
-        XferError: if the share is none.
+        XferError: if the share is not between 0 and 1.
     """
-    if not is_number(share) or not 0 < share < 1:
-        raise XferError(f"head_share={share} must lie between 0 and 1.")
+    check("head_share", share, kind_of("head_share"))
     total = np.bincount(users, weights=counts)
     head = np.zeros(len(total), dtype=bool)
     head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total > 0))]] = True
@@ -152,13 +150,13 @@ def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
 
 
 def gather(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int | None = None) -> np.ndarray:
-    """Slices of a flat array as rows, padded with zeros on the right.
+    """Returns slices of a flat array as rows, padded with zeros on the right.
 
     Args:
         values: [M].
-        starts: first index of each row, [B].
+        starts: start of each row, [B].
         lengths: length of each row, [B].
-        width: columns of the result; the longest row's length where not given.
+        width: columns of the result; by default, the longest row's length.
 
     Returns:
         [B, width]

@@ -1,4 +1,4 @@
-"""From a configuration to a dataset and RecBole's loaders for training, validation and test."""
+"""Makes the dataset and RecBole's loaders for training, validation and test from a configuration."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from recbole.data.utils import get_dataloader
 from recbole.sampler import RepeatableSampler
 from recbole.utils import ModelType
 
-from recbole_xfer.data.dataset import AtomicFilesMixin, InteractionDataset, TransferDataset
+from recbole_xfer.config.values import join_domains
+from recbole_xfer.data.dataset import InteractionDataset, TransferDataset
+from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
 from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
 READ_ROWS = {"FEARec"}
-"""Models that look rows of the dataset up themselves, and need RecBole's, where all are there."""
+"""Models that look up rows of the dataset, and need RecBole's dataset, which has them all."""
 SCORES_IN_BATCH = 2**25
-"""Scores that evaluation holds at a time: users of a batch times items."""
+"""Maximal number of scores in a batch of evaluation: users times items."""
 
 
 def make_dataset(config: Any) -> Any:
-    """The dataset of a model: ours for general and sequential models, RecBole's where a model brings its own."""
+    """Makes a model's dataset: ours for general and sequential models, RecBole's for models with their own."""
     by_type = {
         ModelType.SEQUENTIAL: TransferDataset,
         ModelType.GENERAL: InteractionDataset,
@@ -36,33 +38,31 @@ def make_dataset(config: Any) -> Any:
         return own(config)
     try:
         return create_dataset(config)
-    except ValueError as error:  # how RecBole says that a file is missing
+    except ValueError as error:  # RecBole's error for a missing file
         raise XferError(f"{config['model']} cannot read {config['dataset']}: {error}") from error
 
 
 def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
-    """RecBole's loaders over the parts of the split; None for a part without rows.
+    """Makes RecBole's loaders over the parts of the split; None for a part without rows.
 
-    In sampled evaluation ``mask_history`` keeps a user's earlier items out of the negatives, and without it they may
-    be among them; RecBole by itself decides that by the type of the model.
+    In sampled evaluation, ``mask_history`` decides whether a user's previous items can be negatives. RecBole decides
+    this by the type of the model.
     """
     if not isinstance(dataset, AtomicFilesMixin):
         if config["rank_within_domain"]:
             raise XferError(
-                f"{config['model']} reads its data itself and cannot be ranked within domains. "
+                f"{config['model']} reads its own data and cannot be ranked within domains. "
                 f"Leave out --rank_within_domain."
             )
         return data_preparation(config, dataset)
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
-            f"topk={config['topk']} asks for more than the {dataset.item_num - 1} items of "
-            f"{'+'.join(dataset.domains)}. "
+            f"topk={config['topk']} exceeds the {dataset.item_num - 1} items of {join_domains(dataset.domains)}. "
             f"Set shorter rankings, such as --topk=[5]."
         )
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)
-    batch_size = config["eval_batch_size"]
     loaders = []
     for phase, part in zip(PHASES, parts, strict=True):
         training = phase == "train"
@@ -70,23 +70,21 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"]
         )
         shuffle = config["shuffle"] if training else False
-        if not training:
-            config["eval_batch_size"] = _eval_batch_size(config, phase, batch_size, dataset.item_num)
-        loaders.append(get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle) if len(part) else None)
-    config["eval_batch_size"] = batch_size
+        keys = config if training else config.replace(eval_batch_size=_eval_batch_size(config, phase, dataset.item_num))
+        loaders.append(get_dataloader(keys, phase)(keys, part, sampler, shuffle=shuffle) if len(part) else None)
     return loaders[0], loaders[1], loaders[2]
 
 
 def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable: bool) -> Any:
-    """RecBole's sampler of negatives for a phase, None where the phase needs none."""
+    """Returns the sampler of negatives for a phase; None if the phase needs none."""
     arguments = config[f"{phase}_neg_sample_args"]
     ranks_all = config["MODEL_TYPE"] == ModelType.SEQUENTIAL and arguments["sample_num"] == "none"
     if arguments["distribution"] == "none" or ranks_all:
         return None
     if arguments["sample_num"] != "none" and dataset.item_num < 3:  # the padding item counts
         raise XferError(
-            f"{'+'.join(dataset.domains)} has one item, so that no negative can be drawn against it. Use more data, or "
-            f"a loss and an evaluation over all items."
+            f"{join_domains(dataset.domains)} has one item, so no negative can be drawn. "
+            f"Use more data, or a loss and an evaluation over all items."
         )
     alpha = arguments.get("alpha", 1.0)
     within = config["negatives_within_domain" if phase == "train" else "rank_within_domain"]
@@ -99,31 +97,32 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
 
 
 def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
-    """Raises XferError if a domain has no target in a part that has targets, or nothing to rank a target against."""
+    """Raises XferError if a domain has no target in a part with targets, or fewer than two items to rank."""
     items = np.bincount(dataset.item_domain[1:], minlength=len(dataset.domains)).tolist()
     for domain, count in zip(dataset.domains, items, strict=True):
         if count < 2:
             raise XferError(
-                f"The domain {domain} of {dataset.dataset_name} has {count} item{'s' * (count != 1)}, so that a target "
-                f"cannot be ranked within it. Leave it out of --dataset, or use more data of it."
+                f"The domain {domain} of {dataset.dataset_name} has {count} item{'s' * (count != 1)}, so a target "
+                f"cannot be ranked within it. Leave the domain out of --dataset, or use more of its data."
             )
     for phase, part in zip(PHASES, parts, strict=True):
-        there = np.bincount(dataset.item_domain[part.inter_feat[dataset.iid_field].numpy()], minlength=len(items))
-        for domain, count in zip(dataset.domains, there, strict=True):
+        targets = np.bincount(dataset.item_domain[part.inter_feat[dataset.iid_field].numpy()], minlength=len(items))
+        for domain, count in zip(dataset.domains, targets, strict=True):
             if len(part) and not count:
-                apart = dataset.config["histories"] == "per_domain"
-                remedy = "" if apart else ", or set --histories=per_domain to split each domain by itself"
+                separate = dataset.config["histories"] == "per_domain"
+                remedy = "" if separate else ", or set --histories=per_domain to split each domain separately"
                 raise XferError(
-                    f"No {phase} target of {dataset.dataset_name} lies in the domain {domain}. Leave it out of "
-                    f"--dataset, or use more data of it{remedy}."
+                    f"No {phase} target of {dataset.dataset_name} is in the domain {domain}. Leave the domain out of "
+                    f"--dataset, or use more of its data{remedy}."
                 )
 
 
-def _eval_batch_size(config: Any, phase: str, rows: int, items: int) -> int:
-    """So many rows, or fewer where their scores of all items would be too many.
+def _eval_batch_size(config: Any, phase: str, items: int) -> int:
+    """Returns the number of rows in a batch, reduced if their scores would exceed ``SCORES_IN_BATCH``.
 
-    Where a model without sequences ranks all items, RecBole counts scores instead, of which a batch holds more.
+    For models without sequences that rank all items, RecBole counts scores instead of rows.
     """
+    rows = config["eval_batch_size"]
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["eval_args"]["mode"][phase] == "full":
         return max(rows, SCORES_IN_BATCH)
     return max(1, min(rows, SCORES_IN_BATCH // items))

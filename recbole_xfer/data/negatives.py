@@ -1,4 +1,4 @@
-"""RecBole's samplers of negatives: what a user took before is none, and each can be of the domain of its target."""
+"""Samplers of negatives: never draw from the user's history; can draw from the target's domain only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recbole_xfer.errors import XferError
 
 
 class WithinDomain(AbstractSampler):
-    """Over one of RecBole's samplers: what it may draw against a target are the items of the target's domain.
+    """Restricts a sampler of RecBole to the items of the target's domain.
 
     ``popularity`` draws in proportion to the counts of the domain's items, to the power of alpha.
     """
@@ -24,7 +24,7 @@ class WithinDomain(AbstractSampler):
     item_num: int
 
     def sample_by_user_ids(self, user_ids: np.ndarray, item_ids: np.ndarray, num: int) -> Tensor:
-        """RecBole's ``sample_by_user_ids`` (see its docstring), one domain at a time, [num * N]."""
+        """Calls RecBole's ``sample_by_user_ids`` (see its docstring) for one domain at a time, [num * N]."""
         domain = self._item_domain[item_ids]
         drawn = torch.zeros(num, len(item_ids), dtype=torch.long)
         for self._domain in np.unique(domain):
@@ -41,7 +41,7 @@ class WithinDomain(AbstractSampler):
         return self.dataset if isinstance(self, RepeatableSampler) else self.datasets[0]
 
     def set_distribution(self, distribution: str) -> None:
-        """Items of each domain, and what part of the domain's draws falls to them and those before them."""
+        """Stores each domain's items and their cumulative probabilities."""
         self.distribution = distribution
         counts = np.ones(self.item_num, dtype=np.int64)
         if distribution == "popularity":
@@ -51,63 +51,65 @@ class WithinDomain(AbstractSampler):
         self._members = [(items, np.cumsum(shares[items]) / shares[items].sum()) for items in members]
 
     def sampling(self, sample_num: int) -> np.ndarray:
-        """Items of the domain at hand, [sample_num]."""
+        """Draws items of the current domain, [sample_num]."""
         items, cumulated = self._members[self._domain]
         return items[np.searchsorted(cumulated, np.random.random(sample_num), side="right").clip(max=len(items) - 1)]
 
 
 class RepeatableDomainSampler(WithinDomain, RepeatableSampler):
-    """Any item of the target's domain but the target."""
+    """Draws any item of the target's domain except the target."""
 
 
 class HistorySampler(Sampler):
-    """Items that are not in the user's history up to the last target of the phase.
+    """Draws items outside the user's history up to the last target of the phase.
 
-    RecBole's takes the targets of this phase and those before, and so misses what is read and never a target: a
-    history's first item, and what held-out and new users took before the ranked items.
+    RecBole's sampler knows only the targets of this and earlier phases. It misses items that are never targets: a
+    history's first item, and the items of held-out and new users before the ranked ones.
     """
 
     def get_used_ids(self) -> dict[str, np.ndarray]:
-        """Item ids by phase and user."""
-        return {phase: self._taken(part) for phase, part in zip(self.phases, self.datasets, strict=True)}
+        """Returns item ids by phase and user."""
+        return {phase: self._used(part) for phase, part in zip(self.phases, self.datasets, strict=True)}
 
-    def _taken(self, part: Any) -> np.ndarray:
+    def _used(self, part: Any) -> np.ndarray:
         histories, (first, end) = part.sequences, part.target_ranges
-        taken = np.array([set() for _ in range(self.user_num)])
+        used = np.array([set() for _ in range(self.user_num)])
         ends = np.where(first < end, end, histories.starts)
         for user, start, stop in zip(histories.users, histories.starts, ends, strict=True):
-            taken[user].update(histories.items[start:stop].tolist())
-        return taken
+            used[user].update(histories.items[start:stop].tolist())
+        return used
 
     def set_phase(self, phase: str) -> HistorySampler:
-        """RecBole's, after a check that each user leaves something to draw."""
+        """Sets RecBole's phase, and checks that each user has an item to draw."""
         sampler = super().set_phase(phase)
         for user, items in enumerate(sampler.used_ids):
-            whole = sampler._taken_whole(items) if items else None
-            if whole:
+            exhausted = sampler._exhausted(items) if items else None
+            if exhausted:
                 token = self.datasets[0].id2token(self.uid_field, user)
-                remedy = "Leave such users out with --user_inter_num_interval"
+                remedy = "Filter such users with --user_inter_num_interval"
                 if phase != "train":
                     remedy = "Set --mask_history=False"
-                raise XferError(f"The user {token} took all {whole}, so that no negative can be drawn. {remedy}.")
+                raise XferError(
+                    f"The user {token} interacted with all {exhausted}, so no negative can be drawn. {remedy}."
+                )
         return sampler
 
-    def _taken_whole(self, items: set[int]) -> str | None:
-        """What a user took all of, if anything."""
+    def _exhausted(self, items: set[int]) -> str | None:
+        """Describes the candidates if a user interacted with all of them."""
         return f"{len(items)} items" if len(items) == self.item_num - 1 else None
 
 
 class DomainSampler(WithinDomain, HistorySampler):
-    """Items of the target's domain that are not in the user's history up to the last target of the phase."""
+    """Draws items of the target's domain outside the user's history up to the last target of the phase."""
 
-    def _taken_whole(self, items: set[int]) -> str | None:
+    def _exhausted(self, items: set[int]) -> str | None:
         counts = np.bincount(self._item_domain[list(items)], minlength=len(self._members))
         whole = (number for number, (members, _) in enumerate(self._members) if counts[number] == len(members))
         return next((f"{counts[n]} items of the domain {self._source.domains[n]}" for n in whole), None)
 
 
 def within_domain(sampler: RepeatableSampler) -> RepeatableDomainSampler:
-    """A sampler that RecBole made, drawing within domains from now on."""
+    """Returns RecBole's sampler, restricted to the target's domain."""
     if isinstance(sampler, RepeatableDomainSampler):
         return sampler
     made = RepeatableDomainSampler(sampler.phases, sampler.dataset, sampler.distribution, sampler.alpha)

@@ -1,7 +1,8 @@
-"""Which items of each history are trained, validated and tested: the same for models with and without sequences.
+"""Splits histories into training, validation and test targets, identically for models with and without sequences.
 
-A split is three pairs (first, end) of indices into ``Sequences.items``, one pair of arrays [S] a part: history ``s``
-gives that part its items ``first[s]`` to ``end[s] - 1`` as targets. A history's first item is never a target.
+A split has three pairs (first, end) of arrays [S], one pair per part, with indices into ``Sequences.items``. The part's
+targets in history ``s`` start at ``first[s]`` (inclusive) and end at ``end[s]`` (exclusive). A history's first item is
+never a target.
 """
 
 from __future__ import annotations
@@ -13,33 +14,33 @@ from typing import Any
 import numpy as np
 from recbole.data.dataset import Dataset
 
-from recbole_xfer.config.schema import check_split
+from recbole_xfer.config.schema import check_values
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.errors import XferError
 
 Ranges = tuple[np.ndarray, np.ndarray]
 
 SPLIT_SEED = 0
-"""Draws the users that are held out: the same for every ``seed``, whose results are of the same rows then."""
+"""Draws the held-out users: the same for every ``seed``, so that all results have the same test rows."""
 
 NOWHERE = 0
-"""The part of what is read and is no target; training, validation and test have the numbers behind it."""
+"""The part of items that are never targets; training, validation and test have the next numbers."""
 
 
 def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int) -> list[Ranges]:
-    """Training, validation and test targets by RecBole's ``eval_args``.
+    """Returns training, validation and test targets by RecBole's ``eval_args``.
 
-    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [8, 1, 1]`` holds users out: the first share of them
-    is trained whole, and of the others the last ``held_out_targets`` items are ranked. ``NU: 0.2`` holds this
-    share of users out as new ones, and leaves one out: everyone's last item tests, the one before validates, and of
-    new users nothing is trained or validated.
+    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [8, 1, 1]`` splits users: those of the first
+    part are trained completely, and the last ``held_out_targets`` items of the others are ranked. ``NU: 0.2`` leaves
+    one out and holds this fraction of users out as new: everyone's last item is tested, the previous item validated,
+    and new users are neither trained nor validated.
 
     Raises:
-        XferError: for an order that is not of time, or what is no split.
+        XferError: if the order is not by time, or the split is invalid.
     """
     if eval_args["order"] != "TO":
-        raise XferError("eval_args.order must be TO: a history is in order of time.")
-    check_split(eval_args["split"])
+        raise XferError(f"eval_args.order={eval_args['order']} must be TO, because histories are ordered by time.")
+    check_values({"eval_args.split": eval_args["split"]})
     ((mode, argument),) = eval_args["split"].items()
     if mode == "LS":
         return leave_one_out(sequences, argument)
@@ -51,19 +52,19 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
 
 
 def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
-    """The split whose part each interaction is in, [M]: ``NOWHERE``, then training, validation and test by number.
+    """Returns the split by each interaction's part, [M]: ``NOWHERE``, or the number of training, validation or test.
 
-    What was split may have held more interactions than these; the first that is left of a history is no target.
+    Histories may have lost interactions since the split; the first remaining item of a history is not a target.
     """
     counts = np.zeros((len(sequences), NOWHERE + 4), dtype=np.int64)
     np.add.at(counts, (sequences.history_of(np.arange(len(parts))), parts[sequences.order]), 1)
-    bounds = sequences.starts[:, None] + counts.cumsum(axis=1)  # a history goes through its parts in their order
+    bounds = sequences.starts[:, None] + counts.cumsum(axis=1)  # a history passes through the parts in order
     first = sequences.starts + 1
     return [(np.maximum(start, first), np.maximum(end, first)) for start, end in pairwise(bounds.T)]
 
 
 def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:
-    """The last target tests and the one before validates; as in RecBole, a history's first target is always trained."""
+    """Tests the last target and validates the previous one; as in RecBole, always trains a history's first target."""
     held = 2 if mode == "valid_and_test" else 1
     starts, ends = sequences.starts, sequences.ends
     count = np.clip(ends - starts - 2, 0, held)
@@ -76,7 +77,7 @@ def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:
 
 
 def by_ratio(sequences: Sequences, ratios: Sequence[float], by_user: bool) -> list[Ranges]:
-    """The first share of each history's targets is trained, or of all targets in order of time."""
+    """Splits each history's targets by ratio, or all targets in order of time."""
     shares = [ratio / sum(ratios) for ratio in ratios]
     starts, ends = sequences.starts, sequences.ends
     if by_user:
@@ -93,15 +94,15 @@ def by_ratio(sequences: Sequences, ratios: Sequence[float], by_user: bool) -> li
 
 
 def _cuts(total: int, shares: list[float]) -> list[int]:
-    """Where RecBole cuts a number of rows; its method uses nothing of the dataset."""
+    """The cuts of RecBole, whose method uses nothing of the dataset."""
     return Dataset._calcu_split_ids(None, total, shares)
 
 
 def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int) -> list[Ranges]:
-    """Whole users for training, validation and test; of the latter two the last records are ranked, each by all before.
+    """Splits users into parts; ranks the last records of validation and test users, each by all previous records.
 
-    This is the rolling prediction of RETR's appendix D. It says of training users that their last record is "for
-    prediction" and ranks it nowhere; it is read as the last of their training targets.
+    This is the rolling prediction of RETR's appendix D. It calls the last record of training users "for prediction"
+    but never ranks it; here it is their last training target.
     """
     starts, ends = sequences.starts, sequences.ends
     group = _drawn(sequences, shares)
@@ -111,14 +112,14 @@ def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int) 
 
 
 def _drawn(sequences: Sequences, shares: Sequence[float]) -> np.ndarray:
-    """The part of each history's user, [S], when users are dealt out by shares."""
+    """The part of each history's user, [S]; users are drawn at random in these proportions."""
     users, which = np.unique(sequences.users, return_inverse=True)
     place = np.random.default_rng(SPLIT_SEED).permutation(len(users)) / max(len(users), 1)
     return np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[which], side="right")
 
 
 def new_users(sequences: Sequences, share: float) -> list[Ranges]:
-    """Leave one out, with a share of users of whom nothing is trained or validated."""
+    """Leaves one out; a fraction of users, the new ones, is neither trained nor validated."""
     new = _drawn(sequences, [1 - share, share]) == 1
     train, valid, test = leave_one_out(sequences, "valid_and_test")
     return [*((np.where(new, sequences.ends, first), end) for first, end in (train, valid)), test]

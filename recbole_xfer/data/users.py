@@ -1,4 +1,4 @@
-"""Who is one user in several domains: those of one name, or those that a file joins, but for a share that is hidden."""
+"""Decides which users of different domains are the same person; can hide a fraction of them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_xfer.config.schema import check, kind_of
 from recbole_xfer.errors import XferError
 
 Frames = Mapping[str, Mapping[str, Any]]
-"""Of each domain the frames of its files: ``inter``, and ``user`` and ``item``, None where they are not there."""
+"""Each domain's frames: ``inter``, and ``user`` and ``item``, None if the file does not exist."""
 
 
 def join_users(path: Path, frames: Frames, field: str) -> None:
-    """Names users so that those of a line of a file are one, and all others are different in each domain.
+    """Joins the users on each line of a file; all other users are different in each domain.
 
     Args:
-        path: a table, separated by tabs, with a column for each domain: ids of one person in a line. A person who is
-            not in a domain has an empty cell there.
-        frames: whose users are renamed, to ``<domain>/<id>``.
+        path: a table, separated by tabs, with one column per domain and one person per line. A cell is empty if the
+            person is not in the domain.
+        frames: their users are renamed to ``<domain>/<id>``.
         field: name of the column of users.
 
     Raises:
-        XferError: if the file is missing or no table, lacks a domain, or names a user twice or one who is not there.
+        XferError: if the file is missing or not a table, lacks a domain, or names a user twice or an unknown user.
     """
     table = _read(path, frames, field)
     person = pd.Series("", index=table.index)
@@ -39,20 +40,20 @@ def join_users(path: Path, frames: Frames, field: str) -> None:
 
 
 def _read(path: Path, frames: Frames, field: str) -> pd.DataFrame:
-    """The file's ids by domain as text, checked."""
+    """Reads and checks the ids of each domain, as strings."""
     if not path.is_file():
-        raise XferError(f"overlap_file={path} is missing.")
+        raise XferError(f"The file overlap_file={path} does not exist.")
     try:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
     except (ValueError, pd.errors.ParserError) as error:
-        raise XferError(f"{path} cannot be read: {error}. It must be a table of ids, separated by tabs.") from error
-    table = table.fillna("")  # what a line lacks
+        raise XferError(f"{path} cannot be read: {error}. Write a table of ids, separated by tabs.") from error
+    table = table.fillna("")  # missing last cells
     for domain, parts in frames.items():
         if domain not in table:
-            raise XferError(f"{path} has no column '{domain}', only {', '.join(table)}. It needs one for each domain.")
+            raise XferError(f"{path} has no column '{domain}' (columns: {', '.join(table)}). Add one per domain.")
         ids = table.loc[table[domain] != "", domain]
         known = pd.concat([users[field] for users in _users(parts)])
-        for wrong, mistake in ((ids.duplicated(), "is named a second time"), (~ids.isin(known), "is not there")):
+        for wrong, mistake in ((ids.duplicated(), "is repeated"), (~ids.isin(known), "does not exist")):
             if wrong.any():
                 line = ids[wrong].index[0] + 2
                 raise XferError(
@@ -63,21 +64,20 @@ def _read(path: Path, frames: Frames, field: str) -> pd.DataFrame:
 
 
 def hide_overlap(share: float, seed: int, frames: Frames, field: str) -> None:
-    """Makes users of several domains different users in each, but for a share of them.
+    """Makes common users of several domains different users in each domain, except a fraction of them.
 
-    Equal seeds hide equal users, and a smaller share hides those that a larger one hides, and more.
+    Equal seeds hide equal users. A smaller share hides all users that a larger share hides, and more.
 
     Args:
-        share: of those who stay one user.
+        share: fraction of common users that stay one user.
         seed: draws them.
-        frames: whose users are renamed, to ``<domain>/<id>``.
+        frames: hidden users are renamed to ``<domain>/<id>``.
         field: name of the column of users.
 
     Raises:
-        XferError: if the share is none.
+        XferError: if the share is not from 0 to 1.
     """
-    if share is None or not 0 <= share <= 1:
-        raise XferError(f"overlap={share} must lie between 0 and 1.")
+    check("overlap", share, kind_of("overlap"))
     if share == 1 or len(frames) == 1:
         return
     users = pd.concat([pd.Series(parts["inter"][field].unique()) for parts in frames.values()]).dropna()
@@ -90,5 +90,5 @@ def hide_overlap(share: float, seed: int, frames: Frames, field: str) -> None:
 
 
 def _users(parts: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
-    """The frames that name users."""
+    """The frames with a column of users."""
     return (parts[name] for name in ("inter", "user") if parts[name] is not None)

@@ -1,10 +1,10 @@
-"""Item vectors on disk and in memory: a row is found by its item's id, never by its place.
+"""Reads and writes item vectors; a row belongs to an item by its id, never by its position.
 
-Three forms are read, for a domain ``Name`` and a modality, ``text``, ``image`` or ``word_drop`` (the texts without some
+Three formats are read, for a domain ``Name`` and a modality, ``text``, ``image`` or ``word_drop`` (texts without some
 of their words):
 
-* ``Name.text.parquet``: columns ``item_id`` and ``vector``; what this package writes.
-* ``Name.text.npy`` and ``Name.text.ids``: a matrix, and one item id a line.
+* ``Name.text.parquet``: columns ``item_id`` and ``vector``, written by this package.
+* ``Name.text.npy`` and ``Name.text.ids``: a matrix, and one item id per line.
 * ``Name.feat1CLS`` (text), ``Name.feat2CLS`` (word drop) or ``Name.feat3CLS`` (image) and ``Name.item2index``: raw
   float32 rows, and lines ``id <tab> row``, as UniSRec and ANT publish them.
 """
@@ -28,13 +28,13 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
 
 MEMORY_LIMIT = 2**30
-"""Bytes from which a table is kept in a file instead of in memory."""
+"""Bytes above which a table is kept in a file instead of in memory."""
 
 BLOCK = 2**16
-"""Rows that are read, checked and written at once."""
+"""Rows that are read, checked and written at a time."""
 
 WORD_DROP = "word_drop"
-"""What the vectors of texts without some of their words are called, in file names and in models."""
+"""Name of the vectors of texts without some of their words, in file names and in models."""
 
 RAW_SUFFIX = {"text": "feat1CLS", WORD_DROP: "feat2CLS", "image": "feat3CLS"}
 
@@ -43,13 +43,13 @@ Blocks = Iterator[np.ndarray]
 
 @dataclass(frozen=True)
 class VectorTable:
-    """Vectors over item ids.
+    """Vectors of items, by item id.
 
     Attributes:
-        values: [N, D] float32 or float16, zero where an item has no vector; a memory-mapped array when large.
+        values: [N, D] float32 or float16, zero if an item has no vector; a memory-mapped array if large.
         present: whether the item has a vector, bool [N].
-        encoder: what made the vectors; "unknown" where the file does not tell.
-        source: what they were made from.
+        encoder: the encoder of the vectors; "unknown" if the file does not name it.
+        source: the data that was encoded.
     """
 
     values: np.ndarray
@@ -69,7 +69,7 @@ class _VectorFile:
 
 
 def find_vectors(folder: Path, name: str, modality: str) -> Path | None:
-    """The file with a domain's vectors of a modality, or None; parquet goes before npy, npy before raw."""
+    """Finds the file with a domain's vectors of a modality: parquet, else npy, else raw, else None."""
     for suffix in (f"{modality}.parquet", f"{modality}.npy", RAW_SUFFIX[modality]):
         path = Path(folder) / f"{name}.{suffix}"
         if path.is_file():
@@ -78,45 +78,45 @@ def find_vectors(folder: Path, name: str, modality: str) -> Path | None:
 
 
 def allocate(shape: tuple[int, int], dtype: np.dtype, memory_limit: int = MEMORY_LIMIT) -> np.ndarray:
-    """Zeros; above ``memory_limit`` bytes in a temporary file that disappears with the array.
+    """Allocates zeros, above ``memory_limit`` bytes in a temporary file that disappears with the array.
 
     Raises:
-        XferError: if the temporary folder has no room for it.
+        XferError: if the temporary folder has too little space.
     """
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
     if size <= memory_limit:
         return np.zeros(shape, dtype)
     folder = tempfile.gettempdir()
-    if shutil.disk_usage(folder).free < size:  # found now: a page of a mapped file that finds no room ends the process
+    if shutil.disk_usage(folder).free < size:  # checked now: a full disk ends the process later
         raise XferError(
-            f"{folder} has no room for {size / 2**30:.1f} GiB of vectors. Free some space, or set TMPDIR to a folder "
-            "on a larger disk."
+            f"{folder} has too little space for {size / 2**30:.1f} GiB of vectors. Free some space, or set TMPDIR to a "
+            f"folder on a larger disk."
         )
     with tempfile.TemporaryFile(prefix="recbole-xfer-") as file:
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
 
 
 def read_vectors(path: Path, item_tokens: np.ndarray, memory_limit: int = MEMORY_LIMIT) -> VectorTable:
-    """The vectors of a file, aligned to ``item_tokens`` by item id.
+    """Reads the vectors of a file, aligned to ``item_tokens`` by item id.
 
     Args:
-        path: one of the three forms; the suffix tells which.
+        path: one of the three formats, by its suffix.
         item_tokens: id of each item, [N]; the first is the padding item, which has no vector.
-        memory_limit: bytes from which the table is kept in a temporary file.
+        memory_limit: bytes above which the table is kept in a temporary file.
 
     Raises:
-        XferError: if the file cannot be read or lacks a column, no id or no item matches, an id stands twice,
-            the vectors are of unequal length, or one is not finite.
+        XferError: if the file cannot be read or lacks a column, no item id matches, an id is repeated, the vectors have
+            different lengths, or a value is not finite.
     """
     path = Path(path)
     file = _open(path)
     if file.ids.has_duplicates:
-        raise XferError(f"{path}: item '{file.ids[file.ids.duplicated()][0]}' has two vectors; keep one row of it.")
+        raise XferError(f"{path}: item '{file.ids[file.ids.duplicated()][0]}' has two vectors. Keep one of its rows.")
     targets = pd.Index(item_tokens[1:]).get_indexer(file.ids) + 1  # 0 where the item is unknown here
     if len(item_tokens) > 1 and not targets.any():
         raise XferError(
-            f"{path} has vectors of other items: no id matches. Its first id is '{next(iter(file.ids), '')}', an id "
-            f"of the dataset is '{item_tokens[1]}'."
+            f"{path} has vectors of other items: no id matches. Its first id is '{next(iter(file.ids), '')}'; an id "
+            f"of the dataset is '{item_tokens[1]}'. Encode this dataset's items."
         )
     values, start = None, 0
     for block in _explaining(path, file.blocks):
@@ -128,7 +128,7 @@ def read_vectors(path: Path, item_tokens: np.ndarray, memory_limit: int = MEMORY
         values[rows[rows > 0]] = block[rows > 0]
         start += len(block)
     if values is None or not values.size:
-        raise XferError(f"{path} holds no vectors. Make it again, for example with `recbole-xfer encode`.")
+        raise XferError(f"{path} has no vectors. Make it again, for example with `recbole-xfer encode`.")
     present = np.zeros(len(item_tokens), dtype=bool)
     present[targets[targets > 0]] = True
     return VectorTable(values, present, file.encoder, file.source)
@@ -146,21 +146,24 @@ def write_vectors(
     """Writes a parquet file with the columns ``item_id`` (string) and ``vector`` (fixed_size_list[D]).
 
     Args:
-        item_ids: one id a row, each once, [N].
+        item_ids: one id per row, unique, [N].
         vectors: [N, D] float16 or float32; a memory-mapped array is written block by block.
-        encoder: what made the vectors; source: what they were made from. Both go into the schema's metadata.
-        metadata: more for the schema's metadata.
+        encoder: name of the encoder, for the schema's metadata.
+        source: description of the encoded data, for the schema's metadata.
+        metadata: more entries of the schema's metadata.
 
     Raises:
-        XferError: if lengths differ, an id stands twice, a value is not finite, or the file cannot be written.
+        XferError: if lengths differ, an id is repeated, a value is not finite, or the file cannot be written.
     """
     ids = pd.Index(item_ids, dtype=object)
     if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
-        raise XferError(f"{path}: {len(ids)} item ids and vectors of shape {vectors.shape} do not belong together.")
+        raise XferError(
+            f"{path}: {len(ids)} item ids do not fit vectors of shape {vectors.shape}. Pass one id per vector."
+        )
     if vectors.dtype not in (np.float16, np.float32):
-        raise XferError(f"{path}: the vectors are {vectors.dtype}; give them as float16 or float32.")
+        raise XferError(f"{path}: the vectors are {vectors.dtype}. Convert them to float16 or float32.")
     if ids.has_duplicates:
-        raise XferError(f"{path}: item '{ids[ids.duplicated()][0]}' is there twice; give each item one vector.")
+        raise XferError(f"{path}: item '{ids[ids.duplicated()][0]}' is repeated. Pass one vector per item.")
     dimension = vectors.shape[1]
     keys = {"encoder": encoder, "dimension": str(dimension), "source": source} | dict(metadata or {})
     column = pa.list_(pa.from_numpy_dtype(vectors.dtype), dimension)
@@ -175,7 +178,7 @@ def write_vectors(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a parquet file of vectors says of itself: encoder, dimension, source and more.
+    """Returns the metadata of a parquet file of vectors: encoder, dimension, source and more.
 
     Raises:
         XferError: if the file cannot be read.
@@ -187,9 +190,7 @@ def _open(path: Path) -> _VectorFile:
     readers: dict[str, Callable[[Path], _VectorFile]] = {".parquet": _open_parquet, ".npy": _open_npy}
     readers |= {f".{suffix}": _open_raw for suffix in RAW_SUFFIX.values()}
     if path.suffix not in readers:
-        raise XferError(
-            f"{path} has no known form of vectors. Name it {', '.join('*' + suffix for suffix in readers)}."
-        )
+        raise XferError(f"{path} has an unknown format. Name it {', '.join('*' + suffix for suffix in readers)}.")
     return readers[path.suffix](path)
 
 
@@ -205,13 +206,13 @@ def _open_parquet(path: Path) -> _VectorFile:
     for column in ("item_id", "vector"):
         if column not in file.schema_arrow.names:
             raise XferError(
-                f"{path}: column '{column}' is missing; the file has {', '.join(file.schema_arrow.names)}. "
-                "It needs item_id and vector."
+                f"{path} has no column '{column}' (columns: {', '.join(file.schema_arrow.names)}). "
+                f"It needs item_id and vector."
             )
     kind = file.schema_arrow.field("vector").type
     lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (lists and pa.types.is_floating(kind.value_type)):
-        raise XferError(f"{path}: column 'vector' is {kind}; it must hold lists of float16 or float32.")
+        raise XferError(f"{path}: column 'vector' is {kind}, but must be lists of float16 or float32.")
     try:
         ids = file.read(columns=["item_id"])["item_id"].cast(pa.string())
     except (OSError, pa.ArrowException) as error:
@@ -231,8 +232,8 @@ def _parquet_blocks(path: Path, file: pq.ParquetFile, ids: pd.Index) -> Blocks:
         if (lengths != dimension).any():
             row = int((lengths != dimension).argmax())
             raise XferError(
-                f"{path}: the vectors are of unequal length: that of item '{ids[start + row]}' has {lengths[row]} "
-                f"values, others have {dimension}. Leave out the row of an item without a vector."
+                f"{path}: the vectors have different lengths: that of item '{ids[start + row]}' has {lengths[row]} "
+                f"values, others have {dimension}. Remove the rows of items without a vector."
             )
         matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), dimension)
         yield matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix
@@ -247,9 +248,11 @@ def _open_npy(path: Path) -> _VectorFile:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
-        raise XferError(f"{path}: {matrix.dtype} of shape {matrix.shape} is no matrix of float16 or float32 vectors.")
+        raise XferError(
+            f"{path} contains {matrix.dtype} of shape {matrix.shape}, but must be a matrix of float16 or float32."
+        )
     if len(matrix) != len(ids):
-        raise XferError(f"{path} has {len(matrix)} rows, {companion} {len(ids)} lines; both need one for each item.")
+        raise XferError(f"{path} has {len(matrix)} rows, but {companion} has {len(ids)} lines. Both need one per item.")
     return _VectorFile(pd.Index(ids, dtype=object), _matrix_blocks(matrix))
 
 
@@ -261,15 +264,15 @@ def _open_raw(path: Path) -> _VectorFile:
         row = int(field[1]) if len(field) == 2 and field[1].isdecimal() else -1
         if not 0 <= row < len(ids) or ids[row] is not None:
             raise XferError(
-                f"{companion}, line {number}: after the id and a tab, a number from 0 to {len(ids) - 1} is needed, "
-                "each once: the item's row in the vector file."
+                f"{companion}, line {number} is invalid. Write the item id, a tab and its row in the vector file, a "
+                f"number from 0 to {len(ids) - 1} that no other line has."
             )
         ids[row] = field[0]
     row_size, rest = divmod(path.stat().st_size, 4 * max(len(ids), 1))
     if rest or not row_size:
         raise XferError(
-            f"{path} has {path.stat().st_size} bytes, which is no whole number of float32 values for each of the "
-            f"{len(ids)} items of {companion}. One of the two files is cut off or belongs to other data."
+            f"{path} has {path.stat().st_size} bytes, which does not give float32 vectors of equal length for the "
+            f"{len(ids)} items of {companion}. Check that both files are complete and belong together."
         )
     matrix = np.memmap(path, dtype=np.float32, mode="r", shape=(len(ids), row_size))
     return _VectorFile(pd.Index(ids), _matrix_blocks(matrix), encoder="as published", source=path.name)
@@ -285,20 +288,20 @@ def _read_lines(companion: Path, path: Path) -> list[str]:
     try:
         return companion.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise XferError(f"{path} needs {companion}, which tells the items of its rows: {error}.") from error
+        raise XferError(f"{path} needs {companion}, with the item id of each row: {error}.") from error
 
 
 def _check_finite(block: np.ndarray, ids: Any, where: str) -> None:
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         raise XferError(
-            f"{where}: the vector of item '{ids[int(np.argmin(finite))]}' has a value that is NaN or infinite; "
-            "encode the item again or leave its row out."
+            f"{where}: the vector of item '{ids[int(np.argmin(finite))]}' has a value that is NaN or infinite. "
+            f"Encode the item again, or remove its row."
         )
 
 
 def _explaining(path: Path, blocks: Blocks) -> Blocks:
-    """The blocks; what goes wrong while they are read is said as an XferError."""
+    """Yields the blocks; raises XferError if reading them fails."""
     try:
         yield from blocks
     except (OSError, pa.ArrowException) as error:
@@ -306,4 +309,4 @@ def _explaining(path: Path, blocks: Blocks) -> Blocks:
 
 
 def _unreadable(path: Path, error: Exception) -> XferError:
-    return XferError(f"{path} cannot be read: {str(error).splitlines()[0]}. It may be cut off; make it again.")
+    return XferError(f"{path} cannot be read: {str(error).splitlines()[0]}. The file may be incomplete. Make it again.")

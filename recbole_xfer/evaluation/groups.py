@@ -1,6 +1,6 @@
-"""Metrics of groups of test targets: head and tail users, existing and new users.
+"""Measures groups of test targets: head and tail users, existing and new users.
 
-A group is a set of evaluated rows; RecBole's evaluator measures each as it measures all.
+A group is a set of evaluated rows; RecBole's evaluator measures it like the whole test split.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
-from recbole_xfer.data.dataset import AtomicFilesMixin
+from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
 
 SEPARATOR = "-"
-"""``new-tail`` is the rows that are in both groups."""
+"""``new-tail`` has the rows that are in both groups."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The metrics of so many test targets."""
+    """Number of test targets, and their metrics."""
 
     rows: int
     test: Mapping[str, float]
 
 
 def measure_groups(evaluator: Any, groups: Mapping[str, np.ndarray]) -> dict[str, Group]:
-    """Metrics of each group.
+    """Measures each group.
 
     Args:
-        evaluator: a :class:`~recbole_xfer.trainer.trainer.KeepingEvaluator` behind an evaluation.
-        groups: which evaluated rows are in each, bool [N], at least one.
+        evaluator: the trainer's evaluator, after an evaluation.
+        groups: which evaluated rows are in each group, bool [N], at least one.
     """
     measured = {}
     for name, rows in groups.items():
-        part = rows_of(evaluator.collected, torch.from_numpy(rows))
+        part = select_rows(evaluator.collected, torch.from_numpy(rows))
         metrics = {metric: float(value) for metric, value in evaluator.measure(part).items()}
         measured[name] = Group(int(rows.sum()), metrics)
     return measured
 
 
-def rows_of(collected: DataStruct, rows: Tensor) -> DataStruct:
-    """Some rows, bool [N], of what RecBole collected; what it collected of the training data stays whole."""
+def select_rows(collected: DataStruct, rows: Tensor) -> DataStruct:
+    """Selects rows, bool [N], of the data that RecBole collected; its counts of the training data stay unchanged."""
     part = DataStruct()
     for name, value in collected._data_dict.items():
         part.set(name, value[rows] if name.startswith("rec.") else value)
@@ -54,30 +54,29 @@ def rows_of(collected: DataStruct, rows: Tensor) -> DataStruct:
 
 
 def row_users(eval_data: Any) -> np.ndarray:
-    """The user of each row of an evaluation loader, [rows]; some of RecBole's have one for each user."""
+    """The user of each row of an evaluation loader, [rows]; some of RecBole's loaders have one row per user."""
     dataset = eval_data._dataset
     return np.asarray(getattr(eval_data, "uid_list", dataset.inter_feat[dataset.uid_field]))
 
 
 def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: float) -> dict[str, np.ndarray]:
-    """The rows of groups of users.
+    """The evaluated rows of each group of users, bool [rows].
 
-    ``existing`` users have training interactions and ``new`` ones have none. ``head`` users are the share of the
-    existing users, and of the new ones, with the longest histories; ``tail`` are the others. Joined by ``-``
-    (``new-tail``) they are the users of both.
+    ``existing`` users have training interactions, ``new`` users have none. ``head`` users have the longest histories,
+    separately among existing and among new users; ``tail`` users are the others. ``new-tail`` has the users of both.
 
     Args:
         names: of groups.
-        eval_data: the loader whose rows were evaluated.
+        eval_data: the loader whose rows are evaluated.
         train_data: the loader of the training part.
-        share: of head users.
+        share: fraction of users in ``head``.
 
     Raises:
-        XferError: for a group that does not exist or has no rows, or a model whose dataset is not ours.
+        XferError: for a group that is unknown or has no rows, or a model with a dataset of its own.
     """
     dataset = eval_data._dataset
     if not isinstance(dataset, AtomicFilesMixin):
-        raise XferError("eval_groups needs a dataset of this package, and this model brings its own. Leave it out.")
+        raise XferError("eval_groups needs a dataset of this package, and this model has its own. Remove eval_groups.")
     users, lengths = dataset.sequences.users, np.diff(dataset.sequences.offsets)
     existing = np.zeros(dataset.user_num, dtype=bool)
     existing[train_data._dataset.inter_feat[dataset.uid_field].numpy()] = True
@@ -91,8 +90,8 @@ def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: fl
     for name in names:
         for kind in name.split(SEPARATOR):
             if kind not in kinds:
-                raise XferError(f"eval_groups: '{name}' must be made of {', '.join(kinds)}, such as new or new-tail.")
+                raise XferError(f"eval_groups: '{name}' must consist of {', '.join(kinds)}, such as new or new-tail.")
         groups[name] = np.logical_and.reduce([kinds[kind][of_row] for kind in name.split(SEPARATOR)])
         if not groups[name].any():
-            raise XferError(f"The group '{name}' of eval_groups has no test target. Leave it out.")
+            raise XferError(f"The group '{name}' of eval_groups has no test target. Remove it.")
     return groups

@@ -1,4 +1,4 @@
-"""A result says what was measured: split, candidates, history masking and seed stand beside the numbers."""
+"""The result of a run: metrics, and how they were measured (split, candidates, masking of the history, seed)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from recbole_xfer.evaluation.domain_ranking import named
+from recbole_xfer.evaluation.domain_ranking import metric_name
 from recbole_xfer.evaluation.groups import Group
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a ranking was measured; results of different protocols are not to be compared.
+    """How a ranking was measured; results of different protocols cannot be compared.
 
     Attributes:
-        split: such as ``leave one out``.
-        candidates: such as ``all 1,234 items`` or ``100 sampled negatives``.
-        history_masked: whether a user's earlier items were left out of the ranking.
+        split: such as ``leave one out by time``.
+        candidates: such as ``all 1,234 items`` or ``100 uniform negatives``.
+        history_masked: whether the user's earlier items were removed from the ranking.
     """
 
     split: str
@@ -29,26 +29,25 @@ class Protocol:
     history_masked: bool
 
     def __str__(self) -> str:
-        history = "a user's earlier items left out" if self.history_masked else "a user's earlier items kept"
-        return f"{self.split}; ranked: {self.candidates}, {history}"
+        return f"{self.split}; {self.candidates} ranked; history {'masked' if self.history_masked else 'kept'}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one run measured on one dataset.
+    """The metrics of one run on one dataset.
 
     Attributes:
         label: name in a table, such as ``ANT (relearn)``.
         valid: metrics of the validation split at the best epoch.
         test: metrics of the test split.
         rows: number of test targets.
-        rows_by_domain: of each domain, where targets are ranked within their domains.
+        rows_by_domain: number of test targets of each domain, if targets are ranked within their domains.
         best_epoch: counted from 0.
-        seconds: training with its validation, without pre-training.
-        valid_score: the metric that chose the epoch.
+        seconds: of training and validation, without pre-training.
+        valid_score: value of the metric that chose the epoch.
         cutoff: k of ``by_row``.
-        by_row: NDCG@k of each test target, [rows]; rows of equal protocol and data are in equal order.
-        row_targets: (domain, user) of each of ``by_row``, where targets are ranked within their domains.
+        by_row: NDCG@k of each test target, [rows]; equal protocols and data give the same order.
+        row_targets: (domain, user) of each value of ``by_row``, if targets are ranked within their domains.
         groups: metrics of groups of test targets, by name.
     """
 
@@ -73,19 +72,21 @@ class Result:
     groups: Mapping[str, Group] = field(default_factory=dict)
 
     def caption(self) -> str:
-        """What the test metrics were measured on."""
-        return f"{self.targets()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
+        """What the test metrics were measured on, and how."""
+        return f"{self.target_counts()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
 
-    def targets(self) -> str:
-        """Such as ``900 test targets (Books 600, Toys 300)``, or of groups of users ``(new 300, new-tail 240)``."""
+    def target_counts(self) -> str:
+        """Such as ``900 test targets (Books 600, Toys 300)``, or for groups of users ``(new 300, new-tail 240)``."""
         parts = {**(self.rows_by_domain or {}), **{name: group.rows for name, group in self.groups.items()}}
         counts = ", ".join(f"{name} {rows:,}" for name, rows in parts.items())
         return f"{self.rows:,} test targets" + (f" ({counts})" if counts else "")
 
     def test_by_part(self) -> dict[str, float]:
-        """Test metrics, with those of groups of users named as those of domains are: ``ndcg@10 [new-tail]``."""
+        """Test metrics, including those of groups of users, which are named like domains: ``ndcg@10 [new-tail]``."""
         of_groups = {
-            named(metric, name): value for name, group in self.groups.items() for metric, value in group.test.items()
+            metric_name(metric, name): value
+            for name, group in self.groups.items()
+            for metric, value in group.test.items()
         }
         return {**self.test, **of_groups}
 
@@ -97,31 +98,33 @@ class Result:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Result:
-        """What :meth:`as_dict` gave; without ``by_row``, which no file holds."""
+        """The inverse of :meth:`as_dict`; without ``by_row``, which is not written to files."""
         groups = {name: Group(**group) for name, group in values["groups"].items()}
         return cls(**{**values, "protocol": Protocol(**values["protocol"]), "groups": groups})
 
 
 def protocol(config: Any, items: int) -> Protocol:
-    """The protocol of a configuration on a dataset with so many items."""
+    """The protocol of a configuration on a dataset with ``items`` items."""
     (kind, argument), *_ = config["eval_args"]["split"].items()
     group = config["eval_args"]["group_by"]
     split = {
-        "LS": f"leave one out by time ({argument})",
-        "RS": f"ratio {argument} by time, {'each user' if group == 'user' else 'all users together'}",
-        "HU": f"users held out {argument}, last {config['held_out_targets']} of each",
+        "LS": "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else ""),
+        "RS": f"ratio {argument} by time, {'per user' if group == 'user' else 'over all users'}",
+        "HU": f"held-out users {argument}, last {config['held_out_targets']} items of each",
         "NU": f"leave one out by time, {argument} of users new",
     }[kind]
     mode = config["eval_args"]["mode"]["test"]
     kinds = {"uni": "uniform", "pop": "popular"}
-    candidates = f"all {items:,} items" if mode == "full" else f"{mode[3:]} {kinds.get(mode[:3], mode)} negatives"
-    if config["rank_within_domain"]:
-        candidates += ", those of the target's domain"
+    within = " of the target's domain" if config["rank_within_domain"] else ""
+    if mode != "full":
+        candidates = f"{mode[3:]} {kinds.get(mode[:3], mode)} negatives{within}"
+    else:
+        candidates = f"all items{within} ({items:,} in total)" if within else f"all {items:,} items"
     return Protocol(split, candidates, bool(config["mask_history"]))
 
 
 def score_text(value: Mapping[str, float], several: bool) -> str:
-    """A metric for a table: its ``mean``, and of several seeds the ``spread``, such as ``0.1234 ±.0012``."""
+    """The text of a metric in a table: its ``mean``, and with several seeds the ``spread``: ``0.1234 ±.0012``."""
     return f"{value['mean']:.4f}" + (f" ±{value['spread']:.4f}".replace("±0", "±") if several else "")
 
 
@@ -129,7 +132,7 @@ def ndcg_by_row(topk: Tensor | None, k: int) -> np.ndarray | None:
     """NDCG@k of each evaluated row.
 
     Args:
-        topk: RecBole's ``rec.topk``: hits at each rank, and behind them the number of positives, [N, K + 1].
+        topk: RecBole's ``rec.topk``: hits at each rank, then the number of positives, [N, K + 1].
     """
     if topk is None or topk.shape[1] <= k:
         return None

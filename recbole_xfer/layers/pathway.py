@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.config.schema import choice
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, activation
 from recbole_xfer.layers.losses import precise
@@ -37,8 +36,8 @@ class PathwayRouter(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.context = choice(config, "pathway_context", "prefix", "window")
-        self.learned = choice(config, "pathway_route", "learned", "random") == "learned"
+        self.context = config["pathway_context"]
+        self.learned = config["pathway_route"] == "learned"
         self.hierarchical = config["pathway_hierarchical"]
         self.temperature = config["pathway_temperature"]
         self.seed = 0 if self.learned else int(torch.randint(2**31, ()))  # of the random route in evaluation

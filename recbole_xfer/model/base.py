@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
-from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
@@ -108,8 +107,6 @@ class FeatureRecommender(Hooks, SequentialRecommender):
         self.temperature = config["temperature"]
         self.negatives = config["negatives"]
         self.chunk = config["catalogue_chunk"]
-        if self.negatives not in ("full", "in_batch"):
-            raise XferError(f"negatives={self.negatives} must be 'full' or 'in_batch'.")
         self.width = config["hidden_size"]
         self.features = FeatureTables(dataset.features)
         self.position_embedding = self._new_embedding(self.max_seq_length)

@@ -15,7 +15,6 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.config.schema import choice
 from recbole_xfer.data.batches import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
@@ -291,8 +290,8 @@ class RecGURU(DotProductRecommender):
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
-        self.variant = choice(config, "variant", "RecGURU", "AutoRec", "SeqRec")
-        self.whole_window = choice(config, "representation", "prefix", "window") == "window"
+        self.variant = config["variant"]
+        self.whole_window = config["representation"] == "window"
         self._check(config, dataset.domains, dataset.item_domain)
         self.penalty_weight = config["gradient_penalty"]
         self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
@@ -319,8 +318,6 @@ class RecGURU(DotProductRecommender):
                 f"RecGURU joins two domains, but dataset={config['dataset']} names {len(domains)}. "
                 f"Name two, such as --dataset=Books+Movies{alone}."
             )
-        if config["critic_steps"] < 1:
-            raise XferError(f"critic_steps={config['critic_steps']} is invalid: it must be an integer of at least 1.")
         for domain, items in zip(domains, np.bincount(item_domain[1:], minlength=len(domains)), strict=True):
             if items < 2:
                 raise XferError(f"The domain {domain} has one item, so no negative can be drawn. Leave the domain out.")

@@ -14,7 +14,6 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.config.schema import choice
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.domain_views import View, across, last_of, per_domain
@@ -93,7 +92,7 @@ class Gate(nn.Module):
 
     def __init__(self, config: Any, tasks: int, length: int) -> None:
         super().__init__()
-        self.places = length if choice(config, "gate", "window", "position") == "window" else 1
+        self.places = length if config["gate"] == "window" else 1
         shape = (tasks, self.places, config["n_experts"], config["hidden_size"])
         self.weight = nn.Parameter(torch.empty(shape))  # W_g
         nn.init.normal_(self.weight, std=config["initializer_range"])

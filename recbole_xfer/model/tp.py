@@ -75,10 +75,6 @@ class TP(Hooks, SequentialRecommender):
             )
         self.inner_rate = float(config["inner_rate"])
         self.adversary_weight = float(config["adversary_weight"])
-        if self.inner_rate <= 0:
-            raise XferError(f"inner_rate={config['inner_rate']} is invalid: it must be a number above 0.")
-        if self.adversary_weight < 0:
-            raise XferError(f"adversary_weight={config['adversary_weight']} is invalid: it must be at least 0.")
         self.discriminator = Discriminator(self.item_embedding.embedding_dim)
         untrained = np.setdiff1d(np.arange(dataset.user_num), dataset.inter_feat[self.USER_ID].numpy())
         for name, table in self.named_children():

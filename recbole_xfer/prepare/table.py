@@ -1,4 +1,4 @@
-"""Any table of interactions, and of items, whose columns the user names."""
+"""Any table of interactions and, optionally, of items; the user names their columns."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.domain import write_domain
-from recbole_xfer.prepare.reading import TextFormat, check_column, nearest, read_table
+from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.errors import XferError, nearest
+from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
+from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
 
 logger = logging.getLogger(__name__)
 
-PLAIN = "1234.56"
-# What a number may look like, and its sign for thousands, by the example that names the format.
-PRICE_FORMATS = {
-    PLAIN: (re.compile(r"\d+(\.\d*)?|\.\d+"), ","),
-    "$1,234.56": (re.compile(r"(\d+|\d{1,3}(,\d{3})+)(\.\d*)?|\.\d+"), ","),
-    "1.234,56": (re.compile(r"(\d+|\d{1,3}(\.\d{3})+)(,\d*)?|,\d+"), "."),
-}
 CURRENCY = re.compile(r"^[$€£¥₹]\s*|\s*[$€£¥₹]$")
 DATE_FORMATS = ("ISO8601", "%m %d, %Y")
 AS_NAMED = TextFormat()
@@ -34,58 +28,23 @@ AS_NAMED = TextFormat()
 
 @dataclass(frozen=True)
 class ItemTable:
-    """A table of items, and what to take from it."""
+    """A table of items and how to read it."""
 
     path: Path
     columns: Mapping[str, str]
-    """Its columns by role: ``item`` and perhaps ``text`` (``a+b`` joins two) and ``price``."""
+    """Its columns by role: ``item`` and optionally ``text`` (``a+b`` joins two columns) and ``price``."""
     price_format: str = PLAIN
-    """A key of PRICE_FORMATS; all but the first allow a currency sign and separators of thousands."""
+    """A key of PRICE_FORMATS; all except the first allow a currency sign and thousands separators."""
     skip_unreadable_prices: bool = False
-    """Leave a price that cannot be read missing, and say how many, instead of refusing the file."""
+    """Whether a price that cannot be read is missing and counted, instead of an error."""
     all_items: bool = False
-    """Keep the items that nobody took, too: they can be scored by their features alone."""
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The source's command line: the files, what their columns are and how values are written."""
-    add = parser.add_argument
-    add("--input", type=Path, required=True, metavar="FILE", help="interactions: .csv, .tsv, .json, .parquet (.gz)")
-    add(
-        "--columns",
-        nargs="+",
-        required=True,
-        metavar="ROLE=COLUMN",
-        help="what its columns are: user=... item=... and, if there, time=... rating=...",
-    )
-    add("--items", type=Path, metavar="FILE", help="items, in any of the same forms")
-    add(
-        "--item_columns",
-        nargs="+",
-        metavar="ROLE=COLUMN",
-        help="what their columns are: item=... and, if there, text=... (title+brand joins columns), price=...",
-    )
-    add("--all_items", action="store_true", help="keep the items that nobody took, to be scored as new ones")
-    add("--name", help="the domain's name; with --domain_column, what the domains' names begin with")
-    add("--domain_column", metavar="COLUMN", help="split the interactions into one domain for each of its values")
-    add("--separator", help="what separates the columns, where the file's name does not tell, such as '::'")
-    add("--header", choices=["first", "none"], default="first", help="none: the columns are named 1, 2, ...")
-    add("--encoding", default="utf-8", help="of text files, such as latin-1")
-    add(
-        "--quotes",
-        choices=["csv", "none"],
-        default="csv",
-        help="none: quotation marks in text files are letters like others, and hold no field together",
-    )
-    add("--time_format", help="how dates are written, such as '%%d/%%m/%%Y'; not needed for 2015-06-23")
-    add("--price_format", choices=list(PRICE_FORMATS), default=PLAIN, help="how prices are written")
-    add("--skip_unreadable_prices", action="store_true", help="take a price that cannot be read for missing")
+    """Whether to keep items without interactions, which can be scored by their features."""
 
 
 def run(args: argparse.Namespace) -> list[Path]:
-    """Prepares what the command line asks for; the folders of the domains."""
+    """Writes the domains; returns their folders."""
     if (args.items is None) != (args.item_columns is None):
-        raise XferError("--items and --item_columns go together: give both or neither.")
+        raise XferError("--items and --item_columns belong together. Set both or neither.")
     items = None
     if args.items is not None:
         roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price"), ("item",))
@@ -103,24 +62,24 @@ def run(args: argparse.Namespace) -> list[Path]:
 
 
 def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, str]:
-    """``["user=reviewerID", ...]`` as a dictionary.
+    """Parses ``["user=reviewerID", ...]`` into a dictionary.
 
     Raises:
-        XferError: if a pair has no '=', a role is unknown or given twice, or a needed one is not given.
+        XferError: if a pair has no '=', a role is unknown or repeated, or a needed role is missing.
     """
     roles: dict[str, str] = {}
     for pair in pairs:
         role, equals, column = pair.partition("=")
         if not equals or not column:
-            raise XferError(f"{option}: '{pair}' is not of the form ROLE=COLUMN, such as {needed[0]}=name.")
+            raise XferError(f"{option}: '{pair}' is invalid. Write ROLE=COLUMN, such as {needed[0]}=name.")
         if role not in known:
-            raise XferError(f"{option}: '{role}' is no role; did you mean '{nearest(role, known)}'?")
+            raise XferError(f"{option}: unknown role '{role}'. Did you mean '{nearest(role, known, cutoff=0)}'?")
         if role in roles:
-            raise XferError(f"{option}: '{role}' is given twice.")
+            raise XferError(f"{option}: the role '{role}' is repeated. Name one column for it.")
         roles[role] = column
     for role in needed:
         if role not in roles:
-            raise XferError(f"{option}: say which column is the {role}, as {role}=COLUMN.")
+            raise XferError(f"{option}: the role '{role}' is missing. Add {role}=COLUMN.")
     return roles
 
 
@@ -135,32 +94,32 @@ def prepare_table(
     form: TextFormat = AS_NAMED,
     time_format: str | None = None,
 ) -> list[Path]:
-    """Writes one domain, or with ``domain_column`` one for each of its values.
+    """Writes one domain, or with ``domain_column`` one per value of this column.
 
-    An item that nobody took is left out by default, so that the ranking is over the items of the data, as papers
-    report it. An item that the item table does not list is kept, without text and price. Of several rows for one
-    item the first counts.
+    Items without interactions are left out by default, so that models rank the items of the data, as papers report
+    it. An item that the item table does not list is kept, without text and price. Of several rows for one item, the
+    first counts.
 
     Args:
         output: the folder that holds the domains.
         interactions: a file that ``read_table`` reads.
-        columns: its columns by role: ``user``, ``item`` and perhaps ``time`` and ``rating``. Times are seconds since
-            1970, dates (UTC where they name no zone), or positions; without them the order of the rows counts.
-        items: the items' texts and prices.
-        name: the domain's name, or what the names begin with: ``<name>-<value>``.
-        domain_column: a column of the interactions. Where the item table has it too, an item is looked up among the
+        columns: its columns by role: ``user``, ``item`` and optionally ``time`` and ``rating``. Times are seconds
+            since 1970, dates (UTC by default), or positions; without times, the order of the rows counts.
+        items: texts and prices of the items.
+        name: name of the domain; with ``domain_column``, the domains are named ``<name>-<value>``.
+        domain_column: a column of the interactions. If the item table has it too, an item is looked up among the
             items of its domain.
-        form: how separated values are written, in both files.
-        time_format: how dates are written, as ``strptime`` has it.
+        form: format of separated values, in both files.
+        time_format: format of dates, as for ``strptime``.
 
     Returns:
         The folders of the domains.
 
     Raises:
-        XferError: if a file, a column or a value is not as described here; it names the row, counted from 1.
+        XferError: if a file, a column or a value is missing or invalid; it names the row, counted from 1.
     """
     if name is None and domain_column is None:
-        raise XferError("Give the domain a name with --name, or split the interactions with --domain_column.")
+        raise XferError("The domain has no name. Set --name, or split the interactions with --domain_column.")
     raw = read_table(interactions, form)
     table = interactions_of(raw, columns, interactions, time_format)
     domains = pd.Series("", index=raw.index)
@@ -170,7 +129,7 @@ def prepare_table(
     if items is not None:
         catalogue = read_table(items.path, form)
         if domain_column is not None and items.all_items:
-            check_column(catalogue, domain_column, items.path)  # only it tells whose the items are that nobody took
+            check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
     folders = []
     for value, rows in table.groupby(domains, sort=False):
@@ -186,7 +145,7 @@ def prepare_table(
 def interactions_of(
     raw: pd.DataFrame, columns: Mapping[str, str], path: Path, time_format: str | None = None
 ) -> pd.DataFrame:
-    """The interactions in a table that was read from ``path``; see :func:`prepare_table`."""
+    """Returns the interactions of a table that was read from ``path``; see :func:`prepare_table`."""
     table = pd.DataFrame(
         {"user_id": _tokens(raw, columns["user"], path), "item_id": _tokens(raw, columns["item"], path)}
     )
@@ -198,24 +157,24 @@ def interactions_of(
         check_column(raw, columns["rating"], path)
         table["rating"] = pd.to_numeric(raw[columns["rating"]], errors="coerce").astype(np.float64)
         wrong = ~np.isfinite(table["rating"])
-        _refuse(raw[columns["rating"]], wrong, path, "is not a number; correct it or leave rating out")
+        _reject(raw[columns["rating"]], wrong, path, "is not a number. Correct it, or leave out rating=COLUMN")
     return table
 
 
-def items_of(listed: pd.DataFrame, source: ItemTable, taken: pd.Series) -> pd.DataFrame:
-    """The item table of one domain: what ``listed`` says of the items in ``taken``, or of all of its items."""
+def items_of(listed: pd.DataFrame, source: ItemTable, used: pd.Series) -> pd.DataFrame:
+    """Returns the item table of one domain: the rows of ``listed`` for the items in ``used``, or for all items."""
     columns, path = source.columns, source.path
     ids = _tokens(listed, columns["item"], path)
-    is_taken = ids.isin(taken.unique())
-    if not is_taken.any():
+    is_used = ids.isin(used.unique())
+    if not is_used.any():
         raise XferError(
-            f"{path}, column {columns['item']}: none of the items, such as '{next(iter(ids), '')}', is in the "
-            f"interactions, whose items are such as '{taken.iloc[0]}'; check which columns hold the items."
+            f"{path}, column {columns['item']}: no item, such as '{next(iter(ids), '')}', is among the items of the "
+            f"interactions, such as '{used.iloc[0]}'. Check the columns that are named for item."
         )
-    ids = ids if source.all_items else ids[is_taken]
+    ids = ids if source.all_items else ids[is_used]
     repeated = ids.duplicated()
     if repeated.any():
-        logger.warning("%s: %d rows repeat an item; the first row of each item counts.", path, repeated.sum())
+        logger.warning("%s: %d rows repeat an item. The first row of each item counts.", path, repeated.sum())
     ids = ids[~repeated]
     listed = listed.loc[ids.index]
     items = pd.DataFrame({"item_id": ids})
@@ -232,12 +191,12 @@ def items_of(listed: pd.DataFrame, source: ItemTable, taken: pd.Series) -> pd.Da
 
 def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
     check_column(raw, column, path)
-    _refuse(raw[column], raw[column].isna(), path, "is missing; fill it in or leave the row out")
+    _reject(raw[column], raw[column].isna(), path, "is missing. Fill it in or remove the row")
     return raw[column].astype(str)
 
 
 def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Series:
-    """Numbers as they are, dates as seconds since 1970; the reading that fails for the fewest rows counts."""
+    """Returns numbers unchanged and dates as seconds since 1970, by the format that fails for the fewest rows."""
     readings = []
     if time_format is None and not pd.api.types.is_datetime64_any_dtype(values):
         readings.append(pd.to_numeric(values, errors="coerce").astype(np.float64))
@@ -246,13 +205,13 @@ def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Serie
             dates = pd.to_datetime(values, errors="coerce", utc=True, format=date_format)
             readings.append((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
     best = min(readings, key=lambda reading: reading.isna().sum())
-    expected = f"a date written as {time_format}" if time_format else "a number or a date such as 2015-06-23"
-    _refuse(values, ~np.isfinite(best), path, f"is not {expected}; --time_format names another way to write dates")
+    expected = f"a date of the format {time_format}" if time_format else "a number or a date such as 2015-06-23"
+    _reject(values, ~np.isfinite(best), path, f"is not {expected}. Set another format of dates with --time_format")
     return best
 
 
 def _amounts(values: pd.Series, source: ItemTable) -> pd.Series:
-    """Prices as floats; what is empty is NaN."""
+    """Returns prices as floats; an empty price is NaN."""
     if pd.api.types.is_numeric_dtype(values):
         amounts = values.astype(np.float64)
         wrong = amounts.notna() & ~(np.isfinite(amounts) & (amounts >= 0))
@@ -267,17 +226,17 @@ def _amounts(values: pd.Series, source: ItemTable) -> pd.Series:
     if not source.skip_unreadable_prices:
         others = " or ".join(f"'{form}'" for form in PRICE_FORMATS if form != source.price_format)
         problem = (
-            f"is not a price such as {source.price_format}; --price_format {others} reads prices written so, and "
-            "--skip_unreadable_prices takes what cannot be read for missing"
+            f"is not a price such as {source.price_format}. Set another format with --price_format {others}, or "
+            "treat such prices as missing with --skip_unreadable_prices"
         )
-        _refuse(values, wrong, source.path, problem)
+        _reject(values, wrong, source.path, problem)
     elif wrong.any():
-        logger.warning("%s: %d prices cannot be read and are taken for missing.", source.path, wrong.sum())
+        logger.warning("%s: %d prices cannot be read and are treated as missing.", source.path, wrong.sum())
     return amounts.mask(wrong)
 
 
-def _refuse(values: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None:
-    """Raises for the first wrong value, with its file, column and row."""
+def _reject(values: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None:
+    """Raises XferError for the first wrong value, with its file, column and row."""
     if wrong.any():
         row = wrong.idxmax()
         value = "" if values.isna()[row] else f"{str(values[row]).strip()[:60]!r} "
@@ -285,7 +244,7 @@ def _refuse(values: pd.Series, wrong: pd.Series, path: Path, problem: str) -> No
 
 
 def _words(value: Any) -> Iterator[str]:
-    """The text in a cell: lists are joined, missing values say nothing, and '&amp;' is written '&'."""
+    """Yields the texts in a cell: those of a list one after another, none if missing; '&amp;' becomes '&'."""
     if isinstance(value, list | tuple | np.ndarray):
         for part in value:
             yield from _words(part)

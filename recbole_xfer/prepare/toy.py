@@ -1,14 +1,15 @@
-"""A small made-up set with a known right answer: three domains, one rule, and what each part of an item tells.
+"""A small generated data set with a known answer: three domains that share one rule.
 
-An item has a topic, a colour and a price band. Only its text tells the topic, only its picture the colour, only its
-price the band. A user's next item depends on the last one: each of the three classes is followed by one certain
-class of its kind (``RULES``), independently of the other two; among the items of those classes the choice goes by
-popularity. The rule is the same in all domains. Toy-Games has so few interactions that a learner must bring most
-of the rule from Toy-Books or Toy-Music.
+An item has a topic, a colour and a price band. Only its text shows the topic, only its picture the colour, and only
+its price the band. A user's next item depends on the last item: each of the three classes is followed by one fixed
+class of the same part, independently of the other two. Among the items of these classes, popularity decides. All
+domains share the rule. Toy-Games has so few interactions that a model must transfer most of the rule from Toy-Books or
+Toy-Music.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,19 +18,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.files import replacing
-from recbole_xfer.prepare.domain import write_domain
 
 CLASSES = {"text": 16, "image": 3, "price": 3}
-"""Parts of an item, and how many classes each tells apart."""
+"""Parts of an item and their numbers of classes."""
 
 PARTS = tuple(CLASSES)
-FOLLOWED = 0.9  # how often a part's rule decides; else its class is drawn evenly
-NOISE = 0.1  # share of steps that follow popularity alone
-HOLES = {"text": 0.04, "image": 0.06, "price": 0.05}  # share of items where the part is missing
-COLD = 0.08  # share of items that are only ever a user's last item, so never in training
-ITEMS = 960  # of each domain: 20 share topic and colour, or topic and price, and the 10 best are looked at
+FOLLOWED = 0.9  # probability that a part's rule decides; otherwise its class is drawn uniformly
+NOISE = 0.1  # fraction of steps that follow popularity only
+HOLES = {"text": 0.04, "image": 0.06, "price": 0.05}  # fraction of items without the part
+COLD = 0.08  # fraction of items that occur only as a user's last item, so never in training
+ITEMS = 960  # per domain: 20 share topic and colour, or topic and price; rankings have 10 items
 
 WORDS_PER_TOPIC = 6
 WORD_SIZE = 32  # dimension of a word's vector
@@ -40,7 +41,7 @@ PRICE_BANDS = np.array([[2, 6], [12, 30], [60, 150]])
 
 @dataclass(frozen=True)
 class Size:
-    """A domain's users, how many of them are in the other domains too, and how long their histories are."""
+    """Numbers of a domain's users and of those in the other domains too, and the range of history lengths."""
 
     users: int
     shared: int
@@ -53,22 +54,22 @@ DOMAINS = {
     "Toy-Music": Size(users=600, shared=240, shortest=8, longest=16),
     "Toy-Games": Size(users=400, shared=160, shortest=3, longest=5),
 }
-"""The last one is the target."""
+"""The last domain is the target."""
 
 
 @dataclass(frozen=True)
 class ToyTruth:
-    """All that is known of one domain, hidden classes included.
+    """The generated truth of one domain, including hidden classes.
 
     Attributes:
         item_ids: [N].
-        classes: of each part in the order of ``PARTS``, [N, 3].
-        visible: whether the files tell the part, bool [N, 3].
-        popularity: how likely an item is when nothing else is known; sums to 1, [N].
-        cold: whether the item is only ever a user's last one, bool [N].
-        rules: of each part, [K + 1, K + 1]: how likely the class of the column follows that of the row; the last
-            row and column stand for an unknown class.
-        interactions: ``user_id``, ``item_id``, ``timestamp``, in the order of time.
+        classes: class of each part in the order of ``PARTS``, [N, 3].
+        visible: whether the files show the part, bool [N, 3].
+        popularity: probability of each item if nothing else is known, [N]; sums to 1.
+        cold: whether the item occurs only as a user's last item, bool [N].
+        rules: for each part, the probability that the column's class follows the row's, [K + 1, K + 1]; the last row
+            and column stand for an unknown class.
+        interactions: ``user_id``, ``item_id``, ``timestamp``, ordered by time.
     """
 
     item_ids: np.ndarray
@@ -80,15 +81,15 @@ class ToyTruth:
     interactions: pd.DataFrame
 
     def oracle(self, history: Sequence[str], know: Collection[str] = PARTS) -> np.ndarray:
-        """How likely each item is next, [N], for one who knows the rule, the popularity, and the parts ``know``.
+        """Returns the probability of each next item, [N], given the rule, the popularity and the parts ``know``.
 
-        Where the files do not tell a part of an item, the oracle does not know it either. ``history`` holds item ids,
-        at least one; only the last one matters.
+        The oracle does not know a part that the files do not show. ``history`` has at least one item id; only the
+        last matters.
         """
         return self._next(np.array([pd.Index(self.item_ids).get_loc(history[-1])]), know)[0]
 
     def best(self, know: Collection[str] = PARTS, k: int = 10) -> dict[str, float]:
-        """The oracle's recall and ndcg on every user's last item, ranked among all items."""
+        """Returns the oracle's recall and ndcg on every user's last item, ranked among all items."""
         log = self.interactions.sort_values("user_id", kind="stable")
         users = pd.Series(pd.Index(self.item_ids).get_indexer(log["item_id"])).groupby(log["user_id"].to_numpy())
         last, target = users.nth(-2).to_numpy(), users.nth(-1).to_numpy()
@@ -105,7 +106,7 @@ class ToyTruth:
 
 
 def toy_truth(name: str = "Toy-Games", seed: int = 0) -> ToyTruth:
-    """The truth behind the files that ``prepare_toy`` writes for a domain with the same seed."""
+    """Generates the truth of a domain; ``prepare_toy`` writes its files for the same seed."""
     rng = np.random.default_rng([seed, list(DOMAINS).index(name)])
     classes = np.stack([rng.permutation(np.arange(ITEMS) % count) for count in CLASSES.values()], axis=1)
     popularity = rng.permutation((1 + np.arange(ITEMS)) ** -0.3)
@@ -128,12 +129,17 @@ def toy_truth(name: str = "Toy-Games", seed: int = 0) -> ToyTruth:
     )
 
 
+def run(args: argparse.Namespace) -> list[Path]:
+    """Writes the domains; returns their folders."""
+    return prepare_toy(args.output, seed=args.seed)
+
+
 def prepare_toy(output: Path, seed: int = 0) -> list[Path]:
     """Writes the three domains, with texts, prices, pictures and the vectors of texts and pictures.
 
     Args:
         output: the folder that holds the domains.
-        seed: equal seeds make equal files.
+        seed: equal seeds give equal files.
 
     Returns:
         The domains' folders; the target, Toy-Games, is the last.
@@ -142,7 +148,7 @@ def prepare_toy(output: Path, seed: int = 0) -> list[Path]:
 
 
 def _rules(seed: int) -> tuple[np.ndarray, ...]:
-    """A rule for each part: its classes follow each other in one circle."""
+    """A rule for each part: its classes follow one another in a circle."""
     rng = np.random.default_rng([seed, len(DOMAINS)])
     rules = []
     for count in CLASSES.values():
@@ -157,7 +163,7 @@ def _rules(seed: int) -> tuple[np.ndarray, ...]:
 def _next_item(
     last: np.ndarray, classes: np.ndarray, popularity: np.ndarray, rules: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """How likely each item is after each of ``last``, [B, N]."""
+    """Probability of each item after each of ``last``, [B, N]."""
     follows = np.prod([rule[own[last]][:, own] for rule, own in zip(rules, classes.T, strict=True)], axis=0)
     weights = follows * popularity
     return (1 - NOISE) * weights / weights.sum(axis=1, keepdims=True) + NOISE * popularity
@@ -171,7 +177,7 @@ def _histories(
     rules: tuple[np.ndarray, ...],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Every user's items [users, longest], drawn step by step for all users at once."""
+    """Draws every user's items [users, longest], step by step for all users at once."""
     steps = [_draw(np.tile(popularity * ~cold, (len(lengths), 1)), rng)]
     for step in range(1, lengths.max()):
         not_yet = cold & (step < lengths - 1)[:, None]  # [users, N]
@@ -182,7 +188,7 @@ def _histories(
 def _interactions(
     name: str, item_ids: np.ndarray, histories: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """The first ``lengths`` items of each user's history, about one a day, in the order of time."""
+    """The first ``lengths`` items of each user's history, about one per day, ordered by time."""
     shared = DOMAINS[name].shared
     users = np.array([f"u{n:03}" if n < shared else f"u{n:03}{name[4].lower()}" for n in range(len(lengths))])
     user, step = np.nonzero(np.arange(histories.shape[1]) < lengths[:, None])
@@ -194,7 +200,7 @@ def _interactions(
 
 
 def _draw(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One column of each row, by its weight."""
+    """Draws one column per row, in proportion to its weight."""
     total = weights.cumsum(axis=1)
     return (total < rng.random((len(weights), 1)) * total[:, -1:]).sum(axis=1)
 
@@ -248,7 +254,7 @@ def _texts(topic: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.
 
 def _write_pictures(folder: Path, ids: np.ndarray, pictures: np.ndarray) -> None:
     """``<folder>/<item id>.png`` for each of ``pictures`` [N, H, W, 3]."""
-    from PIL import Image  # here, because only this step needs it
+    from PIL import Image  # here, because only this function needs it
 
     shutil.rmtree(folder, ignore_errors=True)
     with replacing(folder) as temporary:

@@ -1,13 +1,13 @@
-"""Data in the layout that UniSRec and ANT publish: three split files, two index files, text and vectors.
+"""Data in the layout that UniSRec and ANT publish: three split files, two index files, texts and vectors.
 
 The files of a data set ``Name``, in one folder:
 
-* ``Name.train.inter``, ``Name.valid.inter``, ``Name.test.inter``: a header, then ``user <tab> items before <tab>
-  item``, all of them indices, the items before separated by spaces.
+* ``Name.train.inter``, ``Name.valid.inter``, ``Name.test.inter``: a header, then ``user <tab> previous items
+  <tab> item``, all as indices, previous items separated by spaces.
 * ``Name.item2index``, ``Name.user2index``: ``id <tab> index``, without a header.
 * ``Name.text`` (optional): a header, then ``item id <tab> text``.
-* ``Name.feat1CLS`` (text vectors), ``Name.feat2CLS`` (those of texts without some words) and ``Name.feat3CLS`` (image
-  vectors), all optional: raw float32 numbers, one row an item, in the order of the item's index.
+* ``Name.feat1CLS`` (texts), ``Name.feat2CLS`` (texts without some words) and ``Name.feat3CLS`` (images), all optional:
+  vectors as raw float32 numbers, one row per item, in the order of the item's index.
 """
 
 from __future__ import annotations
@@ -19,37 +19,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.domain import write_domain
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The source's command line: where the published files are."""
-    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="the folder with the files")
-    parser.add_argument("--name", required=True, help="the data set's name: what its files begin with")
-    parser.add_argument("--half", action="store_true", help="store the vectors as float16, in half the space")
 
 
 def run(args: argparse.Namespace) -> list[Path]:
-    """Prepares what the command line asks for; the folders of the domains."""
+    """Writes the domain; returns its folder in a list."""
     return [prepare_unisrec(args.output, args.input, args.name, half=args.half)]
 
 
 def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -> Path:
-    """Writes one domain whose leave-one-out splits are the published ones.
+    """Writes one domain whose leave-one-out splits equal the published splits.
 
-    Each user's sequence is put together from the three split files; the timestamp is the position in it. A
-    history that the files cut at a maximal length is put together as far as they tell it.
+    Each user's sequence is assembled from the three split files; the timestamp is the position in it. If the files
+    cut histories at a maximal length, only the items that they contain are assembled.
 
     Args:
         output: the folder that holds the domains.
-        folder: where the published files are.
-        name: what they begin with; it becomes the domain's name.
+        folder: with the published files.
+        name: with which their names begin; the domain's name.
         half: store the vectors as float16 instead of float32.
 
     Raises:
-        XferError: if a file is missing or malformed, or the splits of a user contradict each other.
+        XferError: if a file is missing or invalid, or the splits of a user contradict each other.
     """
     folder = Path(folder)
     item_ids = _read_index(folder / f"{name}.item2index")
@@ -79,25 +72,27 @@ def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -
 
 
 def _sequences(paths: list[Path]) -> pd.DataFrame:
-    """Whole sequences from the rows of the train, valid and test file, as (user, item, position) indices.
+    """Assembles sequences from the rows of the train, valid and test file, as (user, item, position) indices.
 
-    In the order of its rows, a user's sequence is the history of the first row and then every row's item. That
-    each row's history is what comes before its item is checked afterwards, for all rows at once.
+    A user's sequence is the history of the first row, followed by every row's item. Afterwards, the history of every
+    row is checked against the previous items of the sequence, for all rows at once.
     """
     rows = pd.concat([_read_split(path) for path in paths], ignore_index=True)
     for path in paths[1:]:
         counts = rows["user"][rows["file"] == path.name].value_counts().reindex(rows["user"].unique(), fill_value=0)
         if (counts != 1).any():
-            raise XferError(f"{path}: user {(counts != 1).idxmax()} needs exactly one row in it; leave the user out.")
+            raise XferError(
+                f"{path}: user {(counts != 1).idxmax()} must have exactly one row. Remove the user from all files."
+            )
     rows = rows.sort_values("user", kind="stable", ignore_index=True)
 
     first = ~rows["user"].duplicated().to_numpy()
     lengths = rows["before"].map(len).to_numpy()
     added = np.where(first, lengths, 0) + 1  # how many items a row adds to its user's sequence
-    ends = np.cumsum(added)  # where the row's item ends, all sequences end to end
+    ends = np.cumsum(added)  # end (exclusive) of the row's item in the concatenated sequences
     users = np.repeat(rows["user"].to_numpy(), added)
 
-    history = np.concatenate(rows["before"].to_list())  # the histories of all rows end to end
+    history = np.concatenate(rows["before"].to_list())  # of all rows, concatenated
     owner = np.repeat(np.arange(len(rows)), lengths)  # the row of each history item
     begins = ends - 1 - lengths
     place = begins[owner] + np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]
@@ -110,15 +105,15 @@ def _sequences(paths: list[Path]) -> pd.DataFrame:
     if wrong.any():
         row = rows.iloc[int(wrong.argmax())]
         raise XferError(
-            f"{row['file']}, line {row['line']}: the history of user {row['user']} before item {row['item']} is not "
-            "the beginning of the user's sequence in the other rows; the split files do not belong together."
+            f"{row['file']}, line {row['line']}: the history of user {row['user']} before item {row['item']} "
+            "contradicts the user's other rows. Check that the split files belong to one data set."
         )
     position = pd.Series(users).groupby(users).cumcount()
     return pd.DataFrame({"user_id": users, "item_id": items, "timestamp": position})
 
 
 def _read_split(path: Path) -> pd.DataFrame:
-    """The rows with each user's history growing: the training rows are published from the longest to the shortest."""
+    """The rows in order of growing histories; the published training rows go from the longest to the shortest."""
     table = _read_table(path, ["user", "before", "item"], header=0)
     try:
         rows = pd.DataFrame(
@@ -131,7 +126,7 @@ def _read_split(path: Path) -> pd.DataFrame:
             }
         )
     except (ValueError, OverflowError) as error:
-        raise XferError(f"{path}: users and items must be whole numbers, and one is not ({error}).") from error
+        raise XferError(f"{path}: users and items must be integers ({error}).") from error
     lengths = rows["before"].map(len).groupby(rows["user"])
     if (lengths.first() > lengths.last()).any():
         rows = rows[::-1]
@@ -143,28 +138,28 @@ def _read_index(path: Path) -> np.ndarray:
     table = _read_table(path, ["id", "index"], header=None)
     index = pd.to_numeric(table["index"], errors="coerce").to_numpy()
     if not np.array_equal(np.sort(index), np.arange(len(index))):
-        raise XferError(f"{path}: the indices must be 0 to {len(index) - 1}, each once.")
+        raise XferError(f"{path}: the indices must be 0 to {len(index) - 1}, each exactly once.")
     return table["id"].to_numpy()[np.argsort(index)]
 
 
 def _read_texts(path: Path, item_ids: np.ndarray) -> pd.Series:
     texts = _read_table(path, ["item_id", "text"], header=0).drop_duplicates("item_id").set_index("item_id")["text"]
     if not texts.index.isin(item_ids).any():
-        raise XferError(f"{path}: none of its item ids, such as '{texts.index[0]}', is in the item2index file.")
+        raise XferError(f"{path}: no item id, such as '{texts.index[0]}', is in the item2index file. Check --name.")
     return texts
 
 
 def _to_ids(indices: pd.Series, ids: np.ndarray, path: Path) -> np.ndarray:
     outside = indices[(indices < 0) | (indices >= len(ids))]
     if len(outside):
-        raise XferError(f"{path} has no index {outside.iloc[0]}, which the split files use.")
+        raise XferError(f"{path} has no index {outside.iloc[0]}, but the split files use it. Check --name.")
     return ids[indices.to_numpy()]
 
 
 def _read_table(path: Path, columns: list[str], header: int | None) -> pd.DataFrame:
-    """A tab separated file as text, nothing taken for a quotation mark or a missing value."""
+    """Reads a tab-separated file as strings, without quotation marks or missing values."""
     if not path.exists():
-        raise XferError(f"{path} does not exist; check --input and --name.")
+        raise XferError(f"The file {path} does not exist. Check --input and --name.")
     try:
         table = pd.read_csv(path, sep="\t", header=header, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:

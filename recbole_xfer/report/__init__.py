@@ -1,0 +1,1 @@
+"""Draws runs and explains rankings: pictures, and HTML pages from one template."""

@@ -1,12 +1,11 @@
-"""Why a model of ours ranks as it does: a user's history, the route of every block, and what the last item attends to.
+"""Explains a ranking: the user's history, the route of every block, and the attention of the last item.
 
-From the parameters of a finished run: the routes of RETR's Figure 4, and attention beside plain attention where its
-Figure 5 has gradients.
+Reads the parameters of a finished run. Shows the routes of RETR's Figure 4; compares attention with plain attention,
+where Figure 5 compares gradients.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,31 +14,30 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from recbole_xfer.config.schema import nearest
 from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.hooks import hooks_of
-from recbole_xfer.report.page import svg, write_page
+from recbole_xfer.report.page import Section, write_page
 
 TITLE_LENGTH = 60
-"""Characters of a title that are shown."""
+"""Maximum number of characters of a shown title."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One user of a run.
+    """How a run ranks for one user.
 
     Attributes:
         label: of the run, such as ``RETR`` or ``RETR (plain attention)``.
-        tokens: of the history's L items, oldest first, and behind them of the one that was held out.
-        titles: of the history's L items, oldest first; the item's token where it has no text.
+        tokens: of the history's L items, oldest first, followed by the held-out item.
+        titles: of the history's L items, oldest first; the token of an item without a text.
         routes: 1 where a block keeps an item on the pathway, [blocks, L]; no rows without a pathway.
-        attention: how much the last item attends to each in the last block, mean over heads, [L].
-        target: title of the item that was held out.
-        ranked: titles of the best items, best first.
-        rank: place of the target among all items, from 1.
+        attention: of the last item to each item in the last block, mean over heads, [L].
+        target: title of the held-out item.
+        ranked: titles of the items with the highest scores, best first.
+        rank: of the held-out item among all items, from 1.
     """
 
     label: str
@@ -54,21 +52,21 @@ class Explanation:
 
 
 def explain(run: str | Path, user: str, beside: str | Path | None = None) -> list[Explanation]:
-    """Explains how a run ranks for a user's test target, and how another run on the same data does.
+    """Explains how a run ranks for a user's test target, and optionally how another run on the same data does.
 
     Args:
         run: folder of a finished run of RETR or X-RETR.
         user: the user's token.
-        beside: folder of another, such as one with ``pathway: False``.
+        beside: folder of another run, such as one with ``pathway: False``.
 
     Raises:
-        XferError: if a run has no such encoder, the user has no test target, or the runs show different items.
+        XferError: if a model cannot be explained, the user has no test target, or the runs use different items.
     """
     explanations = [_explain(load(folder, {"show_progress": False}), user) for folder in (run, beside) if folder]
     if any(other.tokens != explanations[0].tokens for other in explanations):
         raise XferError(
-            f"{run} and {beside} show different items of user '{user}'. "
-            f"Name runs of equal data, eval_args and MAX_ITEM_LIST_LENGTH."
+            f"{run} and {beside} use different items of the user '{user}'. "
+            f"Choose runs with the same data, eval_args and MAX_ITEM_LIST_LENGTH."
         )
     return explanations
 
@@ -102,15 +100,15 @@ def _row_of(dataset: TransferDataset, user: str) -> np.ndarray:
     """The last test row of a user."""
     tokens = dataset.field2token_id[dataset.uid_field]
     if user not in tokens:
-        raise XferError(f"The user '{user}' is not in {dataset.dataset_name}{nearest(user, tokens)}")
+        raise XferError(f"The user '{user}' is not in {dataset.dataset_name}{did_you_mean(user, tokens)}")
     rows = np.flatnonzero(dataset.inter_feat[dataset.uid_field].numpy() == tokens[user])
     if not len(rows):
-        raise XferError(f"The user '{user}' has too few interactions for a test target. Name another.")
+        raise XferError(f"The user '{user}' has too few interactions for a test target. Choose another user.")
     return rows[-1:]
 
 
 def _titles(experiment: Experiment) -> list[str]:
-    """What to call each item id: its text, shortened, or its token."""
+    """The title of each item id: its shortened text, or else its token."""
     dataset = experiment.dataset
     names = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
     for domain in dataset.domains:
@@ -131,7 +129,7 @@ def _short(text: str) -> str:
 
 
 def draw(explanations: Sequence[Explanation]) -> Figure:
-    """One row an item, oldest on top; one column a block's route, and one a run's attention, all on one scale."""
+    """Draws one row per item, oldest on top; one column per block's route and per run's attention, all on one scale."""
     length = len(explanations[0].titles)
     routes = [(number, route) for e in explanations for number, route in enumerate(e.routes, start=1)]
     widths = [1] * len(routes) + [3] * len(explanations)
@@ -153,20 +151,18 @@ def draw(explanations: Sequence[Explanation]) -> Figure:
         axis.hlines(np.arange(length - 1) + 0.5, *axis.get_xlim(), color="#e6e6e6", linewidth=0.8)
     axes[0].set_yticks(range(length), explanations[0].titles, fontsize=8)
     axes[0].set_ylim(length - 0.5, -0.5)
-    figure.suptitle(f"User {explanations[0].user}, oldest item on top; next was: {explanations[0].target}", fontsize=9)
+    figure.suptitle(f"User {explanations[0].user}, oldest item on top; next item: {explanations[0].target}", fontsize=9)
     return figure
 
 
 def write(explanations: Sequence[Explanation], path: Path) -> list[Path]:
-    """Writes an HTML page, and the picture beside it as a PNG; returns both paths."""
+    """Writes an HTML page, and its figure as a PNG file next to it; returns both paths."""
     figure = draw(explanations)
-    rows = "".join(
-        f"<tr><td>{html.escape(e.label)}</td><td>{e.rank:,}</td><td>{html.escape(' · '.join(e.ranked))}</td></tr>"
-        for e in explanations
+    section = Section(
+        sentences=[f"Held-out item: {explanations[0].target}"],
+        columns=["model", "rank of the held-out item", "highest scores"],
+        rows=[(e.label, f"{e.rank:,}", " · ".join(e.ranked)) for e in explanations],
+        figure=figure,
     )
-    body = (
-        f"<p>Held out: {html.escape(explanations[0].target)}</p>"
-        f"<table><tr><th>model<th>rank of the held-out item<th>ranked best</tr>{rows}</table>{svg(figure)}"
-    )
-    pictures = {path.with_suffix(".png"): figure}
-    return write_page(path.with_suffix(".html"), f"User {explanations[0].user}", body, pictures)
+    figures = {path.with_suffix(".png"): figure}
+    return write_page(path.with_suffix(".html"), f"User {explanations[0].user}", [section], figures)

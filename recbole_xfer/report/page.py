@@ -1,43 +1,55 @@
-"""An HTML page that needs no other file, and its pictures beside it as PNG."""
+"""Writes an HTML page that needs no other file, and its figures as PNG files next to it."""
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from recbole_xfer.files import replacing
 
-STYLE = (
-    "body{font:14px sans-serif;margin:2em} td,th{padding:.3em .8em;text-align:left;vertical-align:top} "
-    "svg{max-width:100%;height:auto}"
-)
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page, each piece optional: a title, sentences, a table, a figure. All text is escaped."""
+
+    title: str | None = None
+    sentences: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    figure: Figure | None = None
 
 
-def svg(figure: Figure) -> str:
-    """The picture as an element of a page."""
+def svg(figure: Figure) -> Markup:
+    """A figure as an element of a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg")
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return Markup(text.getvalue()[text.getvalue().index("<svg") :])
 
 
-def write_page(path: Path, title: str, body: str, pictures: Mapping[Path, Figure]) -> list[Path]:
-    """Writes a page, and pictures of it as PNG; returns all paths.
+def write_page(path: Path, title: str, sections: Sequence[Section], figures: Mapping[Path, Figure]) -> list[Path]:
+    """Writes a page, and figures as PNG files; returns all paths.
 
     Args:
         path: of the page.
-        title: plain text.
-        body: html below the title, the pictures among it.
-        pictures: by the path that each goes to.
+        title: of the page.
+        sections: from top to bottom.
+        figures: by the path of their PNG.
     """
-    title = html.escape(title)
-    page = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>{body}"
+    templates = Environment(
+        loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters["svg"] = svg
+    page = templates.get_template("page.html.jinja").render(title=title, sections=sections)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    for place, figure in pictures.items():
+    for place, figure in figures.items():
         with replacing(place) as temporary:
             figure.savefig(temporary, dpi=150)
-    return [path, *pictures]
+    return [path, *figures]

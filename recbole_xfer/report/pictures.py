@@ -1,7 +1,7 @@
-"""The pictures of a report, from plain numbers.
+"""Draws the pictures of a report from tables of numbers.
 
-What hurts has a colour of its own; all colours are those of Okabe and Ito, which colour-blind readers tell apart, and
-lines differ by their markers too.
+Hurt domains have their own colour. The colours are those of Okabe and Ito, which colour-blind readers can distinguish;
+lines also differ by their markers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LABEL_SIZE, LINE_HEIGHT = 8, 11  # points
 
 
 def draw_transfer(gaps: pd.DataFrame, weights: pd.DataFrame, rest: pd.DataFrame, final: pd.Series) -> Figure:
-    """SyNCRec's gap (Eq. 10) and weight (Eq. 11) of each domain over training, hurt domains in the warning colour.
+    """Draws SyNCRec's gap (Eq. 10) and weight (Eq. 11) of each domain over training; hurt domains stand out.
 
     Args:
-        gaps, weights: a row an epoch, a column a domain.
-        rest: a row an epoch, with the columns ``alpha`` and ``beta``.
-        final: gap of each domain when training ended, negative where transfer hurts; named after what it is.
+        gaps, weights: one row per epoch, one column per domain.
+        rest: one row per epoch, with the columns ``alpha`` and ``beta``.
+        final: gap of each domain at the end of training, negative where transfer hurts; its name is the title.
     """
     colours = {domain: WARNING if gap < 0 else CALM for domain, gap in final.items()}
     height = max(2.6, 0.6 + len(final) * LINE_HEIGHT * 1.3 / 72)
@@ -40,24 +40,24 @@ def draw_transfer(gaps: pd.DataFrame, weights: pd.DataFrame, rest: pd.DataFrame,
     _domain_lines(axes["gap"], gaps, colours, height, *_limits(gaps))
     axes["gap"].axhline(0, color="black", linewidth=1)
     axes["gap"].axhspan(axes["gap"].get_ylim()[0], 0, color=WARNING, alpha=0.08, linewidth=0)
-    axes["gap"].set(title="gap over training; below zero, transfer hurts")
+    axes["gap"].set(title="gap over training (negative: transfer hurts)")
     _domain_lines(axes["weight"], weights, colours, height, 0, 1.08 * weights.to_numpy().max())
     axes["weight"].axhline(weights.to_numpy().mean(), color=GREY, linestyle=":", linewidth=1)
-    axes["weight"].set(title="weight over training; dotted, the mean")
+    axes["weight"].set(title="weight over training (dotted: mean)")
     for (name, values), style in zip(rest.items(), ("-", "--"), strict=True):
         axes["rest"].plot(values, style, color="black", label=name)
     axes["rest"].legend(frameon=False, fontsize=LABEL_SIZE)
-    axes["rest"].set(title="alpha (memory), beta (gap's influence)", xlabel="epoch")
+    axes["rest"].set(title="alpha (memory) and beta (influence of the gap)", xlabel="epoch")
     return _tidied(figure)
 
 
 def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
-    """RecGURU's critic, and how well the autoencoders reconstruct (Figure 2 of the paper).
+    """Draws RecGURU's critic and the reconstruction loss of its autoencoders (Figure 2 of the paper).
 
     Args:
-        critic: a row an adversarial epoch, a column each of what is said of the critic; may be empty.
-        losses: reconstruction loss, a row an epoch of both phases, a column a domain.
-        start: row of ``losses`` in which the adversarial phase begins.
+        critic: one row per adversarial epoch, one column per scalar of the critic; may be empty.
+        losses: reconstruction loss, one row per epoch of both phases, one column per domain.
+        start: row of ``losses`` at which the adversarial phase starts.
     """
     columns = max(1, critic.shape[1])
     rows: list[Any] = [["losses"] * columns] if critic.empty else [list(critic.columns), ["losses"] * columns]
@@ -82,12 +82,12 @@ def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
 
 
 def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figure:
-    """Training loss and validation metric by epoch, a line a run, with the best epochs marked.
+    """Draws training loss and validation metric by epoch, one line per run, and marks the best epochs.
 
     Args:
         epochs: columns ``label``, ``run``, ``epoch``, and ``training loss`` or ``metric``, or both.
-        best: the rows of ``epochs`` that were kept.
-        metric: name of the column of validation.
+        best: the rows of ``epochs`` with the best epoch of each run.
+        metric: name of the validation column.
     """
     panels = [name for name in ("training loss", metric) if name in epochs]
     styles = _styles(epochs["label"].unique())
@@ -95,7 +95,7 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for (label, _), run in epochs.dropna(subset=name).groupby(["label", "run"], sort=False):
             axis.plot(run["epoch"], run[name], markersize=3, label=label, **styles[label])
-        axis.set(title=f"validation {name}; circled, the epoch kept" if name == metric else name, xlabel="epoch")
+        axis.set(title=f"validation {name} (circle: best epoch)" if name == metric else name, xlabel="epoch")
         if name == metric:
             axis.plot(best["epoch"], best[name], "o", markersize=11, fillstyle="none", color=WARNING)
     _legend(figure, list(styles))
@@ -103,12 +103,12 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
 
 
 def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
-    """Metrics against the length of the ranking or a key, a line a model: rows of panels are groups, columns metrics.
+    """Draws metrics over the cutoff or a key, one line per model; rows of panels are groups, columns are metrics.
 
     Args:
         table: columns ``part``, ``metric``, ``label``, ``mean``, ``spread`` and ``x``.
-        x: name of the column of places; its values stand at equal distances.
-        caption: how it was measured.
+        x: name of the column on the x-axis; its values are drawn at equal distances.
+        caption: how the metrics were measured.
     """
     parts, metrics, places = table["part"].unique(), table["metric"].unique(), sorted(table[x].unique())
     styles = _styles(table["label"].unique())
@@ -131,11 +131,11 @@ def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
 
 
 def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
-    """Metrics of all test targets and of their groups, a bar a model, with its spread over seeds.
+    """Draws metrics of all test targets and of their groups, one bar per model, with the spread over seeds.
 
     Args:
         table: columns ``part``, ``metric``, ``label``, ``mean`` and ``spread``.
-        caption: how it was measured.
+        caption: how the metrics were measured.
     """
     parts, metrics, labels = (table[name].unique() for name in ("part", "metric", "label"))
     styles = dict(zip(labels, ((c, h) for h in cycle(HATCHES) for c in COLOURS), strict=False))
@@ -177,7 +177,7 @@ def _bars_about_zero(axis: Axes, values: pd.Series, colours: Mapping[Any, str]) 
 
 
 def _limits(values: pd.DataFrame) -> tuple[float, float]:
-    """Zero and all values, with a margin."""
+    """Limits of an axis that contain zero and all values, with a margin."""
     low, high = min(values.to_numpy().min(), 0), max(values.to_numpy().max(), 0)
     margin = 0.08 * max(high - low, 1e-9)
     return low - margin, high + margin
@@ -186,7 +186,7 @@ def _limits(values: pd.DataFrame) -> tuple[float, float]:
 def _domain_lines(
     axis: Axes, values: pd.DataFrame, colours: Mapping[Any, str], height: float, low: float, high: float
 ) -> None:
-    """A line a domain, with its name behind the end; names keep apart from each other."""
+    """Draws one line per domain, with its name to the right of its end; names do not overlap."""
     for domain, line in values.items():
         hurt = colours[domain] == WARNING
         width, layer = (1.8, 3) if hurt else (1.2, 2)
@@ -203,7 +203,7 @@ def _domain_lines(
 
 
 def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
-    """Places in [0, 1], moved so little that they are so far apart, in the same order."""
+    """Moves places in [0, 1] as little as needed to be ``distance`` apart, in the same order."""
     order = np.argsort(places, kind="stable")
     steps = distance * np.arange(len(places))
     upwards = np.maximum.accumulate(places[order] - steps) + steps
@@ -215,7 +215,7 @@ def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
 
 
 def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How the line of each label is drawn; when the colours have been used up, lines are dashed."""
+    """The colour, marker and dashes of each label's line; lines are dashed once all colours are used."""
     looks = (
         (colour, marker, dashes) for dashes in cycle(DASHES) for colour, marker in zip(COLOURS, MARKERS, strict=True)
     )
@@ -224,7 +224,7 @@ def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _legend(figure: Figure, labels: Sequence[str]) -> None:
-    """One legend above all panels, where there is more than one label; the figure grows by it."""
+    """Adds one legend above all panels if there are several labels; the figure becomes higher."""
     if len(labels) == 1:
         return
     found = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
@@ -237,13 +237,14 @@ def _legend(figure: Figure, labels: Sequence[str]) -> None:
 
 
 def _caption(figure: Figure, caption: str) -> None:
-    """Below all panels, so that a picture by itself says how it was measured; the figure grows by it."""
-    lines = wrap(caption, int(17 * figure.get_figwidth()))  # characters an inch
+    """Adds a caption below all panels, so that a picture alone says how it was measured; the figure becomes higher."""
+    lines = wrap(caption, int(17 * figure.get_figwidth()))  # characters per inch
     figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
     figure.supxlabel("\n".join(lines), fontsize=7, color="#595959", x=0.01, ha="left")
 
 
 def _tidied(figure: Figure) -> Figure:
+    """The figure with light axes and small fonts."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontsize(10)

@@ -1,12 +1,11 @@
-"""A report of runs: which domain transfer hurts, how training went, and how groups and keys change the results.
+"""Reports on runs: which domains transfer hurts, the course of training, and results by group and by key.
 
-What is drawn depends on what the runs hold. Everything comes from ``config.yaml``, ``epochs.json`` and ``result.json``
-in their folders; nothing is trained or evaluated again.
+Draws what the runs' folders contain in ``config.yaml``, ``epochs.json`` and ``result.json``; trains and evaluates
+nothing.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,36 +14,35 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recbole_xfer.comparison.table import Comparison, told_apart
-from recbole_xfer.config.values import read_yaml_file
-from recbole_xfer.data.dataset import DOMAIN_SEPARATOR
+from recbole_xfer.comparison.table import Comparison, with_distinct_labels
+from recbole_xfer.config.values import is_number, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.model.recguru import RECONSTRUCTION
-from recbole_xfer.report.page import svg, write_page
+from recbole_xfer.report.page import Section, write_page
 from recbole_xfer.report.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
-from recbole_xfer.trainer import run_folder as artifacts
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 PARTS = {None: "all targets", MEAN: "mean of domains"}
-"""What the results that are of no domain are called."""
+"""Names of the parts of results that are not domains."""
 LAST_SHARE = 0.25
-"""Of the epochs, which count as the last ones: a gap moves from epoch to epoch."""
+"""Fraction of the epochs over which the final gap is a mean, because gaps vary from epoch to epoch."""
 FEWEST = 3
-"""Lengths of a ranking, or values of a key, that make a curve."""
+"""Minimum number of cutoffs, or of values of a key, for a curve."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left.
+    """A run, read from its folder.
 
     Attributes:
-        keys: its configuration, without what changes no result.
-        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.RunFolder`).
+        keys: its configuration, without keys that change no result.
+        history: a record of each epoch (see :class:`~recbole_xfer.trainer.trainer.XferTrainer`).
         best_epoch: None while the run is not finished.
-        result: None where nothing was measured on a test split.
-        label: tells it apart from the others, as in a comparison.
+        result: None if nothing was measured on a test split.
+        label: distinguishes it from the other runs, as in a comparison.
     """
 
     folder: Path
@@ -56,17 +54,18 @@ class Run:
 
     @property
     def domains(self) -> list[str]:
-        return self.keys["dataset"].split(DOMAIN_SEPARATOR)
+        """The domains of the dataset."""
+        return split_domains(self.keys["dataset"])
 
     def scalars(self, *phases: str | None) -> pd.DataFrame:
-        """What training logged in these phases, a row an epoch."""
+        """The scalars that training logged in these phases, one row per epoch."""
         records = [record for record in self.history if record["phase"] in phases]
         return pd.DataFrame([record["train"] for record in records])
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, what its file is called, and what it says in words."""
+    """A figure, the name of its file, and its findings as sentences."""
 
     name: str
     title: str
@@ -76,71 +75,71 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """Pictures of some runs, and sentences about what the runs lack."""
+    """Pictures of runs, and notes on missing files."""
 
     runs: Sequence[Run]
     pictures: Sequence[Picture]
     notes: Sequence[str]
 
     def lines(self) -> list[str]:
-        """All that is said in words, below the titles of the pictures."""
+        """All sentences, below the titles of their pictures."""
         return [*self.notes, *(line for p in self.pictures if p.sentences for line in (f"{p.title}:", *p.sentences))]
 
 
 def report(folders: Iterable[str | Path]) -> Report:
-    """Draws what runs hold.
+    """Draws runs.
 
     Args:
-        folders: what runs on one target left, finished or not.
+        folders: of runs on one target, finished or not.
 
     Raises:
-        XferError: if a folder holds no run, the runs cannot be compared, or there is nothing to draw.
+        XferError: if a folder has no run, the runs cannot be compared, or there is nothing to draw.
     """
-    runs = _named([read(Path(folder)) for folder in folders])
+    runs = _labelled([read_run(Path(folder)) for folder in folders])
     several = len(runs) > 1
     pictures = [picture for run in runs for picture in (_transfer(run, several), _game(run, several)) if picture]
     pictures += _training(runs) + _results([run for run in runs if run.result])
-    notes = [note for run in runs for note in _lacks(run)]
+    notes = [note for run in runs for note in _missing(run)]
     if not pictures:
         raise XferError(f"There is nothing to draw. {' '.join(notes)}")
     return Report(runs, pictures, notes)
 
 
-def read(folder: Path) -> Run:
-    """What a run left, under the label that it has by itself."""
-    keys = read_yaml_file(artifacts.config_file(folder))
-    values = artifacts.load_result(folder) or {}
+def read_run(folder: Path) -> Run:
+    """Reads a run; its label ignores other runs."""
+    keys = RunFolder(folder).config()
+    values = RunFolder(folder).result() or {}
     result = Result.from_dict(values) if "test" in values else None
     return Run(
         folder=folder,
-        keys={key: value for key, value in keys.items() if key not in artifacts.UNIMPORTANT},
-        history=artifacts.load_history(folder),
+        keys={key: value for key, value in keys.items() if key not in UNIMPORTANT},
+        history=RunFolder(folder).epochs(),
         best_epoch=values.get("best_epoch"),
         result=result,
         label=result.label if result else keys["model"],
     )
 
 
-def _named(runs: Sequence[Run]) -> list[Run]:
-    """The runs in order of their labels, which are those of a comparison where they were measured."""
+def _labelled(runs: Sequence[Run]) -> list[Run]:
+    """The runs in order of their labels; those with results get the labels of a comparison."""
     measured = [(run.result, run.keys) for run in runs if run.result]
-    named = iter(told_apart([result for result, _ in measured], [keys for _, keys in measured]))
-    labelled = [replace(run, label=next(named).label) if run.result else run for run in runs]
+    results = iter(with_distinct_labels([result for result, _ in measured], [keys for _, keys in measured]))
+    labelled = [replace(run, label=next(results).label) if run.result else run for run in runs]
     return sorted(labelled, key=lambda run: (run.label, run.keys["seed"]))
 
 
-def _lacks(run: Run) -> Iterator[str]:
+def _missing(run: Run) -> Iterator[str]:
     if run.best_epoch is None:
-        yield f"{run.folder} is not finished; the command that began it goes on with it."
+        yield f"{run.folder} is not finished. Run its command again to resume it."
     if not run.history:
-        yield f"{run.folder} has no {artifacts.HISTORY}, so nothing is shown by epoch; train it again to have it."
+        yield f"{run.folder} has no {RunFolder.EPOCHS}, so its training cannot be drawn. Train it again."
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
 def _transfer(run: Run, several: bool) -> Picture | None:
-    """Of SyNCRec: which domain is hurt, by the epochs up to the one that was kept."""
+    """SyNCRec: which domains are hurt, by the last epochs up to the best one."""
     scalars = run.scalars(None)
     if f"gap/{run.domains[0]}" not in scalars:
         return None
@@ -150,14 +149,14 @@ def _transfer(run: Run, several: bool) -> Picture | None:
     )
     kept = len(scalars) if run.best_epoch is None else run.best_epoch + 1
     last = max(1, round(LAST_SHARE * kept))
-    over = f"epochs {kept - last} to {kept - 1}" if last > 1 else f"epoch {kept - 1}"
-    gap = gaps[kept - last : kept].mean().rename(f"mean gap of {over}")
+    over = f"over epochs {kept - last} to {kept - 1}" if last > 1 else f"in epoch {kept - 1}"
+    gap = gaps[kept - last : kept].mean().rename(f"mean gap {over}")
     before, after = weights.iloc[0], weights[kept - last : kept].mean()
     hurt, rest = gap[gap < 0].sort_values(), gap[gap >= 0].sort_values(ascending=False)
     sentences = [
-        f"{domain} is hurt: its mean gap of {over} is {value:+.3f}; its weight {_moved(before[domain], after[domain])}."
+        f"{domain} is hurt: its mean gap {over} is {value:+.3f}; its weight {_moved(before[domain], after[domain])}."
         for domain, value in hurt.items()
-    ] or [f"No domain is hurt, by the mean gap of {over}."]
+    ] or [f"No domain is hurt: no mean gap {over} is negative."]
     if len(hurt) and len(rest):
         sentences.append(f"Not hurt: {', '.join(f'{domain} ({value:+.3f})' for domain, value in rest.items())}.")
     figure = draw_transfer(gaps, weights, scalars[["alpha", "beta"]], gap)
@@ -170,7 +169,7 @@ def _moved(before: float, after: float) -> str:
 
 
 def _game(run: Run, several: bool) -> Picture | None:
-    """Of RecGURU and AutoRec: the critic, and the reconstruction."""
+    """RecGURU and AutoRec: the critic, and the reconstruction loss."""
     losses = run.scalars(AUTOENCODER, ADVERSARIAL)
     if losses.empty:
         return None
@@ -192,10 +191,10 @@ def _game(run: Run, several: bool) -> Picture | None:
 def _distance(values: pd.Series, domains: Sequence[str]) -> str:
     peak, end = values.max(), values.iloc[-1]
     word = "came closer" if end < peak / 2 else "did not come closer"
-    grows = " It still grew, so the critic had not learned to tell them apart yet: raise adversarial_epochs."
+    grows = " The distance still grew, so the critic had not converged: raise adversarial_epochs."
     return (
-        f"To the critic the domains {word}: the estimated distance of {' and '.join(domains)} was {peak:.4f} at its "
-        f"highest, in epoch {values.idxmax()} of the adversarial phase, and {end:.4f} at the end."
+        f"The domains {word}: the critic's estimated distance between {' and '.join(domains)} was highest in epoch "
+        f"{values.idxmax()} of the adversarial phase, {peak:.4f}, and {end:.4f} in the last epoch."
         f"{grows if end == peak else ''}"
     )
 
@@ -212,7 +211,7 @@ def _title(run: Run) -> str:
 
 
 def _training(runs: Sequence[Run]) -> list[Picture]:
-    """Loss and validation by epoch; the loss only where all runs are of one model, and so have the same."""
+    """Loss and validation metric by epoch; the loss only if all runs have one model and so one kind of loss."""
     metric = metric_key(runs[0].keys["valid_metric"])
     epochs = pd.DataFrame(
         {
@@ -237,40 +236,41 @@ def _training(runs: Sequence[Run]) -> list[Picture]:
     kept = epochs[epochs["kept"]].dropna() if metric in epochs else epochs[:0]
     sentences = []
     for label, best in kept.groupby("label", sort=False):
-        numbers, mean = ", ".join(map(str, best["epoch"])), " on average" if len(best) > 1 else ""
-        sentences.append(f"{label}: validation {metric} was best in epoch {numbers}: {best[metric].mean():.4f}{mean}.")
+        numbers, several = ", ".join(map(str, best["epoch"])), len(best) > 1
+        score = f"{best[metric].mean():.4f}{' on average' if several else ''}"
+        sentences.append(f"{label}: validation {metric} was best in epoch{'s' * several} {numbers}: {score}.")
     return [Picture("training", "Training and validation", sentences, draw_training(epochs, kept, metric))]
 
 
 def _results(runs: Sequence[Run]) -> list[Picture]:
-    """Test metrics: bars, curves over the length of the ranking, and curves over each key in which the runs differ."""
+    """Test metrics: bars, curves over the cutoff k, and curves over each key in which the runs differ."""
     results = [replace(run.result, label=run.label) for run in runs if run.result]
     if not results:
         return []
     caption, k = f"{Comparison(results).caption()}.", str(results[0].cutoff)
     table = _metrics(results)
-    bars = _summary(_at(table, k), [])
+    bars = _summary(_at_cutoff(table, k), [])
     pictures = [Picture("results", "Test results", [caption, *_winners(bars)], draw_bars(bars, caption))]
     overall = table[~table["part"].isin(runs[0].domains)]
-    lengths = overall[overall["k"] != ""].astype({"k": int}).rename(columns={"k": "length of the ranking"})
-    if lengths["length of the ranking"].nunique() >= FEWEST:
-        curves = draw_curves(_summary(lengths, ["length of the ranking"]), "length of the ranking", caption)
-        pictures.append(Picture("lengths", "Test results by the length of the ranking", [], curves))
+    lengths = overall[overall["k"] != ""].astype({"k": int}).rename(columns={"k": "cutoff k"})
+    if lengths["cutoff k"].nunique() >= FEWEST:
+        curves = draw_curves(_summary(lengths, ["cutoff k"]), "cutoff k", caption)
+        pictures.append(Picture("lengths", "Test results by cutoff k", [], curves))
     influences = (_influence(runs, key, k, caption) for key in _varied(runs))
     return pictures + [picture for picture in influences if picture]
 
 
 def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture | None:
-    """Of a key on the results: a line for those runs that differ in nothing else; None where they have few values."""
-    having = [run for run in runs if _is_number(run.keys.get(key))]
+    """Results over a key, with one line per set of runs that differ only in it; None if they have too few values."""
+    having = [run for run in runs if is_number(run.keys.get(key))]
     others = [{name: value for name, value in run.keys.items() if name != key} for run in having]
-    results = told_apart([run.result for run in having if run.result], others)
+    results = with_distinct_labels([run.result for run in having if run.result], others)
     table = _metrics(results)
     table[key] = [having[number].keys[key] for number in table["run"]]
     table = table[(table.groupby("label")[key].transform("nunique") >= FEWEST) & ~table["part"].isin(runs[0].domains)]
     if table.empty:
         return None
-    curves = _summary(_at(table, k), [key])
+    curves = _summary(_at_cutoff(table, k), [key])
     overall = curves[(curves["part"] == PARTS[None]) & (curves["metric"] == curves["metric"].iloc[-1])]
     best = overall.loc[overall.groupby("label", sort=False)["mean"].idxmax()]
     sentences = [
@@ -282,7 +282,7 @@ def _influence(runs: Sequence[Run], key: str, k: str, caption: str) -> Picture |
 
 
 def _metrics(results: Sequence[Result]) -> pd.DataFrame:
-    """Each test metric of each result by part (all targets, domain, group), metric and length k of the ranking."""
+    """Each test metric of each result by part (all targets, domain, group), metric and cutoff k."""
     rows = []
     for number, result in enumerate(results):
         for part, metrics in by_domain(result.test_by_part()).items():
@@ -292,20 +292,20 @@ def _metrics(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "label", "part", "metric", "k", "value"])
 
 
-def _at(table: pd.DataFrame, k: str) -> pd.DataFrame:
-    """The metrics at one length of the ranking, and those that have none, by their whole names."""
+def _at_cutoff(table: pd.DataFrame, k: str) -> pd.DataFrame:
+    """The metrics at one cutoff, and those without a cutoff, with their full names."""
     chosen = table[table["k"].isin([k, ""])]
     return chosen.assign(metric=[f"{m}@{k}" if k else m for m, k in zip(chosen["metric"], chosen["k"], strict=True)])
 
 
 def _summary(table: pd.DataFrame, more: list[str]) -> pd.DataFrame:
-    """Mean and standard deviation over runs of one label."""
+    """Mean and standard deviation over the runs of each label."""
     values = table.groupby(["label", "part", "metric", *more], sort=False)["value"]
     return values.agg(mean="mean", spread="std").fillna({"spread": 0}).reset_index()
 
 
 def _winners(bars: pd.DataFrame) -> list[str]:
-    """Which label is highest where, by the metric that the table ends with (NDCG by default)."""
+    """Names the label with the highest value per part, by the last metric of the table (NDCG by default)."""
     if bars["label"].nunique() == 1:
         return []
     metric = bars["metric"].iloc[-1]
@@ -315,33 +315,25 @@ def _winners(bars: pd.DataFrame) -> list[str]:
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """The keys of which the runs have enough different numbers to draw a curve."""
+    """The keys with enough different numbers in the runs for a curve."""
     names = sorted({key for run in runs for key in run.keys} - {"seed"})
-    numbers = {name: {run.keys[name] for run in runs if _is_number(run.keys.get(name))} for name in names}
+    numbers = {name: {run.keys[name] for run in runs if is_number(run.keys.get(name))} for name in names}
     return [name for name in names if len(numbers[name]) >= FEWEST]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Writes ``report.html``, which has all pictures in it, and each as a PNG beside it; returns the paths."""
-    rows = "".join(
-        f"<tr><td>{html.escape(run.label)}<td>{run.keys['seed']}"
-        f"<td>{'' if run.best_epoch is None else run.best_epoch}<td>{html.escape(str(run.folder))}"
+    """Writes ``report.html``, which contains all pictures, and each picture as a PNG file; returns all paths."""
+    rows = [
+        (run.label, run.keys["seed"], "" if run.best_epoch is None else run.best_epoch, run.folder)
         for run in report.runs
-    )
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in report.notes)
-    pictures = "".join(
-        f"<h2>{html.escape(picture.title)}</h2>"
-        + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in picture.sentences)
-        + svg(picture.figure)
-        for picture in report.pictures
-    )
-    body = f"{notes}{pictures}<h2>Runs</h2><table><tr><th>model<th>seed<th>best epoch<th>folder{rows}</table>"
+    ]
+    sections = [
+        Section(sentences=report.notes),
+        *(Section(picture.title, picture.sentences, figure=picture.figure) for picture in report.pictures),
+        Section("Runs", columns=("model", "seed", "best epoch", "folder"), rows=rows),
+    ]
     figures = {folder / f"{picture.name}.png": picture.figure for picture in report.pictures}
-    return write_page(folder / "report.html", f"Report on {report.runs[0].keys['dataset']}", body, figures)
+    return write_page(folder / "report.html", f"Report on {report.runs[0].keys['dataset']}", sections, figures)

@@ -1,0 +1,1 @@
+"""Searches for the best configuration: the space, its trials on Ray, and their record."""

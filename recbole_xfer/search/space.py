@@ -1,4 +1,7 @@
-"""The space of a search: which values each key can take, read from yaml or from RecBole's hyper files."""
+"""Reads the space of a search, from yaml or RecBole's hyper files, and draws configurations.
+
+Ray Tune's own types (``ray.tune.uniform``) draw other values for the same seed, and importing Ray takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
-from recbole_xfer.config.values import parse_value, read_yaml_file
+from recbole_xfer.config.plain import plain
+from recbole_xfer.config.values import is_number, parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
-from recbole_xfer.trainer import run_folder as artifacts
-
-
-class Domain(Protocol):
-    """The values that a key can take."""
-
-    def draw(self, random: Random) -> Any:
-        """One of them."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Any of several values, all equally likely."""
+    """A discrete uniform distribution over some values."""
 
     values: Sequence[Any]
 
     def draw(self, random: Random) -> Any:
         return random.choice(self.values)
 
+    def examples(self) -> Sequence[Any]:
+        """Values to validate before a search: all of them, or the ends of a range."""
+        return self.values if isinstance(self.values, list) else (self.values[0], self.values[-1])
+
 
 @dataclass(frozen=True)
 class Interval:
-    """Any number between two, equally likely, or with equally likely logarithm."""
+    """A uniform, or log-uniform, distribution over an interval."""
 
     low: float
     high: float
@@ -47,14 +47,18 @@ class Interval:
             return math.exp(random.uniform(math.log(self.low), math.log(self.high)))
         return random.uniform(self.low, self.high)
 
+    def examples(self) -> Sequence[Any]:
+        """Values to validate before a search."""
+        return float(self.low), float(self.high)
 
-Space = dict[str, Domain]
+
+Space = dict[str, Choice | Interval]
 
 
 def _choice(*values: Any) -> Choice:
     if not values:
         raise ValueError("it has no values")
-    return Choice(list({name_of({"": value}): value for value in values}.values()))
+    return Choice(list({identity({"": value}): value for value in values}.values()))
 
 
 def _uniform(low: float, high: float) -> Interval:
@@ -65,7 +69,7 @@ def _uniform(low: float, high: float) -> Interval:
 def _loguniform(low: float, high: float) -> Interval:
     _check_order(low, high)
     if low <= 0:
-        raise ValueError("its bounds must be above 0")
+        raise ValueError("its bounds must be positive")
     return Interval(low, high, logarithmic=True)
 
 
@@ -79,18 +83,18 @@ def _quniform(low: float, high: float, step: float) -> Choice:
 def _randint(low: int, high: int) -> Choice:
     _check_order(low, high)
     if not isinstance(low, int) or not isinstance(high, int):
-        raise TypeError("its bounds must be whole numbers")
+        raise TypeError("its bounds must be integers")
     return Choice(range(low, high + 1))
 
 
 def _check_order(low: Any, high: Any) -> None:
-    if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in (low, high)):
+    if not (is_number(low) and is_number(high)):
         raise TypeError("its bounds must be numbers")
     if not -math.inf < low < high < math.inf:
-        raise ValueError(f"{low} must be below {high}, and both finite")
+        raise ValueError(f"{low} must be below {high}, and both must be finite")
 
 
-DOMAINS: dict[str, Callable[..., Domain]] = {
+DISTRIBUTIONS: dict[str, Callable[..., Choice | Interval]] = {
     "choice": _choice,
     "uniform": _uniform,
     "loguniform": _loguniform,
@@ -100,14 +104,14 @@ DOMAINS: dict[str, Callable[..., Domain]] = {
 
 
 def read_space(path: Path) -> Space:
-    """A search space: yaml, or RecBole's hyper file with lines such as ``dropout choice [0.1,0.2]``.
+    """Reads a search space from yaml, or from RecBole's hyper file with lines such as ``dropout choice [0.1,0.2]``.
 
-    In yaml a key has a list of values, or one of ``choice: [...]``, ``uniform: [low, high]``,
+    In yaml, a key has a list of values, or one of ``choice: [...]``, ``uniform: [low, high]``,
     ``loguniform: [low, high]``, ``quniform: [low, high, step]`` and ``randint: [low, high]``, bounds included. In a
-    hyper file the bounds of ``loguniform`` are natural logarithms, as hyperopt takes them.
+    hyper file the bounds of ``loguniform`` are natural logarithms, as in hyperopt.
 
     Raises:
-        XferError: if the file is missing or empty, or a line is neither form.
+        XferError: if the file does not exist or is empty, or a line has neither form.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -117,8 +121,8 @@ def read_space(path: Path) -> Space:
     else:
         specs = read_yaml_file(path)
     if not specs:
-        raise XferError(f"{path} names no key to search.")
-    return {str(key): _domain(f"{path}, key '{key}'", spec) for key, spec in specs.items()}
+        raise XferError(f"{path} has no key to search. Add lines such as 'learning_rate: [0.001, 0.01]'.")
+    return {str(key): _distribution(f"{path}, key '{key}'", spec) for key, spec in specs.items()}
 
 
 def _hyper_line(path: Path, line: str) -> tuple[str, dict[str, Any]]:
@@ -128,45 +132,45 @@ def _hyper_line(path: Path, line: str) -> tuple[str, dict[str, Any]]:
         return key, {kind: [math.exp(bound) for bound in values] if kind == "loguniform" else values}
     except (ValueError, SyntaxError, TypeError, OverflowError) as error:
         example = "'learning_rate loguniform -8,0' or 'dropout choice [0.1,0.2]'"
-        raise XferError(f"{path}: the line '{line.strip()}' is not of the form {example}.") from error
+        raise XferError(f"{path}: the line '{line.strip()}' is invalid. Write it as in {example}.") from error
 
 
-def _domain(where: str, spec: Any) -> Domain:
+def _distribution(where: str, spec: Any) -> Choice | Interval:
     if isinstance(spec, list):
         spec = {"choice": spec}
     kind, values = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (None, None)
-    if kind not in DOMAINS or not isinstance(values, list):
-        raise XferError(f"{where} must be a list of values, or one of {', '.join(DOMAINS)} with its list.")
+    if kind not in DISTRIBUTIONS or not isinstance(values, list):
+        raise XferError(f"{where} must be a list of values, or one of {', '.join(DISTRIBUTIONS)} with a list.")
     try:
-        return DOMAINS[kind](*values)
+        return DISTRIBUTIONS[kind](*values)
     except (TypeError, ValueError) as error:
-        raise XferError(f"{where}: {kind}: {values} is wrong: {error}.") from error
+        raise XferError(f"{where}: {kind}: {values} is invalid: {error}.") from error
 
 
 def draw(space: Space, trials: int | None, seed: int) -> list[dict[str, Any]]:
-    """Distinct configurations: all of them where no number is given or the space has no more.
+    """Draws distinct configurations: ``trials`` of them, or all if ``trials`` is None or the space has no more.
 
-    More trials with the same seed begin with the same configurations.
+    More trials with the same seed start with the same configurations.
 
     Raises:
-        XferError: if no number is given and the space has no end, or the number is below 1.
+        XferError: if ``trials`` is None and the space is infinite, or ``trials`` is below 1.
     """
-    values = [domain.values for domain in space.values() if isinstance(domain, Choice)]
+    values = [distribution.values for distribution in space.values() if isinstance(distribution, Choice)]
     finite = len(values) == len(space)
     if trials is None and not finite:
-        endless = next(key for key, domain in space.items() if not isinstance(domain, Choice))
-        raise XferError(f"'{endless}' can take any value of an interval. Say how many to try with --trials=N.")
+        infinite = next(key for key, distribution in space.items() if isinstance(distribution, Interval))
+        raise XferError(f"'{infinite}' can have any value of an interval. Set the number of trials: --trials=N.")
     if trials is not None and trials < 1:
-        raise XferError(f"--trials={trials} must be 1 or more.")
+        raise XferError(f"--trials={trials} is invalid: it must be an integer of at least 1.")
     if finite and (trials is None or trials >= math.prod(map(len, values))):
         return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*values)]
     random, drawn = Random(seed), dict[str, dict[str, Any]]()
     while trials is not None and len(drawn) < trials:
-        keys = {key: domain.draw(random) for key, domain in space.items()}
-        drawn.setdefault(name_of(keys), keys)
+        keys = {key: distribution.draw(random) for key, distribution in space.items()}
+        drawn.setdefault(identity(keys), keys)
     return list(drawn.values())
 
 
-def name_of(keys: Mapping[str, Any]) -> str:
-    """Equal for equal configurations."""
-    return json.dumps(artifacts.plain(keys), sort_keys=True)
+def identity(keys: Mapping[str, Any]) -> str:
+    """A text that is equal for equal configurations."""
+    return json.dumps(plain(keys), sort_keys=True)

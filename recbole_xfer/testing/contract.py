@@ -18,9 +18,11 @@ import pytest
 import torch
 
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
-from recbole_xfer.quick_start import recommend, train_and_evaluate
+from recbole_xfer.quick_start import recommend
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, write_joined, write_small
 from recbole_xfer.testing.isolation import isolate
 
@@ -51,7 +53,7 @@ class ModelContract:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         """The folder of the data; a test of other data overrides this fixture."""
-        domains = self.dataset.split("+")
+        domains = split_domains(self.dataset)
         if len(domains) > 1:
             write_joined(tmp_path, domains)
         else:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.config.config import XferConfig, known_keys
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, fit
-from recbole_xfer.prepare import write_domain
-from recbole_xfer.quick_start import train_and_evaluate
+from recbole_xfer.stages import train_and_evaluate
 
 SMALL = {
     "train_batch_size": 64, "epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "show_progress": False, "topk": [5, 10],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_xfer.data.batches import CRITIC, DomainPairDataLoader
 from recbole_xfer.log import logger
-from recbole_xfer.trainer.trainer import RunFolder
+from recbole_xfer.trainer.trainer import XferTrainer
 
 AUTOENCODER, ADVERSARIAL, RECOMMENDATION = "autoencoder", "adversarial", "recommendation"
 VARIANT_PHASES = {
@@ -24,14 +24,14 @@ VARIANT_PHASES = {
 """The phases of each variant."""
 
 
-class RecGURUTrainer(RunFolder):
-    """Trains the phases one behind the other; only the last is validated, and its best epoch is kept.
+class RecGURUTrainer(XferTrainer):
+    """Trains the phases one after another; only the last is validated, and its best epoch is kept.
 
-    Epochs are counted in each phase anew. Losses are means over an epoch's steps, in the log and in TensorBoard under
-    ``<phase>/<name>``.
+    Epochs are counted from 0 in each phase. Losses are means over the steps of an epoch, in the log and in TensorBoard
+    under ``<phase>/<name>``.
 
     Attributes:
-        phase: the phase that is trained, or that was trained last.
+        phase: the current or last phase.
     """
 
     phase: str
@@ -43,7 +43,7 @@ class RecGURUTrainer(RunFolder):
         self._begin(self.phases[0])
 
     def _begin(self, phase: str) -> None:
-        """Makes what a phase starts with: optimizers, no gradients, and a count of epochs from 0."""
+        """Starts a phase: new optimizers, no gradients, epoch 0."""
         self.phase, self.start_epoch = phase, 0
         self.model.zero_grad()
         self.train_loss_dict.clear()
@@ -64,7 +64,7 @@ class RecGURUTrainer(RunFolder):
     # --- phases ------------------------------------------------------------------------------------------------------
 
     def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains the phase that the trainer is in and those behind it; returns the last one's score and metrics."""
+        """Trains the current phase and the following ones; returns score and metrics of the last."""
         for following in self.phases[self.phases.index(self.phase) + 1 :]:
             super().fit(train_data, None, *args, **{**kwargs, "saved": False})
             if following == RECOMMENDATION:
@@ -103,42 +103,42 @@ class RecGURUTrainer(RunFolder):
         warm_up = min(self._step**-0.5, self._step * self.config["warmup_steps"] ** -1.5)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * self.config["hidden_size"] ** -0.5 * warm_up
-        return self._noted(self.model.autoencoder_losses(interaction))
+        return self._record(self.model.autoencoder_losses(interaction))
 
     def _adversarial_step(self, interaction: Interaction) -> tuple[Tensor, ...]:
-        """Phase 2: the critic's steps; then the losses of the encoder's step, in which the critic is fixed."""
+        """Phase 2: the steps of the critic, then the losses of the encoder's step with a fixed critic."""
         with torch.no_grad():
             users = self.model.guru.represent_domains(interaction[CRITIC].transpose(0, 1).flatten(1, 2))  # [D, K B, d]
-        torch.clear_autocast_cache()  # older torch would take weights cast there, without gradient, for the encoder's
-        with torch.autocast(self.device.type, enabled=False):  # a gradient's gradient wants all digits
+        torch.clear_autocast_cache()  # or older torch would reuse weights without gradient in the encoder's step
+        with torch.autocast(self.device.type, enabled=False):  # the gradient of a gradient needs full precision
             for a, b in zip(*(domain.chunk(len(interaction[CRITIC])) for domain in users), strict=True):
                 self.train_critic(a, b)
-        self.critic_optimizer.zero_grad()  # clipping would count the critic's last gradient in
+        self.critic_optimizer.zero_grad()  # gradient clipping would include the critic's last gradient
         self.model.critic.requires_grad_(False)
-        return self._noted(self.model.encoder_losses(interaction))
+        return self._record(self.model.encoder_losses(interaction))
 
     def train_critic(self, a: Tensor, b: Tensor) -> None:
-        """One step of the critic on users h of the two domains, [B, d] each."""
+        """One step of the critic on user representations h of the two domains, [B, d] each."""
         self.model.critic.requires_grad_(True)
         losses = self.model.critic_losses(a, b)
         self.critic_optimizer.zero_grad()
         losses["critic loss"].backward()
         self.critic_optimizer.step()
-        self._noted(losses)
+        self._record(losses)
 
     def _recommendation_step(self, interaction: Interaction) -> Tensor:
         """Phase 3."""
-        return self._noted({"next item": self.model.calculate_loss(interaction)})[0]
+        return self._record({"next item": self.model.calculate_loss(interaction)})[0]
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
-    def _noted(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def _record(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         for name, value in losses.items():
             self._losses[name].append(value.detach())
         return tuple(losses.values())
 
     def _scalars(self, *_: Any) -> dict[str, float]:
-        """Each loss of the epoch, a mean over its steps."""
+        """The losses of the epoch, means over its steps."""
         return {name: float(torch.stack(values).mean()) for name, values in self._losses.items()}
 
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
@@ -148,13 +148,13 @@ class RecGURUTrainer(RunFolder):
         return f"{set_color(f'{self.phase} epoch {epoch_idx} training', 'green')} [{e_time - s_time:.2f}s, {values}]"
 
     def _add_train_loss_to_tensorboard(self, *_: Any) -> None:
-        """They are there already, by name."""
+        """They are in TensorBoard already, by name."""
 
     def _add_hparam_to_tensorboard(self, best_valid_result: float) -> None:
         if self.phase == RECOMMENDATION:
             super()._add_hparam_to_tensorboard(best_valid_result)
 
-    # --- going on ----------------------------------------------------------------------------------------------------
+    # --- resuming ----------------------------------------------------------------------------------------------------
 
     def _state(self, epoch: int) -> dict[str, Any]:
         critic = self.critic_optimizer.state_dict() if self.phase == ADVERSARIAL else None

@@ -1,14 +1,16 @@
-"""What a run leaves in its folder. Nothing in it is a pickle that could run code when it is loaded.
+"""The folder of a run: the one place that reads and writes the files of a run.
 
 ==================== =========================================================================================
 ``model.safetensors`` the parameters of the best epoch
-``config.yaml``       the configuration that the run was made with
-``result.json``       the metrics and what they were measured on; written last, so that it marks a finished run
-``epochs.json``       losses, other scalars and validation metrics of each epoch, while the run goes on too
-``state.pt``          everything needed to go on exactly; only while the run is not finished
+``config.yaml``       the configuration of the run
+``result.json``       the metrics and how they were measured; written last, so that it marks a finished run
+``epochs.json``       losses, other scalars and validation metrics of each epoch, also during the run
+``state.pt``          everything that is needed to resume exactly; removed when the run is finished
 ``<name>.log``        the log
 ``lock``              held by the process that pre-trains
 ==================== =========================================================================================
+
+None of these files is a pickle that could run code when it is loaded.
 """
 
 from __future__ import annotations
@@ -16,26 +18,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.sparse
 import torch
 import yaml
+from filelock import FileLock
+from recbole.config import Config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_xfer.config.values import read_yaml_file, text_of
+from recbole_xfer.config.plain import as_json, plain
+from recbole_xfer.config.values import read_yaml_file, split_domains, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
-
-WEIGHTS, CONFIG, RESULT, STATE = "model.safetensors", "config.yaml", "result.json", "state.pt"
-HISTORY = "epochs.json"
+from recbole_xfer.log import logging_to
+from recbole_xfer.version import __version__
 
 ORIGIN = {"data_digest", "pretrained"}
-"""Keys that tell what a run was made from."""
+"""Keys that say what a run was made from."""
 
 UNIMPORTANT = ORIGIN | {
     "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "wandb_project", "resume", "run_dir",
@@ -43,196 +46,202 @@ UNIMPORTANT = ORIGIN | {
 }  # fmt: skip
 """Keys that change neither what is learned nor what is measured."""
 
-
-def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Writes ``model.safetensors``; parameters that share memory are written each."""
-    copies = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
-    }
-    with replacing(folder / WEIGHTS) as temporary:
-        try:
-            save_file(copies, temporary)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise XferError(f"{folder / WEIGHTS} was not written: {error}. Free some space and run again.") from error
+LONGEST_NAME = 120
+"""Characters of joined domains in the name of a folder; file systems allow 255 bytes."""
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Reads ``model.safetensors`` of a run or pre-training.
+class RunFolder:
+    """The folder of a run or of a pre-training. It is created when the first file is written.
 
-    Raises:
-        XferError: if it is missing, truncated or no safetensors file.
+    Args:
+        path: the folder.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise XferError(f"{folder} holds no pre-trained model ({WEIGHTS} is missing).")
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
-        raise XferError(f"{path} is damaged or incomplete ({error}). Train it again, or copy it again.") from error
 
+    WEIGHTS, CONFIG, RESULT = "model.safetensors", "config.yaml", "result.json"
+    EPOCHS, STATE, LOCK = "epochs.json", "state.pt", "lock"
 
-def as_tensors(name: str, value: Any) -> dict[str, Tensor]:
-    """What a RecBole model keeps besides its parameters (a similarity matrix, counts) as named tensors.
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
 
-    The names tell :func:`from_tensors` what it was. What is neither a tensor, an array nor a sparse matrix is left
-    out: RecBole's models compute it again.
-    """
-    if isinstance(value, Tensor):
-        return {f"{name}.tensor": value}
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return {f"{name}.array": torch.from_numpy(np.ascontiguousarray(value))}
-    if scipy.sparse.issparse(value):
-        matrix = value.tocsr()
-        parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": matrix.shape}
-        return {f"{name}.sparse.{part}": torch.as_tensor(content) for part, content in parts.items()}
-    return {}
+    @classmethod
+    def of(cls, config: Config, stage: str = "run") -> RunFolder:
+        """The folder of a configuration: ``run_dir``, or a folder in ``checkpoint_dir`` with a name of its own.
 
+        The name is such as ``ANT-CJ-Nutrition-relearn-1a2b3c4d``. Its digest is identical for identical configurations,
+        pre-trained models and data.
 
-def from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The values that :func:`as_tensors` took apart, by name."""
-    values: dict[str, Any] = {}
-    for key, tensor in tensors.items():
-        name, kind, *_ = key.split(".")
-        if kind == "tensor":
-            values[name] = tensor
-        elif kind == "array":
-            values[name] = tensor.cpu().numpy()
-        elif name not in values:
-            data, indices, indptr, shape = (
-                tensors[f"{name}.sparse.{part}"].cpu().numpy() for part in ("data", "indices", "indptr", "shape")
+        Args:
+            config: with ``data_digest`` and ``pretrained`` filled in.
+            stage: ``run`` or ``pretrain``.
+        """
+        if config["run_dir"]:
+            return cls(config["run_dir"])
+        origin = {"from": str(config["pretrained"]), "data": config["data_digest"], "version": __version__}
+        kind = "pretrained" if stage == "pretrain" else config["adaptation"]
+        identity = digest({**config.final_config_dict, **origin})
+        parts = [config["model"], short_name(config["dataset"]), config["single_domain"], kind, identity]
+        return cls(Path(config["checkpoint_dir"]) / "-".join(filter(None, parts)))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which its log has too."""
+        return self.path.name
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Lets one process at a time into the block."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / self.LOCK)
+
+    def logging(self) -> AbstractContextManager[None]:
+        """Appends everything that is logged in the block to the run's log."""
+        return logging_to(self.path)
+
+    # --- configuration and result ------------------------------------------------------------------------------------
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Writes ``config.yaml`` and removes ``result.json``, since the parameters are about to change."""
+        content = yaml.safe_dump(plain(settings), sort_keys=True, allow_unicode=True)
+        with replacing(self.path / self.CONFIG) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+            (self.path / self.RESULT).unlink(missing_ok=True)
+
+    @property
+    def config_file(self) -> Path:
+        """The path of ``config.yaml``.
+
+        Raises:
+            XferError: if it is missing.
+        """
+        path = self.path / self.CONFIG
+        if not path.is_file():
+            raise XferError(f"{self} is not the folder of a run: {self.CONFIG} is missing.")
+        return path
+
+    def config(self) -> dict[str, Any]:
+        """The keys and values of ``config.yaml``."""
+        return read_yaml_file(self.config_file)
+
+    def check_same_run(self, settings: Mapping[str, Any]) -> None:
+        """Raises XferError if the run in the folder has other settings."""
+        theirs, ours = self.config(), plain(settings)
+        compared = ours.keys() - (UNIMPORTANT - ORIGIN)
+        differing = {key: theirs.get(key) for key in sorted(compared) if theirs.get(key) != ours[key]}
+        if differing:
+            raise XferError(
+                f"{self} has a run with {text_of(differing)}. "
+                f"Set another folder with --run_dir, or start again with --resume=False."
             )
-            values[name] = scipy.sparse.csr_matrix((data, indices, indptr), shape=tuple(shape))
-    return values
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes ``result.json`` and removes ``state.pt``: the run is finished."""
+        with replacing(self.path / self.RESULT) as temporary:
+            temporary.write_text(as_json(result), encoding="utf-8")
+        self.remove_state()
+
+    def result(self) -> dict[str, Any] | None:
+        """The content of ``result.json``; None if the run is not finished."""
+        return self._json(self.RESULT)
+
+    def test_result(self) -> dict[str, Any]:
+        """The content of ``result.json`` of a run that was evaluated on a test split.
+
+        Raises:
+            XferError: if the run is not finished or has no test metrics.
+        """
+        result = self.result()
+        if not result or "test" not in result:
+            raise XferError(f"{self} has no finished run.")
+        return result
+
+    def check_finished_pretraining(self) -> None:
+        """Raises XferError if the folder has an unfinished pre-trained model."""
+        if (self.path / self.WEIGHTS).is_file() and not self.result():
+            raise XferError(
+                f"pretrained={self} is not finished ({self.RESULT} is missing). Resume it with the same command."
+            )
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def save_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Writes ``model.safetensors``; parameters that share memory are each written."""
+        copies = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
+        }
+        path = self.path / self.WEIGHTS
+        with replacing(path) as temporary:
+            try:
+                save_file(copies, temporary)
+            except SafetensorError as error:  # how safetensors reports a full disk
+                raise XferError(f"{path} was not written: {error}. Free some space and run again.") from error
+
+    def weights(self) -> dict[str, Tensor]:
+        """The content of ``model.safetensors``.
+
+        Raises:
+            XferError: if the file is missing, truncated or invalid.
+        """
+        path = self.path / self.WEIGHTS
+        if not path.is_file():
+            raise XferError(f"{self} has no trained model: {self.WEIGHTS} is missing.")
+        try:
+            return load_file(path)
+        except (SafetensorError, ValueError, OSError) as error:
+            raise XferError(f"{path} is damaged or incomplete ({error}). Train it again, or copy it again.") from error
+
+    def save_epochs(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Writes ``epochs.json``, one line per epoch."""
+        lines = ",\n".join(json.dumps(plain(epoch)) for epoch in epochs)
+        with replacing(self.path / self.EPOCHS) as temporary:
+            temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The content of ``epochs.json``; empty if the file is missing."""
+        return self._json(self.EPOCHS) or []
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Writes ``state.pt``: tensors and plain values only, which ``torch.load(weights_only=True)`` accepts."""
+        with replacing(self.path / self.STATE) as temporary:
+            torch.save(dict(state), temporary)
+
+    def state(self) -> dict[str, Any] | None:
+        """The content of ``state.pt``, in main memory; None if the file is missing.
+
+        Raises:
+            XferError: if the file is damaged.
+        """
+        path = self.path / self.STATE
+        if not path.is_file():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise XferError(f"{path} is damaged: {error}. Remove it to start the run again.") from error
+
+    def remove_state(self) -> None:
+        """Removes ``state.pt``; the run cannot be resumed any more."""
+        (self.path / self.STATE).unlink(missing_ok=True)
+
+    def _json(self, name: str) -> Any:
+        """The content of a json file; None if it is missing."""
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise XferError(f"{path} is damaged: {error}. Remove it to run again.") from error
 
 
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes ``state.pt``: tensors and plain values only, so that ``torch.load(weights_only=True)`` takes it."""
-    with replacing(folder / STATE) as temporary:
-        torch.save(dict(state), temporary)
-
-
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """Reads ``state.pt`` into main memory; None where a run has none.
-
-    Raises:
-        XferError: if the file is damaged.
-    """
-    path = folder / STATE
-    if not path.is_file():
-        return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise XferError(f"{path} is damaged: {error}. Remove it to start the run over.") from error
-
-
-def save_history(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
-    """Writes ``epochs.json``, one line an epoch."""
-    lines = ",\n".join(json.dumps(plain(epoch)) for epoch in epochs)
-    with replacing(folder / HISTORY) as temporary:
-        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-
-
-def load_history(folder: Path) -> list[dict[str, Any]]:
-    """Reads ``epochs.json``; empty where a run has none.
-
-    Raises:
-        XferError: if the file is damaged.
-    """
-    return _read_json(folder / HISTORY) or []
-
-
-def save_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes ``config.yaml`` and removes ``result.json``: training begins, and other weights will lie beside it."""
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(yaml.safe_dump(plain(config), sort_keys=True, allow_unicode=True), encoding="utf-8")
-        (folder / RESULT).unlink(missing_ok=True)
-
-
-def config_file(folder: Path) -> Path:
-    """The ``config.yaml`` of a run.
-
-    Raises:
-        XferError: if it is missing.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise XferError(f"{folder} is no run of this package ({CONFIG} is missing).")
-    return path
-
-
-def check_same_run(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises XferError where the run that a folder holds was made with other keys than those given."""
-    theirs, ours = read_yaml_file(config_file(folder)), plain(config)
-    differing = {key: theirs.get(key) for key in ours.keys() - (UNIMPORTANT - ORIGIN) if theirs.get(key) != ours[key]}
-    if differing:
-        raise XferError(
-            f"{folder} holds a run with {text_of(dict(sorted(differing.items())))}. "
-            f"Name another folder with --run_dir, or start over with --resume=False."
-        )
-
-
-def save_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Writes ``result.json`` and removes ``state.pt``: the run is finished."""
-    with replacing(folder / RESULT) as temporary:
-        temporary.write_text(as_json(result), encoding="utf-8")
-    (folder / STATE).unlink(missing_ok=True)
-
-
-def as_json(value: Mapping[str, Any]) -> str:
-    """The text of a json file."""
-    return json.dumps(plain(value), indent=2) + "\n"
-
-
-def check_finished_pretraining(folder: Path) -> None:
-    """Raises XferError for the model of a run or pre-training that was interrupted."""
-    if (folder / WEIGHTS).is_file() and not load_result(folder):
-        raise XferError(
-            f"pretrained={folder} was interrupted ({RESULT} is missing). Finish it with the same pretrain command."
-        )
-
-
-def load_result(folder: Path) -> dict[str, Any] | None:
-    """Reads ``result.json``; None where the run is not finished."""
-    return _read_json(folder / RESULT)
-
-
-def finished_result(folder: Path) -> dict[str, Any]:
-    """What a finished run measured.
-
-    Raises:
-        XferError: if the run is not finished, or measured no test split.
-    """
-    result = load_result(folder)
-    if not result or "test" not in result:
-        raise XferError(f"{folder} holds no finished run.")
-    return result
-
-
-def _read_json(path: Path) -> Any:
-    """What a json file of a run holds; None where it is missing."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise XferError(f"{path} is damaged: {error}. Remove it to run again.") from error
-
-
-def plain(value: Any) -> Any:
-    """Containers of plain values: what yaml and json can hold; anything else by its text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
-
-
-def run_digest(settings: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that stand for what a run depends on."""
+def digest(settings: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the settings that matter to a run."""
     important = {key: value for key, value in plain(settings).items() if key not in UNIMPORTANT}
     return hashlib.blake2b(json.dumps(important, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def short_name(dataset: str) -> str:
+    """The name of a dataset, or the first of many joined domains and the number of the others."""
+    first, *others = split_domains(dataset)
+    return f"{first}+{len(others)}-more" if len(dataset) > LONGEST_NAME else dataset

@@ -1,6 +1,6 @@
-"""RecBole's Trainer with stages that leave artifacts, go on exactly where they were interrupted, and mask history.
+"""RecBole's Trainer, whose runs here have a folder and can be resumed exactly.
 
-:class:`RunFolder` works over any trainer of RecBole, so that RecBole's own models gain the same.
+:class:`XferTrainer` works on top of any trainer of RecBole, so that RecBole's own models can do the same.
 """
 
 from __future__ import annotations
@@ -14,39 +14,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.data.dataloader import NegSampleEvalDataLoader
-from recbole.evaluator import Evaluator
-from recbole.evaluator.collector import DataStruct
-from recbole.trainer import Trainer
-from recbole.utils import EvaluatorType, ModelType, get_local_time, get_trainer
+from recbole.utils import ModelType, get_local_time, get_trainer
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_xfer.config.config import settings
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
-from recbole_xfer.data.negatives import WithinDomain, within_domain
+from recbole_xfer.data.negatives import within_domain
 from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation import domain_ranking as domains
+from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.other_parameters import as_tensors, from_tensors
+from recbole_xfer.trainer.ranking import RankingTrainer
+from recbole_xfer.trainer.run_folder import RunFolder
 
 OTHER = "other_parameter."
-"""Begins the names of what RecBole calls so: the state of a model beside its parameters."""
+"""Prefix of the names of state that a RecBole model keeps in addition to its parameters."""
 
 
-class RunFolder(Trainer):
-    """A trainer of RecBole whose run lives in a folder (see :mod:`recbole_xfer.trainer.run_folder`).
+class XferTrainer(RankingTrainer):
+    """A trainer of RecBole whose run has a folder and can be resumed exactly.
 
-    Reads ``run_dir``, ``precision``, ``learning_rate_decay``, ``mask_history`` and ``rank_within_domain``.
+    Reads ``run_dir``, ``precision``, ``learning_rate_decay`` and ``train_rows``.
 
     Attributes:
-        history: a record of each epoch, as ``epochs.json`` has it: ``epoch``, ``phase``, ``train`` (its scalars) and,
-            where it was validated, ``valid`` (all metrics).
-        phase: what is trained, where a trainer has several phases.
-        learning_rate_key: the key of the learning rate at hand.
+        folder: the run's files.
+        history: a record of each epoch, as in ``epochs.json``: ``epoch``, ``phase``, ``train`` (its scalars) and, if it
+            was validated, ``valid`` (all metrics).
+        phase: the current phase, for trainers with several phases.
+        learning_rate_key: the key of the current learning rate.
     """
 
     phase: str | None = None
@@ -58,18 +57,15 @@ class RunFolder(Trainer):
         except ImportError as error:  # RecBole's W&B logger
             raise XferError("log_wandb=True needs the package wandb. Run `pip install wandb`.") from error
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
-        self.run_dir = Path(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
-        self.saved_model_file = str(self.run_dir / artifacts.WEIGHTS)
-        self.valid_metric = domains.metric_key(config["valid_metric"])
-        self.evaluator = KeepingEvaluator(config)
+        self.folder = RunFolder(config["run_dir"] or Path(config["checkpoint_dir"]) / name)
+        self.saved_model_file = str(self.folder.path / RunFolder.WEIGHTS)
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
         self.enable_amp = self._reduced_precision()
 
     def _reduced_precision(self) -> bool:
-        precision = self.config["precision"] or "auto"
-        if precision not in ("auto", "bf16", "float32"):
-            raise XferError(f"precision={precision} must be auto, bf16 or float32.")
+        """Whether training runs in bf16."""
+        precision = self.config["precision"]
         fast = has_fast_bfloat16(self.device)
         if precision == "bf16" and not fast:
             logger.warning("precision=bf16 is slower than float32 on this processor, which has no instructions for it.")
@@ -90,19 +86,19 @@ class RunFolder(Trainer):
     def fit(
         self, train_data: Any, valid_data: Any = None, *args: Any, show_progress: bool = False, **kwargs: Any
     ) -> Any:
-        """RecBole's fit; a loader of windows takes the place of RecBole's where the model is trained on windows."""
+        """RecBole's fit; models that train on windows get a loader of windows instead of RecBole's."""
         if valid_data:
-            domains.check_valid_metric(self.config)
+            check_valid_metric(self.config)
         self._train_data = self.train_loader(train_data)
-        artifacts.save_config(self.run_dir, settings(self.config))
-        with tqdm(desc=self.run_dir.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
+        self.folder.begin(settings(self.config))
+        with tqdm(desc=self.folder.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
             return super().fit(self._train_data, valid_data, *args, **kwargs)
 
     def train_loader(self, train_data: Any) -> Any:
-        """The loader that the model is trained on: RecBole's, or the one that the model names.
+        """The loader of training batches: RecBole's, or the one that the model declares.
 
         Raises:
-            XferError: if the model can read no windows, and the data has no other rows.
+            XferError: if the data has only windows and the model cannot read them.
         """
         dataset = train_data._dataset
         loader = hooks_of(self.model).loader
@@ -128,7 +124,7 @@ class RunFolder(Trainer):
         for name, value in scalars.items():
             self.tensorboard.add_scalar(f"{self.phase}/{name}" if self.phase else name, value, epoch_idx)
         self.history.append({"epoch": epoch_idx, "phase": self.phase, "train": scalars})
-        artifacts.save_history(self.run_dir, self.history)
+        self.folder.save_epochs(self.history)
         return losses
 
     def _check_nan(self, loss: Tensor) -> None:
@@ -139,12 +135,12 @@ class RunFolder(Trainer):
             )
 
     def _scalars(self, losses: Any, steps: int) -> dict[str, float]:
-        """What is kept of an epoch: its loss, a mean over steps, and what the model's ``epoch_scalars()`` gives."""
+        """The scalars of an epoch: its loss, a mean over steps, and the model's ``epoch_scalars()``."""
         loss = sum(losses) if isinstance(losses, tuple) else losses
         return {"loss": loss / steps, **hooks_of(self.model).epoch_scalars()}
 
     def _set_learning_rate(self, epoch: int) -> None:
-        """Puts the learning rate of an epoch into the optimizer."""
+        """Sets the optimizer's learning rate for an epoch."""
         decay = self.config["learning_rate_decay"] or 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * decay**epoch
@@ -154,43 +150,44 @@ class RunFolder(Trainer):
         better = max if self.valid_metric_bigger else min
         best = better(score, float(self.best_valid_score))
         self.history[-1]["valid"] = {name: float(value) for name, value in result.items()}
-        artifacts.save_history(self.run_dir, self.history)
+        self.folder.save_epochs(self.history)
         self._bar.set_postfix_str(f"{self.config['valid_metric']} {score:.4f}, best {best:.4f}")
         return score, result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        """Keeps the parameters of the epoch: RecBole calls this whenever validation improved."""
+        """Saves the parameters of the epoch. RecBole calls this whenever validation improved."""
         self.best_epoch = epoch
-        artifacts.save_weights(self.run_dir, self._weights())
+        self.folder.save_weights(self.weights())
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """RecBole's S3Rec and RaCT call this in the stages (``train_stage``) before the last."""
         super().save_pretrained_model(epoch, saved_model_file)
         self._save_checkpoint(epoch)
         stages = "--train_stage=finetune (RaCT: critic_pretrain first)"
-        logger.info(f"Go on with {stages} --pre_model_path={saved_model_file}")
+        logger.info(f"Continue with {stages} --pre_model_path={saved_model_file}")
 
-    def _weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers, with what a RecBole model keeps besides them (Pop's counts)."""
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers, and the other state of RecBole's models, such as Pop's counts."""
         weights = self.model.state_dict()
         for name, value in self.model.other_parameter().items():
-            weights |= artifacts.as_tensors(OTHER + name, value)
+            weights |= as_tensors(OTHER + name, value)
         return weights
 
-    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads what :meth:`weights` returned into the model."""
         on_device = {key: value.to(self.device) for key, value in weights.items()}
         others = {key.removeprefix(OTHER): on_device.pop(key) for key in weights if key.startswith(OTHER)}
         self.model.load_state_dict(on_device)
-        self.model.load_other_parameter(artifacts.from_tensors(others))
+        self.model.load_other_parameter(from_tensors(others))
 
-    # --- going on ----------------------------------------------------------------------------------------------------
+    # --- resuming ----------------------------------------------------------------------------------------------------
 
     def _save_state(self, epoch: int) -> None:
-        """Writes what :meth:`_state` holds when ``epoch`` starts."""
-        artifacts.save_state(self.run_dir, self._state(epoch))
+        """Writes the state at the start of ``epoch``."""
+        self.folder.save_state(self._state(epoch))
 
     def _state(self, epoch: int) -> dict[str, Any]:
-        """Everything that the epochs to come depend on, tensors and plain values."""
+        """Everything that the following epochs depend on, as tensors and plain values."""
         loader_generator = getattr(self._train_data, "generator", None)
         return {
             "epoch": epoch,
@@ -198,39 +195,37 @@ class RunFolder(Trainer):
             "best_epoch": self.best_epoch,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
-            "model": self._weights(),
+            "model": self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(),
             "loader": None if loader_generator is None else loader_generator.get_state(),
         }
 
     def resume(self, train_data: Any) -> bool:
-        """Takes up an interrupted run of this folder, so that it ends as if it had not been interrupted.
+        """Resumes the interrupted run in the folder, so that its result is identical to an uninterrupted one.
 
         Returns:
-            whether there was one.
+            whether there was an interrupted run.
 
         Raises:
-            XferError: if it was made with other keys, or its state is damaged.
+            XferError: if it has another configuration, or its state is damaged.
         """
-        state = artifacts.load_state(self.run_dir)
+        state = self.folder.state()
         if state is None:
             return False
-        artifacts.check_same_run(self.run_dir, settings(self.config))
+        self.folder.check_same_run(settings(self.config))
         self._restore(state, train_data)
         return True
 
     def _restore(self, state: Mapping[str, Any], train_data: Any) -> None:
-        """Takes up what :meth:`_state` gave."""
+        """Restores what :meth:`_state` returned."""
         self.start_epoch, self.cur_step, self.best_epoch = state["epoch"], state["cur_step"], state["best_epoch"]
         self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"] or None
-        self._load_weights(state["model"])
+        self.load_weights(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         _restore_random_state(state["random"])
-        comes_next = state.get("phase"), state["epoch"]
-        self.history = list(
-            takewhile(lambda e: (e["phase"], e["epoch"]) != comes_next, artifacts.load_history(self.run_dir))
-        )
+        following = state.get("phase"), state["epoch"]
+        self.history = list(takewhile(lambda e: (e["phase"], e["epoch"]) != following, self.folder.epochs()))
         if state["loader"] is not None:
             train_data.generator.set_state(state["loader"])
 
@@ -239,61 +234,15 @@ class RunFolder(Trainer):
     def evaluate(
         self, eval_data: Any, load_best_model: bool = True, model_file: str | None = None, show_progress: bool = False
     ) -> Any:
-        """RecBole's evaluate, with the best epoch read from ``model.safetensors``; never in bf16, which makes ties."""
-        self._evaluated = eval_data._dataset
-        self.evaluator.ranking = self._domain_ranking(eval_data)
+        """RecBole's evaluate, of the best epoch's parameters; never in bf16, which would round scores to ties."""
         if load_best_model:
-            self._load_weights(artifacts.load_weights(Path(model_file).parent if model_file else self.run_dir))
+            folder = RunFolder(Path(model_file).parent) if model_file else self.folder
+            self.load_weights(folder.weights())
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-
-    def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
-        if not self.config["rank_within_domain"]:
-            return None
-        if self.config["eval_type"] != EvaluatorType.RANKING:
-            raise XferError(f"rank_within_domain=True needs metrics of rankings, not {self.config['metrics']}.")
-        if isinstance(eval_data, NegSampleEvalDataLoader) and not isinstance(eval_data._sampler, WithinDomain):
-            raise XferError(
-                "RecBole's own functions sample the negatives of evaluation from all domains. Use recbole_xfer's run, "
-                "or rank all items, eval_args.mode full."
-            )
-        item_domain = torch.from_numpy(self._evaluated.item_domain).long().to(self.device)
-        return domains.DomainRanking(self._evaluated.domains, item_domain)
-
-    def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
-        """Ranks a batch; which earlier items are left out is decided by ``mask_history`` alone, for every model."""
-        interaction, seen, positive_u, positive_i = batched_data
-        if not self.config["mask_history"]:
-            seen = None
-        elif seen is None and isinstance(self._evaluated, TransferDataset):
-            seen = self._evaluated.seen_items(interaction)
-        return self._ranked(*super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i)))
-
-    def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
-        """RecBole's, but that a sequential model encodes a history once, and not once for each candidate."""
-        interaction, row, positive_u, positive_i = batched_data
-        ranking = self.config["eval_type"] == EvaluatorType.RANKING
-        if self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not ranking:
-            return self._ranked(*super()._neg_sample_batch_eval(batched_data))
-        interaction = interaction.to(self.device)
-        users, histories = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
-        _, history = torch.cat([users[:, None], histories], dim=1).unique(dim=0, return_inverse=True)
-        place = torch.arange(len(history), device=self.device)
-        first = torch.empty_like(place).scatter_(0, history, place)[: int(history.max()) + 1]  # a row of each
-        item = interaction[self.model.ITEM_ID]
-        scores = self.model.full_sort_predict(interaction[first]).view(len(first), -1)[history, item]
-        table = scores.new_full((int(positive_u[-1]) + 1, self.tot_item_num), -torch.inf)
-        table[row.to(self.device), item] = scores
-        return self._ranked(interaction, table, positive_u, positive_i)
-
-    def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
-        """What RecBole collects of a batch, within domains where that is asked for."""
-        if self.evaluator.ranking is not None:
-            scores, row = self.evaluator.ranking.restrict(scores, row, item)
-        return interaction, scores, row, item
 
 
 class Ticking:
-    """A loader that moves a progress bar with each batch."""
+    """A loader that advances a progress bar with each batch."""
 
     def __init__(self, loader: Any, bar: tqdm) -> None:
         self.loader, self.bar, self.shuffle = loader, bar, loader.shuffle
@@ -307,40 +256,11 @@ class Ticking:
             self.bar.update()
 
 
-class KeepingEvaluator(Evaluator):
-    """RecBole's Evaluator that keeps what it measured, for results by row, and has results of each domain.
-
-    Attributes:
-        collected: what RecBole collected in the last evaluation.
-        ranking: of the pass at hand, where targets are ranked within their domains.
-    """
-
-    collected: DataStruct
-    ranking: domains.DomainRanking | None = None
-
-    @property
-    def topk(self) -> Tensor | None:
-        """For each evaluated row, hits at every rank and behind them the number of positives, [N, k + 1]."""
-        return self.collected.get("rec.topk") if "rec.topk" in self.collected else None
-
-    def evaluate(self, dataobject: DataStruct) -> Any:
-        self.collected = dataobject
-        result = self.measure(dataobject)
-        if self.ranking is not None:
-            places = self.config["metric_decimal_place"]
-            result.update(self.ranking.results(dataobject, self.measure, places))
-        return result
-
-    def measure(self, collected: DataStruct) -> Any:
-        """RecBole's metrics of what was collected, or of some of its rows."""
-        return super().evaluate(collected)
-
-
 @cache
-def trainer_class(model_type: ModelType, model: str) -> type[RunFolder]:
-    """RecBole's trainer for a model, with the run folder added where it is not one of ours already."""
+def trainer_class(model_type: ModelType, model: str) -> type[XferTrainer]:
+    """The trainer of a model: :class:`XferTrainer` on top of RecBole's trainer for that model."""
     theirs = get_trainer(model_type, model)
-    return theirs if issubclass(theirs, RunFolder) else type(f"{theirs.__name__}InFolder", (RunFolder, theirs), {})
+    return theirs if issubclass(theirs, XferTrainer) else type(f"Xfer{theirs.__name__}", (XferTrainer, theirs), {})
 
 
 def _random_state() -> dict[str, Any]:

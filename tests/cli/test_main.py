@@ -1,4 +1,4 @@
-"""The command line as a user meets it: outcome, exit status, one sentence for a mistake."""
+"""The command line from a user's view: output, exit status, one sentence for each error."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_xfer import quick_start
+from recbole_xfer import quick_start, stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import settings, write_small
@@ -17,7 +17,7 @@ def keys(root: Path, model: str = "ANT") -> list[str]:
     return [f"--{key}={value}" for key, value in settings(root, model).items()]
 
 
-def test_run_prints_what_was_measured(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_run_prints_metrics_and_protocol(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(in_tmp_path)
     assert main(["--model=ANT", "--dataset=Small", *keys(in_tmp_path)]) == 0
     output = " ".join(capsys.readouterr().out.split())
@@ -26,7 +26,7 @@ def test_run_prints_what_was_measured(in_tmp_path: Path, capsys: pytest.CaptureF
         "ndcg@10",
         "leave one out",
         "all 25 items",
-        "earlier items kept",
+        "history kept",
         "seed 2020",
     ):
         assert words in output
@@ -41,7 +41,15 @@ def test_pretrain_then_adapt(in_tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert "ANT (relearn) on Small" in capsys.readouterr().out
 
 
-def test_compare_prints_a_table_and_a_verdict_and_trains_nothing_twice(
+def test_the_options_of_recbole_s_own_script_work(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_small(in_tmp_path)
+    options = ["-m", "Pop", "-d", "Small", *keys(in_tmp_path, "Pop")]
+    for command in (options, ["run", *options]):
+        assert main(command) == 0
+        assert "Pop on Small" in capsys.readouterr().out
+
+
+def test_compare_prints_table_and_verdict_and_trains_nothing_twice(
     in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_small(in_tmp_path)
@@ -60,14 +68,14 @@ def test_compare_prints_a_table_and_a_verdict_and_trains_nothing_twice(
     assert len(table["runs"]) == 6
     assert set(table["summary"]) == {"Pop", "ANT (scratch)", "ANT (relearn)"}
 
-    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    monkeypatch.setattr(stages, "fit", None)  # the second call trains nothing
     assert main(["compare", str(plan), "--result=again.json"]) == 0
     assert json.loads((in_tmp_path / "again.json").read_text()) == table
     assert main(["compare", str(plan), "--result=one.json", "--seeds=[2]"]) == 0
     assert json.loads((in_tmp_path / "one.json").read_text())["runs"] == table["runs"][1::2]
 
 
-def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_evaluate_measures_finished_runs_again(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(in_tmp_path)
     folders = [
         run(model, "Small", overrides=settings(in_tmp_path, model) | {"seed": seed}).folder
@@ -78,7 +86,7 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     assert main(["evaluate", *folders, "--mask_history=True", "--topk=[3]", "--result=table.json"]) == 0
     assert main(["evaluate", *folders, "--eval_args={'mode': 'uni5'}", "--topk=[3]"]) == 0  # a space in a value
     table = json.loads((in_tmp_path / "table.json").read_text())
-    assert "earlier items left out" in table["measured"] and "seeds 1, 2" in table["measured"]
+    assert "history masked" in table["measured"] and "seeds 1, 2" in table["measured"]
     assert set(table["summary"]["SASRec"]) == {"recall@3", "ndcg@3"}
     assert {folder: (Path(folder) / "result.json").read_bytes() for folder in folders} == before
     wider = run("SASRec", "Small", overrides=settings(in_tmp_path, "SASRec") | {"seed": 1, "hidden_size": 32}).folder
@@ -88,10 +96,10 @@ def test_finished_runs_are_evaluated_again(in_tmp_path: Path, capsys: pytest.Cap
     assert json.loads(before[folders[0]]) == again.as_dict()
     capsys.readouterr()
     assert main(["evaluate", folders[0], str(in_tmp_path)]) == 2
-    assert "holds no finished run" in capsys.readouterr().err
+    assert "has no finished run" in capsys.readouterr().err
 
 
-def test_runs_that_cannot_stand_beside_each_other_end_an_evaluation_early(
+def test_evaluate_stops_at_the_first_run_that_cannot_be_compared(
     in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_small(in_tmp_path)
@@ -105,7 +113,7 @@ def test_runs_that_cannot_stand_beside_each_other_end_an_evaluation_early(
     assert loaded == [first, other]
 
 
-def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_config_files_are_given_in_one_option_or_several(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(in_tmp_path)
     (in_tmp_path / "a.yaml").write_text(f"dataset: Small\nmodel: Pop\ntopk: [7]\ndata_path: {in_tmp_path}\n")
     (in_tmp_path / "b.yaml").write_text("topk: [3]\nvalid_metric: NDCG@3\n")
@@ -114,7 +122,7 @@ def test_config_files_are_named_together_or_apart(in_tmp_path: Path, capsys: pyt
         assert "recall@3" in capsys.readouterr().out
 
 
-def test_a_comparison_and_a_measurement_read_config_files(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_compare_and_evaluate_read_config_files(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(in_tmp_path)
     Path("shared.yaml").write_text(f"dataset: Small\ntopk: [7]\nvalid_metric: NDCG@7\ndata_path: {in_tmp_path}\n")
     Path("plan.yaml").write_text("rows: [{model: Pop}]\n")
@@ -129,19 +137,20 @@ def test_a_comparison_and_a_measurement_read_config_files(in_tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model=ANT", "--dataset=Nowhere"], "Nowhere is not there"),
+        (["--model=ANT", "--dataset=Nowhere"], "Nowhere does not exist"),
         (["--model=ANT", "--dataset=Small", "--learning_rat=1"], "Did you mean 'learning_rate'"),
         (["--model=Nothing", "--dataset=Small"], "does not exist"),
         (["--model=ANT", "--dataset=Small", "epochs=3"], "Write keys as --key=value"),
+        (["--model=ANT", "--dataset=Small", "--mod=RETR"], "Did you mean"),  # no abbreviations
         (["--model=ANT", "--dataset=Small", "--epochs"], "has no value"),
-        (["--model=ANT", "--dataset=Bare"], "carries no text and no image and no price"),
-        (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "Choose among text, image, price"),
-        (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "holds no pre-trained model"),
+        (["--model=ANT", "--dataset=Bare"], "has no text and no image and no price"),
+        (["--model=ANT", "--dataset=Small", "--modalities=['sound']"], "must be a list of some of text, image, price"),
+        (["adapt", "--model=ANT", "--dataset=Small", "--pretrained=nowhere"], "has no trained model"),
         (["compare", "nowhere.yaml"], "nowhere.yaml is missing"),
-        (["prepare", "toy", "--nothing=1"], "is no option"),
+        (["prepare", "toy", "--nothing=1"], "is not an option of prepare"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_2(
+def test_an_error_in_the_input_is_one_sentence_and_status_2(
     in_tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
     write_small(in_tmp_path)
@@ -159,17 +168,17 @@ def test_mistakes_are_one_sentence_and_status_2(
 @pytest.mark.parametrize(
     ("plan", "option", "message"),
     [
-        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is no key of a comparison. Write seeds for all"),
-        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is no key of a comparison"),
-        ("dataset: Small\nrows: [{model: Pop}]", "--seeds=7", "seeds=7 must be a list of whole numbers, such as"),
-        ("dataset: Small\nrows: [{model: Pop}]", "--seeds=[]", "seeds=[] must be a list of whole numbers"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seed=7", "seed=7 is invalid in a comparison. Set the seeds of all"),
+        ("dataset: Small\nrows: [{model: Pop, seed: 7}]", "--seeds=[7]", "seed=7 is invalid in a comparison"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seeds=7", "seeds=7 is invalid: it must be a list of integers"),
+        ("dataset: Small\nrows: [{model: Pop}]", "--seeds=[]", "seeds=[] is invalid: it must be a list of integers"),
         ("dataset: Small\nrows: 5", "--seeds=[7]", "plan.yaml: 'rows' must be a list with a 'model' in each entry"),
         ("dataset: Small\nrows: [{epochs: 1}]", "--seeds=[7]", "'rows' must be a list with a 'model' in each entry"),
-        ("dataset: [A, B]\nrows: [{model: Pop}]", "--seeds=[7]", "dataset=['A', 'B'] must be a name, or several"),
+        ("dataset: [A, B]\nrows: [{model: Pop}]", "--seeds=[7]", "dataset=['A', 'B'] is invalid: it must be a name"),
         ("rows: [{model: Pop}]", "--seeds=[7]", "plan.yaml lacks the key 'dataset'"),
     ],
 )
-def test_a_comparison_that_cannot_be_meant(
+def test_compare_rejects_an_invalid_plan(
     in_tmp_path: Path, capsys: pytest.CaptureFixture, plan: str, option: str, message: str
 ) -> None:
     Path("plan.yaml").write_text(plan)
@@ -177,18 +186,18 @@ def test_a_comparison_that_cannot_be_meant(
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_module_is_named_and_no_package_guessed(
+def test_a_missing_module_is_named_without_guessing_its_package(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def needs_faiss(**_: object) -> None:
-        raise ModuleNotFoundError(name="faiss")  # the package that brings it is called faiss-cpu
+        raise ModuleNotFoundError(name="faiss")  # its package has another name: faiss-cpu
 
     monkeypatch.setattr(quick_start, "run", needs_faiss)
     assert main(["--model=NCL", "--dataset=Small"]) == 2
-    assert "needs the Python module faiss; install the package that brings it" in capsys.readouterr().err
+    assert "needs the Python module faiss. Install the package that provides it." in capsys.readouterr().err
 
 
-def test_a_price_with_a_currency_sign_is_located(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_line_of_an_invalid_price_is_named(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = write_small(in_tmp_path)
     for price in ("$12.99", "12,99"):
         (folder / "Small.item").write_text(f"item_id:token\tprice:float\ni1\t3.5\ni2\t{price}\n")
@@ -196,7 +205,7 @@ def test_a_price_with_a_currency_sign_is_located(in_tmp_path: Path, capsys: pyte
         assert f"line 3: '{price}' in column 'price' is not a number" in capsys.readouterr().err
 
 
-def test_the_script_of_a_clone_runs_without_installation(tmp_path: Path) -> None:
+def test_the_script_runs_in_a_clone_without_installation(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "run_recbole_xfer.py"
     done = subprocess.run(
         [sys.executable, str(script), "--model=ANT", "--dataset=Nowhere"], capture_output=True, text=True, cwd=tmp_path

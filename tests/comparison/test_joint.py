@@ -1,4 +1,4 @@
-"""Every domain, joint against alone: equal targets, nothing trained that is tested, and a table of the changes."""
+"""Joint and single-domain training: equal targets, no leakage from the test split, and the table of changes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from recbole_xfer import quick_start
+from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.quick_start import compare, evaluate, run
 from recbole_xfer.testing.data import SIZES, SMALL, config, settings, write_joined
 
@@ -26,7 +26,7 @@ SPLITS = [{"LS": "valid_and_test"}, {"NU": 0.3}, {"HU": [6, 2, 2]}, {"RS": [0.5,
 
 
 def targets(made: Experiment) -> list[set[tuple[str, str, float]]]:
-    """(user, item, time) of each part."""
+    """(user, item, time) of each part of the split."""
     parts = [loader._dataset for loader in (made.train_data, made.valid_data, made.test_data)]
     columns = ["user_id", "item_id", "timestamp"]
     return [set(zip(*(tokens(made, part.inter_feat, name) for name in columns), strict=True)) for part in parts]
@@ -39,10 +39,10 @@ def tokens(made: Experiment, rows: Any, name: str) -> list[Any]:
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
 @pytest.mark.parametrize("histories", ["across", "per_domain"])
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: next(iter(split)))
-def test_a_domain_alone_has_its_part_of_the_joined_split(
+def test_single_domain_keeps_its_part_of_the_joined_split(
     tmp_path: Path, split: dict, histories: str, model: str
 ) -> None:
-    """Each part alone is the joint one's of the domain, but for the first item of a history, which nothing precedes."""
+    """Only the first item of a history is missing, because nothing precedes it in its domain."""
     write_joined(tmp_path)
     keys = {
         "eval_args": {"split": split, "order": "TO", "group_by": "user", "mode": "full"},
@@ -66,7 +66,7 @@ def test_a_domain_alone_has_its_part_of_the_joined_split(
 
 
 def earliest(made: Experiment) -> dict[str, float]:
-    """When the history of each user begins in the one domain of the dataset at hand, in RecBole's float32."""
+    """The time of each user's first interaction in the only domain of the dataset, in RecBole's float32."""
     (domain,) = made.dataset.domains
     frame = pd.read_csv(made.dataset.root / domain / f"{domain}.inter", sep="\t")
     frame = frame[frame["item_id:token"].isin(made.dataset.field2token_id["item_id"])]
@@ -74,20 +74,20 @@ def earliest(made: Experiment) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("model", ["RETR", "BPR"])
-def test_with_histories_apart_a_domain_alone_is_its_own_dataset(tmp_path: Path, model: str) -> None:
-    """There the split of a domain is its own, too, so that the same seed gives the same model."""
+def test_single_domain_with_histories_per_domain_equals_the_domains_own_dataset(tmp_path: Path, model: str) -> None:
+    """The split of a domain is then its own, so that the same seed gives the same model."""
     write_joined(tmp_path)
     keys = {**settings(tmp_path, model), "rank_within_domain": True}
     alone = run(model, "A+B+C", overrides={**keys, "histories": "per_domain", "single_domain": "B"})
     own = run(model, "B", overrides=keys)
     assert alone.test == own.test and (alone.by_row == own.by_row).all()
     assert alone.dataset == "B of A+B+C" and "-A+B+C-B-" in alone.folder
-    with pytest.raises(XferError, match=r"cannot be compared: B of A[+]B[+]C, .*; B, "):
+    with pytest.raises(XferError, match=r"cannot be compared: B of A[+]B[+]C \(.*\) versus B \("):
         evaluate([alone.folder, own.folder])
 
 
 def plan(root: Path, **keys: Any) -> Path:
-    """A small comparison, of which SyNCRec cannot learn a domain alone."""
+    """A small comparison; its SyNCRec cannot be trained on one domain."""
     write_joined(root, users=120)
     sizes = {key: SIZES[key] for key in ("hidden_size", "inner_size", "n_heads", "n_layers")}
     rows = [
@@ -103,13 +103,13 @@ def plan(root: Path, **keys: Any) -> Path:
     return file
 
 
-def test_a_comparison_sets_joint_against_alone(
+def test_comparison_of_joint_and_single_domain_training(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = plan(tmp_path)
     assert main(["compare", str(file), "--result=table.json"]) == 0
     output = " ".join(capsys.readouterr().out.split())
-    assert "Joint against alone on A+B+C" in output and "SyNCRec (alone: SASRec)" in output
+    assert "Joint and single-domain training on A+B+C" in output and "SyNCRec (alone: SASRec)" in output
     assert "Holm's correction for 9 tests" in output
     content = json.loads(Path("table.json").read_text())
     table = content["joint_against_alone"]
@@ -123,7 +123,7 @@ def test_a_comparison_sets_joint_against_alone(
     assert sum(line["left_out"] for line in table["changes"]) > 0
     mean = table["runs_alone"][0]["test"]["ndcg@10"]
     assert table["changes"][0]["alone"]["mean"] == pytest.approx(mean, abs=1e-4)  # RecBole rounds to 4 places
-    monkeypatch.setattr(quick_start, "fit", None)  # the second time nothing is trained
+    monkeypatch.setattr(stages, "fit", None)  # the second time nothing is trained
     assert compare(file).as_dict()["joint_against_alone"] == table
 
 
@@ -136,11 +136,11 @@ def result(label: str, seed: int, by_row: np.ndarray, users: list[str]) -> Resul
     )  # fmt: skip
 
 
-def test_a_change_is_that_of_equal_targets_whatever_their_order() -> None:
+def test_change_is_measured_on_equal_targets_in_any_order() -> None:
     rng = np.random.default_rng(0)
     users = [f"u{number}" for number in range(100)]
     joint, alone = rng.uniform(0.4, 0.8, (2, 100)), rng.uniform(0.3, 0.7, (2, 90))
-    order = rng.permutation(90)  # the last ten users took nothing before
+    order = rng.permutation(90)  # the last ten users have no earlier item
     pair = Pair(
         "A",
         [result("m", seed, row, users) for seed, row in enumerate(joint)],
@@ -154,8 +154,8 @@ def test_a_change_is_that_of_equal_targets_whatever_their_order() -> None:
     assert change["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
     assert change["p_corrected"] == pytest.approx(2 * change["p"])
     assert change["joint"]["spread"] == pytest.approx(joint[:, :90].mean(axis=1).std(ddof=1))
-    assert (change["sure"], loss["sure"]) == ("gain", "loss")
-    with pytest.raises(XferError, match="did not rank the targets"):
+    assert (change["significant"], loss["significant"]) == ("gain", "loss")
+    with pytest.raises(XferError, match="did not rank all targets"):
         _ = Pair("A", pair.alone, pair.joint).scores
 
 
@@ -165,17 +165,17 @@ def test_a_change_is_that_of_equal_targets_whatever_their_order() -> None:
         ({"rank_within_domain": False}, "Set rank_within_domain: True for all rows"),
         ({"dataset": "A"}, "needs several domains"),
         ({"eval_args": {"mode": "uni5"}}, "sampled candidates differ"),
-        ({"eval_args": {"split": {"RS": [8, 1, 1]}}}, "one test target a history"),
+        ({"eval_args": {"split": {"RS": [8, 1, 1]}}}, "one test target per history"),
         ({"overlap": 0.5}, "needs overlap: 1"),
-        ({"rows": [{"model": "SyNCRec", "alone": "SASRec"}]}, "alone: SASRec must name one row .* none has it"),
+        ({"rows": [{"model": "SyNCRec", "alone": "SASRec"}]}, "alone: SASRec must be the name .* 0 such rows exist"),
         ({"rows": [{"model": "SyNCRec", "alone": True}]}, r"SyNCRec on A\+B\+C.* cannot learn one domain"),
         ({"dataset": "A+B", "rows": [{"model": "RecGURU", "alone": True}]}, "RecGURU .* cannot learn one domain"),
     ],
 )
-def test_what_cannot_be_paired_is_refused_before_anything_is_trained(
+def test_invalid_pairing_is_rejected_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
 ) -> None:
-    monkeypatch.setattr(quick_start, "fit", None)
+    monkeypatch.setattr(stages, "fit", None)
     file = plan(tmp_path)
     content = yaml.safe_load(file.read_text())
     content["rows"] = content["rows"][1:]  # a row of SyNCRec ranks within its domain in any case
@@ -184,28 +184,28 @@ def test_what_cannot_be_paired_is_refused_before_anything_is_trained(
         compare(file)
 
 
-def test_rows_name_the_row_that_they_are_set_against() -> None:
+def test_references_between_rows() -> None:
     rows = [{"model": "A", "alone": "C"}, {"model": "B", "name": "C", "alone": True}, {"model": "C"}]
     assert references(rows) == [1, 1, None]
-    with pytest.raises(XferError, match="2 has it"):
+    with pytest.raises(XferError, match="2 such rows exist"):
         references([*rows, {"model": "C", "alone": True}])
 
 
-def test_a_single_domain_must_be_one_of_several(tmp_path: Path) -> None:
+def test_single_domain_must_be_one_of_several(tmp_path: Path) -> None:
     write_joined(tmp_path)
     for dataset, single in (("A", "A"), ("A+B", "C")):
         with pytest.raises(XferError, match=f"single_domain={single} must be one of several domains"):
             build(config(tmp_path, "RETR", dataset, single_domain=single))
     late = pd.DataFrame({"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "timestamp": [1.6e9, 1.6e9]})
     write_domain(tmp_path, "D", late, None)
-    with pytest.raises(XferError, match="No interaction of D is left after filtering"):
+    with pytest.raises(XferError, match="Filtering removes all interactions of D"):
         build(config(tmp_path, "RETR", "A+D", single_domain="D", val_interval={"timestamp": "(0,1.5e9]"}))
     with pytest.raises(XferError, match="SyNCRec learns from histories across several domains"):
         build(config(tmp_path, "SyNCRec", "A+B", single_domain="B"))
 
 
-def test_a_domain_that_no_user_takes_often_enough_alone(tmp_path: Path) -> None:
-    """Joined it is ranked, for what a user took elsewhere comes before; alone nothing of it can be trained."""
+def test_single_domain_without_a_training_target(tmp_path: Path) -> None:
+    """In joined histories its items have earlier items of other domains; alone, none of them can be trained."""
     rows = [(f"u{user}", item) for user in range(6) for item in ("b1", "b2", "b3", "a1", "a2")]
     rows += [(f"v{user}", item) for user in range(6) for item in ("b4", "a1", "b1", "b2", "b3")]
     table = pd.DataFrame(rows, columns=["user_id", "item_id"])

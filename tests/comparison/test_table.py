@@ -1,4 +1,4 @@
-"""The table of a comparison and its sentence on transfer, from results with known answers."""
+"""The table of a comparison and its verdict on transfer, from results with known answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from recbole_xfer.cli import main as cli
+from recbole_xfer.cli.tables import print_result
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair
 from recbole_xfer.comparison.significance import holm, paired_change
-from recbole_xfer.comparison.table import Comparison, mean_by_row, told_apart
+from recbole_xfer.comparison.table import Comparison, mean_by_row, with_distinct_labels
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import Group
 from recbole_xfer.evaluation.result import Protocol, Result
@@ -35,7 +35,7 @@ def scratch() -> np.ndarray:
     return np.random.default_rng(0).uniform(0.2, 0.8, 200)
 
 
-def test_the_sentence_says_helped_hurt_or_no_sure_difference(scratch: np.ndarray) -> None:
+def test_verdict_says_helped_hurt_or_no_significant_difference(scratch: np.ndarray) -> None:
     noise = np.random.default_rng(1).normal(scale=0.1, size=200)
     rows = {
         "ANT (scratch)": scratch,
@@ -44,40 +44,40 @@ def test_the_sentence_says_helped_hurt_or_no_sure_difference(scratch: np.ndarray
         "ANT (other)": scratch + noise - noise.mean() + 1e-4,
     }
     verdict = Comparison([result(label, values) for label, values in rows.items()]).verdict()
-    assert verdict.startswith("Transfer from A+B, NDCG@10: ANT (relearn) helped against ANT (scratch) (+20.0%")
-    assert "ANT (finetune) hurt against ANT (scratch) (-20.0%" in verdict
-    assert "ANT (other) made no sure difference against ANT (scratch) (+0.0%" in verdict
+    assert verdict.startswith("Transfer from A+B, NDCG@10: ANT (relearn) helped (+20.0% compared with ANT (scratch)")
+    assert "ANT (finetune) hurt (-20.0% compared with ANT (scratch)," in verdict
+    assert "ANT (other) made no significant difference (+0.0% compared with ANT (scratch)," in verdict
     assert "200 test targets" in verdict
 
 
-def test_transfer_is_judged_against_the_same_model_from_scratch(scratch: np.ndarray) -> None:
+def test_transfer_is_compared_with_the_same_model_from_scratch(scratch: np.ndarray) -> None:
     rows = {
         "ANT (scratch)": scratch, "ANT (finetune)": scratch * 1.2, "ANT (scratch) d=8": scratch * 1.5,
         "ANT (finetune) d=8": scratch * 1.2, "ANT (relearn) d=4": scratch,
     }  # fmt: skip
     of_another = replace(result("XRETR (finetune)", scratch), model="XRETR")
     verdict = Comparison([*(result(label, values) for label, values in rows.items()), of_another]).verdict()
-    assert "ANT (finetune) helped against ANT (scratch) (+20.0%" in verdict
-    assert "ANT (finetune) d=8 hurt against ANT (scratch) d=8 (-20.0%" in verdict
-    assert "relearn" not in verdict  # two rows of its model are from scratch, and neither has its keys
+    assert "ANT (finetune) helped (+20.0% compared with ANT (scratch)," in verdict
+    assert "ANT (finetune) d=8 hurt (-20.0% compared with ANT (scratch) d=8," in verdict
+    assert "relearn" not in verdict  # two rows of its model are from scratch; neither has its keys
     assert "XRETR" not in verdict
 
 
-def test_nothing_is_said_of_transfer_where_there_was_none(scratch: np.ndarray) -> None:
+def test_no_verdict_without_transfer(scratch: np.ndarray) -> None:
     assert Comparison([result("Pop", scratch), result("ANT (scratch)", scratch)]).verdict() == ""
 
 
-def test_one_target_decides_nothing() -> None:
+def test_one_target_is_not_significant() -> None:
     verdict = Comparison([result("ANT (scratch)", np.array([0.5])), result("ANT (relearn)", np.ones(1))]).verdict()
-    assert "ANT (relearn) made no sure difference against ANT (scratch) (+100.0%, p = 1)" in verdict
+    assert "ANT (relearn) made no significant difference (+100.0% compared with ANT (scratch), p = 1)" in verdict
 
 
-def test_nothing_is_said_of_transfer_where_no_metric_ranks(scratch: np.ndarray) -> None:
+def test_no_verdict_without_a_ranking_metric(scratch: np.ndarray) -> None:
     rows = [replace(result(label, scratch), by_row=None) for label in ("ANT (scratch)", "ANT (relearn)")]
     assert Comparison(rows).verdict() == ""
 
 
-def test_the_paired_test_is_over_rows_averaged_over_seeds(scratch: np.ndarray) -> None:
+def test_paired_test_uses_means_over_seeds(scratch: np.ndarray) -> None:
     swing = np.where(np.arange(200) % 2, 0.1, -0.1)
     ours = [result("a", scratch + 0.01 + swing, seed=1), result("a", scratch + 0.01 - swing, seed=2)]
     change, p = paired_change(mean_by_row(ours), mean_by_row([result("b", scratch)]))
@@ -85,20 +85,20 @@ def test_the_paired_test_is_over_rows_averaged_over_seeds(scratch: np.ndarray) -
     assert p < 1e-6
 
 
-def test_holms_correction() -> None:
-    """By hand: 3 x 0.01, 2 x 0.02 and 1 x 0.03, none below the one before."""
+def test_holms_correction_by_hand() -> None:
+    """3 x 0.01, 2 x 0.02 and 1 x 0.03, none below the previous one."""
     assert holm(np.array([0.03, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
     assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
 
 
-def test_mean_and_spread_of_seeds(scratch: np.ndarray) -> None:
+def test_mean_and_spread_over_seeds(scratch: np.ndarray) -> None:
     comparison = Comparison([result("a", scratch, seed=1), result("a", scratch + 0.02, seed=2)])
     assert comparison.summary()["a"]["ndcg@10"]["mean"] == pytest.approx(scratch.mean() + 0.01)
     assert comparison.summary()["a"]["ndcg@10"]["spread"] == pytest.approx(0.02 / np.sqrt(2))
     assert "seeds 1, 2" in comparison.caption()
 
 
-def test_a_table_of_several_seeds_is_whole_in_80_columns(scratch: np.ndarray) -> None:
+def test_table_of_several_seeds_fits_80_columns(scratch: np.ndarray) -> None:
     metrics = dict.fromkeys(("recall@10", "recall@50", "ndcg@10", "ndcg@50"), 0.1234)
     results = [
         replace(result(label, scratch, seed), test=metrics)
@@ -112,28 +112,28 @@ def test_a_table_of_several_seeds_is_whole_in_80_columns(scratch: np.ndarray) ->
     assert not any("…" in line for line in lines)
 
 
-def test_rows_of_one_model_are_told_apart_by_the_keys_that_differ(scratch: np.ndarray) -> None:
+def test_labels_of_one_model_get_the_keys_that_differ(scratch: np.ndarray) -> None:
     results = [result(label, scratch, seed) for label in ("RETR", "RETR", "RETR", "Pop") for seed in (1, 2)]
     rows = [{"window": 5, "tau": 0.123456}, {"window": 5}, {"window": 5, "route": "random"}, {"window": 7}]
     keys = [{**row, "seed": seed} for row in rows for seed in (1, 2)]
-    summary = Comparison(told_apart(results, keys)).summary()
+    summary = Comparison(with_distinct_labels(results, keys)).summary()
     assert list(summary) == ["RETR tau=0.1235", "RETR", "RETR route=random", "Pop"]
 
 
-def test_results_of_different_protocols_are_not_compared(scratch: np.ndarray) -> None:
+def test_results_of_different_protocols_are_rejected(scratch: np.ndarray) -> None:
     masked = Protocol("leave one out", "all 9 items", history_masked=True)
     with pytest.raises(XferError, match="cannot be compared"):
         Comparison([result("a", scratch), result("b", scratch, protocol=masked)])
 
 
-def test_results_of_different_groups_are_not_compared(scratch: np.ndarray) -> None:
+def test_results_of_different_groups_are_rejected(scratch: np.ndarray) -> None:
     grouped = replace(result("b", scratch), groups={"new": Group(3, {"ndcg@10": 0.5})})
-    with pytest.raises(XferError, match="different metrics or groups. Give --metrics, --topk and --eval_groups"):
+    with pytest.raises(XferError, match="different metrics or groups. Set --metrics, --topk and --eval_groups"):
         Comparison([result("a", scratch), grouped])
 
 
-def test_names_are_shown_as_they_are_written(scratch: np.ndarray, capsys: pytest.CaptureFixture) -> None:
-    """Such as tags of rich's markup have brackets, too."""
+def test_markup_in_names_is_escaped(scratch: np.ndarray, capsys: pytest.CaptureFixture) -> None:
+    """Brackets in names look like rich's markup."""
     names = "Pop [ours]", "Pop [/x]"
     ours, theirs = (replace(result(name, scratch), dataset="D[b]", rows_by_domain={"B [c]": 200}) for name in names)
     targets = pd.MultiIndex.from_product([["B [c]"], range(200)])
@@ -142,11 +142,11 @@ def test_names_are_shown_as_they_are_written(scratch: np.ndarray, capsys: pytest
         Console(width=200).print(table.table())
         shown = capsys.readouterr().out
         assert all(name in shown for name in (*names, "D[b]", "B [c]"))
-    cli._print_result(theirs)
+    print_result(theirs)
     assert "Pop [/x] on D[b]" in capsys.readouterr().out
 
 
-def test_the_best_of_a_column_is_bold_also_where_it_is_the_smallest(scratch: np.ndarray) -> None:
+def test_best_of_a_column_is_bold_also_where_smaller_is_better(scratch: np.ndarray) -> None:
     metrics = "ndcg@10", "giniindex@10", "ndcg@10 [new]", "giniindex@10 [new]"
     rows = {"a": (0.1, 0.3, 0.1, 0.5), "b": (0.2, 0.4, 0.3, 0.6)}
     results = [

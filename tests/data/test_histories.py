@@ -15,7 +15,7 @@ def histories(seed: int = 0, count: int = 60) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 10])
-def test_windows_train_every_target_once_with_enough_past(size: int) -> None:
+def test_windows_train_every_target_once_with_a_long_past(size: int) -> None:
     starts, ends = histories()
     for stride in range(1, size + 1):
         cut = windows(starts, ends, size, stride)
@@ -27,7 +27,7 @@ def test_windows_train_every_target_once_with_enough_past(size: int) -> None:
         assert (past >= np.minimum(targets - starts[history], size - stride + 1)).all()
 
 
-def test_stride_one_gives_every_target_the_past_of_its_prefix_row() -> None:
+def test_windows_of_stride_one_give_every_target_the_past_of_its_prefix() -> None:
     starts, ends = histories(1)
     cut, rows = windows(starts, ends, 5, 1), prefixes(starts, ends, 5)
     pasts = {
@@ -43,14 +43,18 @@ def test_gather_pads_on_the_right() -> None:
     assert rows.tolist() == [[10, 11, 12], [14, 0, 0]]
 
 
-def test_histories_are_grouped_in_order_and_kept_apart_by_domain() -> None:
+def test_histories_are_grouped_in_order_and_separated_by_domain() -> None:
     users, items = np.array([2, 1, 2, 2, 1]), np.array([5, 6, 7, 8, 9])
     together = Sequences.from_interactions(users, items)
     assert together.items.tolist() == [6, 9, 5, 7, 8]
     assert together.users.tolist() == [1, 2]
-    apart = Sequences.from_interactions(users, items, np.array([0, 0, 1, 0, 0]))
-    assert [apart.items[a:b].tolist() for a, b in zip(apart.starts, apart.ends, strict=True)] == [[6, 9], [5, 8], [7]]
-    assert apart.users.tolist() == [1, 2, 2]
+    separate = Sequences.from_interactions(users, items, np.array([0, 0, 1, 0, 0]))
+    assert [separate.items[a:b].tolist() for a, b in zip(separate.starts, separate.ends, strict=True)] == [
+        [6, 9],
+        [5, 8],
+        [7],
+    ]
+    assert separate.users.tolist() == [1, 2, 2]
 
 
 def sequences(seed: int = 0) -> Sequences:
@@ -85,9 +89,9 @@ def test_held_out_users_are_never_trained() -> None:
     assert all(groups)
     assert max(np.subtract(*test[::-1])) == 2
     longer = (data.ends - data.starts > 1).sum()
-    assert abs(len(groups[0]) - 0.6 * longer) <= 3  # users of a single record have no target
+    assert abs(len(groups[0]) - 0.6 * longer) <= 3  # users with one record have no target
 
 
 def test_an_unknown_split_names_the_known_ones() -> None:
-    with pytest.raises(XferError, match="valid_and_test or valid_only or test_only"):
+    with pytest.raises(XferError, match="valid_and_test, valid_only or test_only"):
         split(sequences(), {"split": {"LS": "both"}, "order": "TO"}, held_out_targets=1)

@@ -1,4 +1,4 @@
-"""Users of several domains: joined by a file where the domains have ids of their own, and mistakes in that file."""
+"""Users of several domains: joined by a file if each domain has its own ids, and mistakes in this file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.testing.data import config
 
 IDS = {"Books": "b", "Films": "f"}
@@ -40,8 +40,8 @@ def made(root: Path, table: str, model: str = "RETR", **keys: Any) -> Experiment
 
 
 @pytest.mark.parametrize("header", ["Books\tFilms", "Films\tBooks"])
-def test_users_of_a_line_are_one_and_all_others_are_different(tmp_path: Path, header: str) -> None:
-    pairs = [("b0", "f9"), ("b1", "f8"), ("b2", "")]  # a person of Books alone may be listed, too
+def test_users_on_a_line_are_one_user_and_all_others_differ(tmp_path: Path, header: str) -> None:
+    pairs = [("b0", "f9"), ("b1", "f8"), ("b2", "")]  # a person in Books only may be listed too
     lines = ["\t".join(pair if header.startswith("Books") else pair[::-1]) for pair in pairs]
     data = made(tmp_path, "\n".join([header, *lines]) + "\n").dataset
     token = data.field2id_token["user_id"]
@@ -64,24 +64,24 @@ def test_recguru_shares_the_users_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("Books\tFilms\nb0\tf9\n\nb1\tf77\n", r"people.tsv, line 4: the user 'f77' of Films is not there. Correct"),
-        ("Books\tFilms\nb0\tf9\nb0\tf8\n", r"people.tsv, line 3: the user 'b0' of Books is named a second time"),
-        ("Books\tMusic\nb0\tf9\n", r"people.tsv has no column 'Films', only Books, Music. It needs one for each"),
+        ("Books\tFilms\nb0\tf9\n\nb1\tf77\n", r"people.tsv, line 4: the user 'f77' of Films does not exist. Correct"),
+        ("Books\tFilms\nb0\tf9\nb0\tf8\n", r"people.tsv, line 3: the user 'b0' of Books is repeated"),
+        ("Books\tMusic\nb0\tf9\n", r"people.tsv has no column 'Films' \(columns: Books, Music\). Add one per domain"),
         ("", "people.tsv cannot be read"),
     ],
 )
-def test_mistakes_in_the_file_are_explained(tmp_path: Path, table: str, message: str) -> None:
+def test_invalid_file(tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(XferError, match=message):
         made(tmp_path, table)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(XferError, match="overlap_file=nowhere.tsv is missing"):
+    with pytest.raises(XferError, match="overlap_file=nowhere.tsv does not exist"):
         build(config(tmp_path, "RETR", "Books+Films", topk=[5], overlap_file="nowhere.tsv"))
 
 
-def test_a_row_without_a_user_is_left_out_whatever_is_hidden(tmp_path: Path) -> None:
+def test_row_without_a_user_is_left_out(tmp_path: Path) -> None:
     write(tmp_path)
     for name in IDS:
         with open(tmp_path / name / f"{name}.inter", "a", encoding="utf-8") as file:

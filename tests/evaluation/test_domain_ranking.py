@@ -1,4 +1,4 @@
-"""Joined domains: ranking and negatives within a target's domain, and results of each domain, for any model."""
+"""Joined domains: ranking and negatives within a target's domain, and metrics of each domain, for any model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from recbole.quick_start import run_recbole
 from rich.console import Console
 
 from recbole_xfer.comparison.table import Comparison
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import by_domain
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.domain_views import across, last_of, per_domain
-from recbole_xfer.prepare import write_domain
-from recbole_xfer.quick_start import evaluate, run, train_and_evaluate
+from recbole_xfer.quick_start import evaluate, run
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, write_joined
 
 DATASET = "A+B+C"
@@ -34,7 +35,7 @@ def experiment(root: Path, model: str, **keys: Any) -> Experiment:
 
 
 def by_hand(made: Experiment, k: int) -> dict[str, float]:
-    """Metrics of each domain and their mean, from the model's scores and nothing else."""
+    """Metrics of each domain and their mean, computed from the model's scores only."""
     data, domain_of, model = made.test_data._dataset, made.dataset.item_domain, made.model.eval()
     values: dict[str, list[list[float]]] = {name: [] for name in "ABC"}
     histories = {user: set() for user in range(made.dataset.user_num)}
@@ -91,7 +92,7 @@ RATIO = {"split": {"RS": [0.5, 0.2, 0.3]}, "order": "TO", "group_by": "user", "m
         ("BPR", {"mask_history": True, "eval_args": RATIO}),
     ],
 )
-def test_results_of_each_domain_equal_those_computed_by_hand(tmp_path: Path, model: str, keys: dict) -> None:
+def test_metrics_of_each_domain_equal_those_computed_by_hand(tmp_path: Path, model: str, keys: dict) -> None:
     made = experiment(tmp_path, model, **keys)
     measured = made.trainer.evaluate(made.test_data, load_best_model=False)
     expected = by_hand(made, 5)
@@ -104,7 +105,7 @@ def test_results_of_each_domain_equal_those_computed_by_hand(tmp_path: Path, mod
     assert measured["ndcg@5"] == pytest.approx(overall, abs=6e-5)
 
 
-def test_without_the_key_all_items_are_ranked(tmp_path: Path) -> None:
+def test_all_items_are_ranked_without_the_key(tmp_path: Path) -> None:
     within, among_all = (experiment(tmp_path, "RETR", rank_within_domain=key) for key in (True, False))
     measured = [made.trainer.evaluate(made.test_data, load_best_model=False) for made in (within, among_all)]
     assert set(by_domain(measured[1])) == {None} and set(by_domain(measured[0])) == {None, "mean", "A", "B", "C"}
@@ -113,9 +114,9 @@ def test_without_the_key_all_items_are_ranked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["uni5", "pop5"])
 @pytest.mark.parametrize(("model", "mask"), [("RETR", False), ("RETR", True), ("BPR", False)])
-def test_sampled_negatives_are_of_the_targets_domain(tmp_path: Path, mode: str, model: str, mask: bool) -> None:
+def test_sampled_negatives_come_from_the_targets_domain(tmp_path: Path, mode: str, model: str, mask: bool) -> None:
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode}
-    write_joined(tmp_path, items=40)  # more items than a user takes
+    write_joined(tmp_path, items=40)  # more items than a user interacts with
     made = build(config(tmp_path, model, DATASET, rank_within_domain=True, mask_history=mask, eval_args=split))
     domain_of, seen = torch.from_numpy(made.dataset.item_domain), []
     collect = made.trainer.eval_collector.eval_batch_collect
@@ -146,7 +147,7 @@ def test_popular_negatives_follow_the_counts_of_their_domain(tmp_path: Path) -> 
     assert np.abs(shares - counts / counts.sum()).max() < 0.02
 
 
-def test_training_negatives_are_of_the_targets_domain(tmp_path: Path) -> None:
+def test_training_negatives_come_from_the_targets_domain(tmp_path: Path) -> None:
     made = experiment(tmp_path, "RETR", negatives_within_domain=True)
     loader = WindowDataLoader(made.train_data._dataset, 64, seed=0, sampler=made.train_data._sampler)
     domain_of = torch.from_numpy(made.dataset.item_domain)
@@ -159,13 +160,13 @@ def test_training_negatives_are_of_the_targets_domain(tmp_path: Path) -> None:
     assert drawn == set(range(1, made.dataset.item_num))
 
 
-def test_a_loss_without_sampled_negatives_takes_no_notice_of_their_domain(tmp_path: Path) -> None:
+def test_loss_without_sampled_negatives_ignores_their_domain(tmp_path: Path) -> None:
     made = experiment(tmp_path, "RETR", negatives_within_domain=True, loss_type="CE", epochs=1)
     assert np.isfinite(fit(made)[0])
 
 
-def test_the_best_epoch_is_that_of_the_named_domain(tmp_path: Path) -> None:
-    """The same run, its epoch chosen by one domain, by the mean of all, and by all targets."""
+def test_best_epoch_is_chosen_by_the_named_domain(tmp_path: Path) -> None:
+    """The epoch of one run is chosen by a domain, by the mean over domains, and by all targets."""
     write_joined(tmp_path)
     chosen = {}
     for metric in ("NDCG@5 [B]", "NDCG@5 [mean]", "NDCG@5"):
@@ -184,13 +185,15 @@ def test_the_best_epoch_is_that_of_the_named_domain(tmp_path: Path) -> None:
     assert len(set(chosen.values())) == len(chosen)
 
 
-def test_a_finished_run_is_evaluated_by_domain(tmp_path: Path) -> None:
+def test_finished_run_is_evaluated_by_domain(tmp_path: Path) -> None:
     write_joined(tmp_path)
     result = train_and_evaluate(config(tmp_path, "RETR", DATASET), None)
     comparison = evaluate([result.folder], {"rank_within_domain": True})
     (again,) = comparison.results
     assert sum(again.rows_by_domain.values()) == again.rows == result.rows
-    assert "those of the target's domain" in again.caption() and f"(A {again.rows_by_domain['A']}," in again.caption()
+    assert (
+        "all items of the target's domain" in again.caption() and f"(A {again.rows_by_domain['A']}," in again.caption()
+    )
     console = Console(width=100, record=True)
     console.print(comparison.table())
     lines = [line.split() for line in console.export_text().splitlines() if line]
@@ -199,7 +202,7 @@ def test_a_finished_run_is_evaluated_by_domain(tmp_path: Path) -> None:
         Comparison([result, again])
 
 
-def test_recboles_own_entry_ranks_and_draws_within_domains_too(tmp_path: Path) -> None:
+def test_recboles_own_entry_point_ranks_and_draws_within_domains(tmp_path: Path) -> None:
     write_joined(tmp_path)
     keys = {**settings(tmp_path, "SyNCRec"), "n_experts": 2, "cross_experts": 1}
     ours = run("SyNCRec", DATASET, overrides={**keys, "checkpoint_dir": str(tmp_path / "ours")})
@@ -220,23 +223,23 @@ def test_recboles_own_entry_ranks_and_draws_within_domains_too(tmp_path: Path) -
         ({"valid_metric": "NDCG", "metrics": ["NDCG", "GAUC"]}, "not among the metrics: NDCG@5, NDCG@10, GAUC"),
     ],
 )
-def test_metrics_that_are_not_measured(tmp_path: Path, keys: dict, message: str) -> None:
+def test_valid_metric_that_is_not_measured(tmp_path: Path, keys: dict, message: str) -> None:
     made = experiment(tmp_path, "RETR", **keys)
     with pytest.raises(XferError, match=message):
         fit(made)
 
 
-def test_what_cannot_be_ranked_within_domains(tmp_path: Path) -> None:
+def test_rank_within_domain_is_rejected_where_impossible(tmp_path: Path) -> None:
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni5"}
     made = experiment(tmp_path, "RETR", metrics=["AUC"], valid_metric="AUC", eval_args=split)
-    with pytest.raises(XferError, match="needs metrics of rankings"):
+    with pytest.raises(XferError, match="needs ranking metrics"):
         made.trainer.evaluate(made.test_data, load_best_model=False)
-    with pytest.raises(XferError, match="FEARec reads its data itself"):
+    with pytest.raises(XferError, match="FEARec reads its own data"):
         build(config(tmp_path, "FEARec", "A", rank_within_domain=True))
 
 
 def write_by_hand(root: Path, **histories: list[tuple[str, str]]) -> str:
-    """Domains by name, each with its (user, item) pairs in order of time; all of B's come behind all of A's."""
+    """Writes domains with given (user, item) pairs in order of time; all of B follow all of A."""
     for number, (name, pairs) in enumerate(histories.items()):
         table = pd.DataFrame(pairs, columns=["user_id", "item_id"])
         table["timestamp"] = 1.4e9 + 1000.0 * number + np.arange(len(pairs))
@@ -248,17 +251,17 @@ USERS = [f"u{number}" for number in range(6)]
 LONG = [(user, item) for item in "abcd" for user in USERS]
 
 
-def test_a_domain_that_loses_all_its_users_in_the_split(tmp_path: Path) -> None:
-    """Every history ends in B, so that no target of A is validated; by itself, each domain has its last items."""
+def test_domain_without_a_target_in_the_split(tmp_path: Path) -> None:
+    """Every joined history ends in B, so that A has no validation target; histories per domain have one each."""
     dataset = write_by_hand(tmp_path, A=LONG, B=LONG)
     keys = {"rank_within_domain": True, "topk": [2], "valid_metric": "NDCG@2"}
-    with pytest.raises(XferError, match=r"No valid target of A\+B lies in the domain A"):
+    with pytest.raises(XferError, match=r"No valid target of A\+B is in the domain A"):
         build(config(tmp_path, "RETR", dataset, **keys))
     made = build(config(tmp_path, "RETR", dataset, histories="per_domain", **keys))
     assert "ndcg@2 [A]" in made.trainer.evaluate(made.test_data, load_best_model=False)
 
 
-def test_a_domain_of_one_item(tmp_path: Path) -> None:
+def test_domain_of_one_item(tmp_path: Path) -> None:
     dataset = write_by_hand(tmp_path, A=[(user, "a") for user in USERS], B=LONG)
     for key in ("rank_within_domain", "negatives_within_domain"):
         with pytest.raises(XferError, match=r"The domain A of A\+B has 1 item, so"):
@@ -267,17 +270,19 @@ def test_a_domain_of_one_item(tmp_path: Path) -> None:
         build(config(tmp_path, "RecGURU", dataset, topk=[2], rank_within_domain=False))
 
 
-def test_a_user_who_took_a_whole_domain(tmp_path: Path) -> None:
+def test_user_who_interacted_with_all_items_of_a_domain(tmp_path: Path) -> None:
     parts = [(user, "abcdef"[(place + number) % 6]) for place in range(4) for number, user in enumerate(USERS)]
     dataset = write_by_hand(tmp_path, A=LONG, B=parts)
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni3"}
     keys = {"rank_within_domain": True, "topk": [2], "eval_args": split, "histories": "per_domain"}
-    with pytest.raises(XferError, match="took all 4 items of the domain A, so that no negative can be drawn"):
+    with pytest.raises(XferError, match="interacted with all 4 items of the domain A, so no negative can be drawn"):
         build(config(tmp_path, "BPR", dataset, mask_history=True, **keys))
     build(config(tmp_path, "RETR", dataset, mask_history=False, **keys))
 
 
-def test_equal_item_tokens_are_different_items_and_a_user_who_took_nothing_is_nobody(tmp_path: Path) -> None:
+def test_equal_tokens_of_two_domains_are_two_items_and_users_without_items_are_dropped(
+    tmp_path: Path,
+) -> None:
     made = experiment(tmp_path, "RETR", load_col={"inter": ["user_id", "item_id", "timestamp"], "user": ["user_id"]})
     data = made.dataset
     tokens = data.field2id_token["item_id"]
@@ -294,7 +299,7 @@ def test_equal_item_tokens_are_different_items_and_a_user_who_took_nothing_is_no
 
 
 def test_views_of_a_window() -> None:
-    """Items of domains 0 1 0 1 1: each item's place in its own sequence, and what it attends to."""
+    """Items of domains 0 1 0 1 1: the place of each item in its domain's sequence, and the places it attends to."""
     domain = torch.tensor([[0, 1, 0, 1, 1]])
     view = per_domain(domain, 2)
     assert view.place.tolist() == [[0, 1, 1, 2, 2, 3]]

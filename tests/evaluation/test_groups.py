@@ -1,4 +1,4 @@
-"""Results of groups of users, against metrics computed by hand, and the split that has new users."""
+"""Metrics of groups of users, compared with metrics computed by hand, and the split with new users."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from recbole_xfer import quick_start
+from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
@@ -28,7 +28,7 @@ KEYS: dict[str, Any] = {
 
 
 def users_of(made: Experiment) -> tuple[np.ndarray, set[int], dict[int, int]]:
-    """The user of each test row, those who are trained, and how many interactions each has."""
+    """The user of each test row, the trained users, and each user's number of interactions."""
     dataset = made.test_data._dataset
     trained = set(made.train_data._dataset.inter_feat["user_id"].tolist())
     counts = np.bincount(dataset.sequences.users, weights=np.diff(dataset.sequences.offsets))
@@ -36,7 +36,7 @@ def users_of(made: Experiment) -> tuple[np.ndarray, set[int], dict[int, int]]:
 
 
 @pytest.mark.parametrize("model", ["TPSASRec", "SASRec", "BPR"])
-def test_groups_have_the_metrics_worked_out_by_hand(tmp_path: Path, model: str) -> None:
+def test_metrics_of_groups_equal_those_computed_by_hand(tmp_path: Path, model: str) -> None:
     write_small(tmp_path)
     result = run(model, "Small", overrides={**settings(tmp_path, model), **KEYS})
     made = load(result.folder)
@@ -72,13 +72,13 @@ def test_groups_have_the_metrics_worked_out_by_hand(tmp_path: Path, model: str) 
     assert written["new-tail"] == {"rows": result.groups["new-tail"].rows, "test": result.groups["new-tail"].test}
 
 
-def test_rows_that_are_ranked_in_several_domains_are_of_their_users_groups(tmp_path: Path) -> None:
+def test_rows_ranked_in_several_domains_belong_to_the_groups_of_their_user(tmp_path: Path) -> None:
     write_joined(tmp_path)
     keys = {"histories": "per_domain", "rank_within_domain": True, "eval_groups": ["head", "tail"], "epochs": 1}
     result = run("BPR", "A+B+C", overrides={**settings(tmp_path, "BPR"), **keys})
     made = load(result.folder)
     users = np.asarray(made.test_data.uid_list)
-    assert len(users) < result.rows  # a row of BPR's loader has a user's targets of all domains
+    assert len(users) < result.rows  # a row of BPR's loader has a user's targets in all domains
     assert sum(group.rows for group in result.groups.values()) == result.rows
     head = user_groups(["head"], made.test_data, made.train_data, made.config["head_share"])["head"]
     heads = set(made.dataset.field2id_token["user_id"][users[head]])
@@ -102,7 +102,7 @@ def test_new_users_are_never_trained_or_validated(tmp_path: Path) -> None:
     assert "0.3 of users new" in str(run("Pop", "Small", overrides={**settings(tmp_path, "Pop"), **KEYS}).protocol)
 
 
-def test_sampled_negatives_have_groups_too(tmp_path: Path) -> None:
+def test_groups_with_sampled_negatives(tmp_path: Path) -> None:
     write_small(tmp_path)
     keys = {**settings(tmp_path, "SASRec"), **KEYS, "metrics": ["Hit"], "topk": [3], "valid_metric": "Hit@3"}
     keys["eval_args"] = {**KEYS["eval_args"], "mode": "uni5"}
@@ -113,7 +113,7 @@ def test_sampled_negatives_have_groups_too(tmp_path: Path) -> None:
     assert result.test["hit@3"] == pytest.approx(mean, abs=1e-4)
 
 
-def test_the_command_line_prints_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_prints_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_small(tmp_path)
     keys = {**settings(tmp_path, "Pop"), "eval_groups": "[head, tail]"}
     assert main(["run", "--model=Pop", "--dataset=Small", *(f"--{key}={value}" for key, value in keys.items())]) == 0
@@ -122,9 +122,7 @@ def test_the_command_line_prints_groups(tmp_path: Path, capsys: pytest.CaptureFi
     assert "test targets (head " in printed
 
 
-def test_a_comparison_has_groups_over_seeds_and_tells_inner_steps_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_comparison_of_groups_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_small(tmp_path)
     rows = [{"model": "TP", "tp_model": "SASRec", "inner_steps": steps} for steps in (1, 2)]
     groups = ["existing-tail", "new"]
@@ -141,10 +139,10 @@ def test_a_comparison_has_groups_over_seeds_and_tells_inner_steps_apart(
             assert summary[f"hit@3 [{group}]"]["mean"] == pytest.approx(np.mean(of_seeds))
             assert summary[f"hit@3 [{group}]"]["spread"] == pytest.approx(np.std(of_seeds, ddof=1))
     printed = capsys.readouterr().out
-    assert printed.count("existing-tail ") == 3  # of two rows, and in the caption
+    assert printed.count("existing-tail ") == 3  # in two rows and in the caption
 
 
-def test_head_users_at_the_edge() -> None:
+def test_head_users_with_ties() -> None:
     users, counts = np.array([1, 2, 2, 3, 4, 6]), np.array([5, 2, 3, 9, 5, 0])
     assert np.flatnonzero(head_users(users, counts, 0.5)).tolist() == [1, 3]
 
@@ -152,23 +150,23 @@ def test_head_users_at_the_edge() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"eval_groups": ["young"]}, "eval_groups: 'young' must be made of existing, new, head, tail"),
+        ({"eval_groups": ["young"]}, "eval_groups: 'young' must consist of existing, new, head, tail"),
         ({"eval_groups": ["new"]}, "The group 'new' of eval_groups has no test target"),
-        ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 must lie between 0 and 1"),
-        ({"eval_groups": ["head"], "head_share": None}, "head_share=None must lie between 0 and 1"),
-        ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 must be a share of users such as 0.2"),
+        ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 is invalid: it must be a number between 0"),
+        ({"eval_groups": ["head"], "head_share": None}, "head_share=None is invalid: it must be a number between 0"),
+        ({"eval_args": {**KEYS["eval_args"], "split": {"NU": 2}}}, "NU=2 is invalid: it must be a number between 0"),
     ],
 )
-def test_groups_that_do_not_exist_are_refused_before_training(
+def test_invalid_groups_are_rejected_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict, message: str
 ) -> None:
     write_small(tmp_path)
-    monkeypatch.setattr(quick_start, "fit", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("training began"))
     with pytest.raises(XferError, match=message):
         run("Pop", "Small", overrides={**settings(tmp_path, "Pop"), **keys})
 
 
-def test_a_model_with_a_dataset_of_its_own_has_no_groups(tmp_path: Path) -> None:
+def test_model_with_a_dataset_of_its_own_has_no_groups(tmp_path: Path) -> None:
     write_small(tmp_path)
     made = build(config(tmp_path, "FEARec"))
     with pytest.raises(XferError, match="needs a dataset of this package"):

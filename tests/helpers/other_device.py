@@ -1,7 +1,7 @@
-"""A device beside the CPU, made of CPU tensors: on it fails, without a GPU, what would fail on one.
+"""A second device, made of CPU tensors: code that would fail on a GPU fails on it, without a GPU.
 
-Operations between a tensor of the device and one of the CPU are refused, as CUDA refuses them, and so are NumPy's
-views. Importing this module registers the device for the whole process, so that tests use it in another one.
+Operations between one of its tensors and one of the CPU raise an error, as with CUDA, and so do NumPy's views.
+Importing this module registers the device for the whole process, so tests import it in a process of its own.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NAME = "other"
 aten = torch.ops.aten
 
 MIXING = {aten.copy_.default, aten._to_copy.default}
-"""What moves values between devices."""
+"""Operations that move values between devices."""
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-"""Takes indices from the CPU too."""
+"""Operations that also accept indices on the CPU."""
 
 
 class Backend(_DummyBackendModule):
-    """What PyTorch asks a device for."""
+    """The functions that PyTorch needs of a device."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        """For ``torch.autocast``, which RecBole enters even when it is off."""
+        """For ``torch.autocast``, which RecBole enters even if it is disabled."""
         return [torch.bfloat16]
 
 
@@ -69,7 +69,7 @@ class OtherTensor(torch.Tensor):
 
 
 class OtherDevice(TorchDispatchMode):
-    """While it is entered, tensors can be made on the device."""
+    """A context in which tensors can be created on the device."""
 
     def __enter__(self) -> Any:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) moves its values by an operation
@@ -84,7 +84,7 @@ class OtherDevice(TorchDispatchMode):
 
 
 def run(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """An operation on the values; its results are of the device where an argument is, or where they are asked to be."""
+    """Runs an operation on the values; its results are on the device if an argument is, or if ``device`` says so."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     there = any(isinstance(tensor, OtherTensor) for tensor in tensors)
     if there and operation not in MIXING:
@@ -103,18 +103,20 @@ def run(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 def check_places(operation: Any, args: tuple, tensors: list[torch.Tensor]) -> None:
-    """Raises RuntimeError where tensors of two devices meet; a single number may come from the CPU."""
+    """Raises RuntimeError for tensors of two devices; a single number may be on the CPU."""
     if operation in INDEXING and isinstance(args[0], OtherTensor):
         tensors = [args[0], *(arg for arg in args[2:] if isinstance(arg, torch.Tensor))]
-    left = [tuple(tensor.shape) for tensor in tensors if tensor.dim() and not isinstance(tensor, OtherTensor)]
-    if left:
-        raise RuntimeError(f"{operation}: expected all tensors to be on one device, but those of shape {left} are not")
+    elsewhere = [tuple(tensor.shape) for tensor in tensors if tensor.dim() and not isinstance(tensor, OtherTensor)]
+    if elsewhere:
+        raise RuntimeError(
+            f"{operation}: expected all tensors to be on one device, but those of shape {elsewhere} are not"
+        )
 
 
 def call_there(folder: Path, function: Callable[..., Any], *args: Any, **keys: Any) -> Any:
-    """Calls a function in a folder with the device for RecBole's."""
+    """Calls a function in a folder, with this device as RecBole's."""
     os.chdir(folder)
-    sys.argv = sys.argv[:1]  # RecBole reads the arguments of the process that started this one as its own otherwise
+    sys.argv = sys.argv[:1]  # otherwise RecBole reads the arguments of the parent process
     with OtherDevice():
         return function(*args, **keys)
 

@@ -1,4 +1,4 @@
-"""What the tests of ``recbole-xfer prepare`` share."""
+"""Helpers of the tests of ``recbole-xfer prepare``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LOG = {"user": "user", "item": "item", "time": "time"}
 
 
 def real(name: str) -> Path:
-    """A folder of the real data, or a skipped test."""
+    """Returns a folder of the real data; skips the test without it."""
     if not (REAL / name).is_dir():
         pytest.skip(f"the real data {name} is not in {REAL}")
     return REAL / name
 
 
 def prepare(source: str, output: Path, *options: object) -> list[Path]:
-    """What ``recbole-xfer prepare`` does."""
+    """Runs ``recbole-xfer prepare``."""
     parser = argparse.ArgumentParser()
     SOURCES[source].add_arguments(parser)
     return SOURCES[source].run(parser.parse_args(["--output", str(output), *map(str, options)]))

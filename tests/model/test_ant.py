@@ -14,6 +14,7 @@ from recbole_xfer.experiment import build, load
 from recbole_xfer.model.ant import ANT
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import config, settings, write_small
+from recbole_xfer.trainer.run_folder import RunFolder
 from tests.reference import ant as reference
 from tests.reference.sasrec import recbole_names, sasrec
 
@@ -303,6 +304,6 @@ def test_a_more_expensive_item_changes_no_other_score(tmp_path: Path) -> None:
     assert after.dataset.token2id("item_id", "dear") == before.model.n_items
     assert torch.equal(scores[0], scores[1][:, :-1])
 
-    adapted = build(config(tmp_path, load_col=columns, adaptation="finetune"), pretrained=Path(folder)).model
+    adapted = build(config(tmp_path, load_col=columns, adaptation="finetune"), pretrained=RunFolder(folder)).model
     assert adapted.features.price.max() == 100
     assert adapted.features.price_bounds.tolist()[1] == 300

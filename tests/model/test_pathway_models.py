@@ -12,7 +12,8 @@ import torch
 
 from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.layers.pathway import PathwayRouter
-from recbole_xfer.quick_start import run, train_and_evaluate
+from recbole_xfer.quick_start import run
+from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, write_small
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""RecBole's own models under compat, by RecBole's own entry points, and by ours."""
+"""RecBole's own models with the shims of compat, run by RecBole's entry points and by ours."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MODELS = {
 
 @pytest.fixture
 def tiny(in_tmp_path: Path) -> Path:
-    """dataset/tiny in the working directory: 40 users walk a circle of 30 items, each item of one of three classes."""
+    """A dataset in the working directory: 40 users walk a circle of 30 items, each in one of three classes."""
     folder = in_tmp_path / "dataset" / "tiny"
     folder.mkdir(parents=True)
     starts = np.random.default_rng(0).integers(30, size=40)
@@ -78,7 +78,7 @@ def only_checkpoint(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_trains_saves_and_is_tested(model: str, tiny: Path) -> None:
+def test_a_model_trains_saves_and_is_evaluated(model: str, tiny: Path) -> None:
     result = train(model, **MODELS[model])
     assert 0 <= result["test_result"]["recall@10"] <= 1
     assert torch.load(only_checkpoint(tiny), weights_only=True)["config"]["model"] == model
@@ -113,7 +113,7 @@ def test_a_fresh_process_reloads_the_same_model(model: str, tiny: Path, monkeypa
 
 @pytest.fixture
 def sasrec(tiny: Path) -> Callable[[int], Any]:
-    """Makes a fresh SASRec's trainer for so many epochs, with its data."""
+    """Returns a function that builds the trainer of a new SASRec for some epochs, with its data."""
 
     def make(epochs: int) -> Any:
         config = Config("SASRec", "tiny", config_dict=SETTINGS | {"epochs": epochs})
@@ -125,7 +125,7 @@ def sasrec(tiny: Path) -> Callable[[int], Any]:
     return make
 
 
-def test_an_interrupted_training_goes_on(sasrec: Callable[[int], Any], tiny: Path) -> None:
+def test_an_interrupted_training_resumes(sasrec: Callable[[int], Any], tiny: Path) -> None:
     trainer, train_data, valid_data = sasrec(1)
     trainer.fit(train_data, valid_data)
     resumed, train_data, valid_data = sasrec(3)
@@ -147,22 +147,22 @@ OURS = {"MAX_ITEM_LIST_LENGTH": 10, "epochs": 1, "show_progress": False, "topk":
         ("FDSA", {}),  # reads the item column 'class', which load_col does not name
         ("SASRecF", {"selected_features": ["class"]}),
         ("GCMC", {}),  # two of its parameters share memory
-        ("FM", {}),  # has no label to learn from but what was taken
-        ("RaCT", {}),  # a stage of its own saves another file
+        ("FM", {}),  # its only labels are the interactions
+        ("RaCT", {}),  # its pre-training saves a second file
     ],
 )
-def test_a_model_runs_by_our_verb_without_more_keys(model: str, keys: dict[str, Any], tiny: Path) -> None:
+def test_run_trains_a_model_without_further_keys(model: str, keys: dict[str, Any], tiny: Path) -> None:
     result = run(model, "tiny", overrides=OURS | keys)
     assert result.rows == 40
     assert 0 <= result.test["ndcg@5"] <= 1
 
 
-def test_a_model_that_looks_rows_of_the_dataset_up(tmp_path: Path) -> None:
+def test_run_trains_a_model_that_looks_up_rows_of_the_dataset(tmp_path: Path) -> None:
     write_small(tmp_path)
     assert run("FEARec", "Small", overrides=settings(tmp_path, "FEARec") | OURS).valid
 
 
-def test_s3rec_goes_through_both_stages_by_our_verb(tiny: Path) -> None:
+def test_run_trains_both_stages_of_s3rec(tiny: Path) -> None:
     run("S3Rec", "tiny", overrides=OURS | {"train_stage": "pretrain", "pretrain_epochs": 1, "save_step": 1})
     stage = {"train_stage": "finetune", "pre_model_path": "saved/S3Rec-tiny-1.pth"}
     assert run("S3Rec", "tiny", overrides=OURS | stage).valid
@@ -176,13 +176,13 @@ def test_s3rec_goes_through_both_stages_by_our_verb(tiny: Path) -> None:
         ("KGAT", {}, r"KGAT cannot read tiny: \[tiny.kg\] not found"),
     ],
 )
-def test_what_a_model_lacks_is_said(model: str, keys: dict[str, Any], message: str, tiny: Path) -> None:
+def test_an_error_names_what_a_model_lacks(model: str, keys: dict[str, Any], message: str, tiny: Path) -> None:
     with pytest.raises(XferError, match=message):
         run(model, "tiny", overrides=OURS | keys)
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BERT4Rec", "GRU4Rec", "Caser", "NPE", "LightSANs", "RETR", "SyNCRec"])
-def test_sampled_candidates_have_the_scores_of_recboles_way(model: str, tmp_path: Path) -> None:
+def test_sampled_candidates_have_the_scores_of_recboles_trainer(model: str, tmp_path: Path) -> None:
     write_joined(tmp_path, ["A", "B"])
     made = build(config(tmp_path, model, "A+B", eval_args={"mode": "uni20"}, rank_within_domain=False))
     made.trainer.evaluate(made.test_data, load_best_model=False)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import CRITIC, HISTORIES, SHARED, DomainPairDataLoader, WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
 from recbole_xfer.model.recguru import CDSRec, DomainItems, Transformer
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.testing.data import config, write_small
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
 from tests.helpers.recguru import batch_of, experiment
@@ -337,7 +337,7 @@ def test_a_share_of_the_overlap_is_hidden(tmp_path: Path) -> None:
     assert names[0.0] == set() < names[0.25] < names[0.5] < names[1.0]
     assert all(f"{domain}/{name}" in users[0.0] for name in names[1.0] for domain in ("Small", "Other"))
     assert 0.2 < len(names[0.5]) / len(names[1.0]) < 0.8
-    with pytest.raises(XferError, match="overlap=2 must lie between 0 and 1"):
+    with pytest.raises(XferError, match="overlap=2 is invalid: it must be a number from 0 to 1"):
         experiment(tmp_path, overlap=2)
 
 
@@ -388,9 +388,9 @@ def test_invalid_configurations_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(XferError, match="histories=across mixes domains"):
         experiment(tmp_path, histories="across")
     for key in ("variant", "representation"):
-        with pytest.raises(XferError, match=f"{key}=none must be"):
+        with pytest.raises(XferError, match=f"{key}=none is invalid: it must be"):
             experiment(tmp_path, **{key: "none"})
-    with pytest.raises(XferError, match="critic_steps=0 is invalid: it must be"):
+    with pytest.raises(XferError, match="critic_steps=0 is invalid: it must be an integer of at least 1"):
         experiment(tmp_path, critic_steps=0)
 
 

@@ -308,7 +308,7 @@ def test_a_batch_of_one_user_has_no_sc_mim(tmp_path: Path) -> None:
         ({"dataset": "A"}, "Join them, such as"),
         ({"histories": "per_domain"}, "leave --histories at 'across'"),
         ({"cross_experts": 5}, "between 1 and n_experts - 1 = 4"),
-        ({"gate": "item"}, "gate=item must be window or position"),
+        ({"gate": "item"}, "gate=item is invalid: it must be window or position"),
     ],
 )
 def test_invalid_configurations_are_rejected(tmp_path: Path, keys: dict, message: str) -> None:

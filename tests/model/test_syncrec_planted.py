@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.experiment import Experiment, build, fit, measure
-from recbole_xfer.prepare import write_domain
+from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.experiment import Experiment, build, fit
+from recbole_xfer.measure import measure
 from recbole_xfer.testing.data import paths
 
 STATES, COPIES = 10, 2

@@ -383,14 +383,14 @@ def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"inner_steps": 0}, "inner_steps=0 must be 1 or more"),
-        ({"paths": 0}, "paths=0 must be 1 or more"),
-        ({"inner_steps": 1000}, "inner_steps=1000 needs as many users; Small has"),
-        ({"inner_rate": 0}, "inner_rate=0 is invalid: it must be"),
-        ({"adversary_weight": -1}, "adversary_weight=-1 is invalid: it must be"),
-        ({"head_share": 1.5}, "head_share=1.5 must lie between 0 and 1"),
+        ({"inner_steps": 0}, "inner_steps=0 is invalid: it must be an integer of at least 1"),
+        ({"paths": 0}, "paths=0 is invalid: it must be an integer of at least 1"),
+        ({"inner_steps": 1000}, "inner_steps=1000 exceeds the .* users of Small"),
+        ({"inner_rate": 0}, "inner_rate=0 is invalid: it must be a number above 0"),
+        ({"adversary_weight": -1}, "adversary_weight=-1 is invalid: it must be a number of at least 0"),
+        ({"head_share": 1.5}, "head_share=1.5 is invalid: it must be a number between 0 and 1"),
         ({"train_rows": "prefixes"}, "TPSASRec needs --train_rows=windows"),
-        ({"loss_type": "MSE"}, "loss_type=MSE must be BCE or BPR or CE"),
+        ({"loss_type": "MSE"}, "loss_type=MSE is invalid: it must be BCE, BPR or CE"),
     ],
 )
 def test_invalid_values_are_rejected(tmp_path: Path, keys: dict, message: str) -> None:

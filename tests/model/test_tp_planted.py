@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import load
 from recbole_xfer.model.tp import Discriminator
-from recbole_xfer.prepare import write_domain
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import paths
 

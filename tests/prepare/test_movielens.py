@@ -1,4 +1,4 @@
-"""MovieLens copies of every form to atomic files."""
+"""MovieLens copies of every layout to atomic files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import describe
 from recbole_xfer.prepare.movielens import prepare_movielens
+from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import inter, item, prepare, real
 
 RATINGS = [("1", "10", "5", "978300760"), ("2", "20", "3.5", "978300000"), ("1", "20", "4", "978300761")]
@@ -18,7 +18,7 @@ GENRES = {"10": "Drama|Musical", "20": "Animation|Children's", "30": "Drama"}
 
 
 def write(folder: Path, form: str) -> Path:
-    """A copy of three ratings and three movies; RecBole's copies name the column of genres in one of two ways."""
+    """Writes three ratings and three movies; RecBole's copies call the column of genres ``class`` or ``genre``."""
     folder.mkdir(parents=True, exist_ok=True)
     if form == "dat":
         (folder / "ratings.dat").write_text("".join("::".join(row) + "\n" for row in RATINGS))
@@ -42,12 +42,12 @@ def write(folder: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", ["dat", "csv", "class", "genre"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_every_form_gives_the_same_files(tmp_path: Path, form: str, zipped: bool) -> None:
+def test_every_layout_gives_equal_files(tmp_path: Path, form: str, zipped: bool) -> None:
     copy = write(tmp_path / "ml-1m", form)
     if zipped:
         copy = tmp_path / "ml-1m.zip"
         with zipfile.ZipFile(copy, "w") as archive:
-            archive.writestr("ml-1m/README", "not wanted")
+            archive.writestr("ml-1m/README", "unused")
             for path in (tmp_path / "ml-1m").iterdir():
                 archive.write(path, f"ml-1m/{path.name}")
     (folder,) = prepare("movielens", tmp_path / "out", "--input", copy)
@@ -74,13 +74,17 @@ def test_every_form_gives_the_same_files(tmp_path: Path, form: str, zipped: bool
         ("ratings.dat", "1::10::5::9\n1::10::5::9::9\n", r"raw/ratings\.dat cannot be read: .* line 2"),
         ("ratings.dat", "1::10::good::9\n", r"raw/ratings\.dat, column 3, row 1: 'good' is not a number"),
         ("ratings.dat", "", r"raw/ratings\.dat is empty"),
-        ("movies.dat", None, r"raw/movies\.dat is missing beside the ratings"),
-        ("ratings.csv", "userId\n", r"raw must hold the ratings once, .*; there: ratings\.dat, ratings\.csv"),
-        ("ratings.dat", None, r"raw must hold the ratings once, as one of ratings\.dat, .*; there: none"),
+        ("movies.dat", None, r"raw/movies\.dat does not exist. For ratings without movies"),
+        (
+            "ratings.csv",
+            "userId\n",
+            r"raw must contain exactly one file of ratings .* Found: ratings\.dat, ratings\.csv",
+        ),
+        ("ratings.dat", None, r"raw must contain exactly one file of ratings \(ratings\.dat, .* Found: none"),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-def test_refused_copies(tmp_path: Path, file: str, content: str | None, sentence: str, zipped: bool) -> None:
+def test_invalid_copies(tmp_path: Path, file: str, content: str | None, sentence: str, zipped: bool) -> None:
     copy = write(tmp_path / "raw", "dat")
     (copy / file).unlink() if content is None else (copy / file).write_text(content)
     if zipped:
@@ -90,19 +94,19 @@ def test_refused_copies(tmp_path: Path, file: str, content: str | None, sentence
         copy, sentence = tmp_path / "raw.zip", sentence.replace("raw", r"raw\.zip", 1)
     with pytest.raises(XferError, match=sentence) as error:
         prepare_movielens(tmp_path / "out", copy)
-    assert str(tmp_path) in str(error.value)  # the user's file, and no temporary one
+    assert str(tmp_path) in str(error.value)  # the user's file, not a temporary file
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_copy(tmp_path: Path) -> None:
+def test_input_that_is_not_a_copy(tmp_path: Path) -> None:
     with pytest.raises(XferError, match="ml-1m.zip does not exist"):
         prepare_movielens(tmp_path, tmp_path / "ml-1m.zip")
     (tmp_path / "ml-1m.zip").write_text("half a download")
-    with pytest.raises(XferError, match="ml-1m.zip cannot be unpacked: .* Give a zip file as published, or a folder"):
+    with pytest.raises(XferError, match="ml-1m.zip cannot be unpacked: .* Name the published zip file or a folder"):
         prepare_movielens(tmp_path, tmp_path / "ml-1m.zip")
 
 
-def test_real_movietweetings_are_written_so_too(tmp_path: Path) -> None:
+def test_real_movietweetings(tmp_path: Path) -> None:
     summary = describe(prepare_movielens(tmp_path, real("movietweetings")))
     assert summary.interactions == 100_000
     assert summary.with_text == summary.items == 10_506

@@ -1,4 +1,4 @@
-"""Any table to atomic files, and the sentence for each mistake."""
+"""Any table to atomic files, and the error for each mistake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.summary import describe
 from recbole_xfer.prepare.table import ItemTable, prepare_table
 from tests.helpers.preparing import LOG, inter, item, prepare, real
 
@@ -24,7 +24,7 @@ class TestTable:
 
     @pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
     @pytest.mark.parametrize("gzipped", [False, True])
-    def test_every_form_gives_the_same_files(self, tmp_path: Path, suffix: str, gzipped: bool) -> None:
+    def test_every_format_gives_equal_files(self, tmp_path: Path, suffix: str, gzipped: bool) -> None:
         table = pd.DataFrame({"user": ["001", "NA user"], "item": ["a", "b"], "time": [20, 10], "stars": [5.0, 3.5]})
         path = tmp_path / f"log.{suffix}"
         if suffix in ("csv", "tsv"):
@@ -62,7 +62,7 @@ class TestTable:
         (folder,) = prepare_table(tmp_path, path, LOG, name="D")
         assert inter(folder)["timestamp"].tolist() == [seconds]
 
-    def test_times_of_parquet_and_of_a_named_format(self, tmp_path: Path) -> None:
+    def test_times_of_parquet_and_in_a_named_format(self, tmp_path: Path) -> None:
         days = pd.to_datetime(["2015-06-23", "2015-06-24"])
         pd.DataFrame({"user": 1, "item": [1, 2], "time": days}).to_parquet(tmp_path / "log.parquet")
         (folder,) = prepare_table(tmp_path, tmp_path / "log.parquet", LOG, name="D")
@@ -86,12 +86,12 @@ class TestTable:
         assert item(folder)["text"].tolist() == ['"It" (1915) Drama|War']
         assert describe(folder).unlisted == 1
 
-    def test_types_in_an_atomic_header_are_taken_off(self, tmp_path: Path) -> None:
+    def test_types_in_an_atomic_header_are_removed(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "user_id:token\titem_id:token\ttime:float\nu\ta\t2015-06-23\n", "log.inter")
         (folder,) = prepare_table(tmp_path, path, {"user": "user_id", "item": "item_id", "time": "time"}, name="D")
         assert inter(folder)["timestamp"].tolist() == [1435017600]
 
-    def test_quotation_marks_as_letters(self, tmp_path: Path) -> None:
+    def test_quotation_marks_as_characters(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, 'user\titem\nu\t"a\nv\tb"\n', "log.tsv")
         (folder,) = prepare("table", tmp_path, "--input", path, "--columns", "user=user", "item=item", "--name", "D",
                             "--quotes", "none")  # fmt: skip
@@ -119,7 +119,7 @@ class TestTable:
         folders = prepare_table(tmp_path, log, LOG, name="Shop", domain_column="shop")
         assert [folder.name for folder in folders] == ["Shop-Food", "Shop-Home"]
 
-    def test_which_items_are_listed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_listed_items(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\n")
         items = self.write(tmp_path, "id,title\na,first\na,second\nc,other\n", "items.csv")
         table = ItemTable(items, {"item": "id", "text": "title"})
@@ -158,7 +158,7 @@ class TestTable:
             ("1.234,56", "12.99"),
         ],
     )
-    def test_refused_prices(self, tmp_path: Path, price_format: str, written: str) -> None:
+    def test_invalid_prices(self, tmp_path: Path, price_format: str, written: str) -> None:
         with pytest.raises(
             XferError, match=r"items\.csv, column cost, row 1: .* --price_format .*_unreadable"
         ) as error:
@@ -178,8 +178,8 @@ class TestTable:
         [
             ("", r"log\.csv is empty"),
             ("user,item,time\n", r"log\.csv is empty"),
-            ("User,item,time\nu,a,1\n", r"log\.csv has no column 'user'; the nearest is 'User'"),
-            ("user,item,time\nu,a,1\n,b,2\n", r"log\.csv, column user, row 2: the value is missing"),
+            ("User,item,time\nu,a,1\n", r"log\.csv has no column 'user' .* Did you mean 'User'"),
+            ("user,item,time\nu,a,1\n,b,2\n", r"log\.csv, column user, row 2: the value is missing. Fill it in"),
             ("user,item,time\nu,,1\n", r"log\.csv, column item, row 1: the value is missing"),
             ("user,item,time\nu,a,1\nu,b,soon\n", r"column time, row 2: 'soon' is not a number or a date"),
             ("user,item,time\nu,a,2015-06-23\nu,b,2015-06-31\n", r"column time, row 2: '2015-06-31' is not"),
@@ -190,7 +190,7 @@ class TestTable:
             ("user,item,time\nu,a,1\nu,a,1,2\n", r"log\.csv cannot be read: .* line 3"),
         ],
     )
-    def test_refused_logs(self, tmp_path: Path, content: str, sentence: str) -> None:
+    def test_invalid_interactions(self, tmp_path: Path, content: str, sentence: str) -> None:
         path = self.write(tmp_path, content)
         with pytest.raises(XferError, match=sentence):
             prepare_table(tmp_path, path, LOG, name="D")
@@ -198,16 +198,16 @@ class TestTable:
     @pytest.mark.parametrize(
         ("name", "content", "sentence"),
         [
-            ("log.txt", b"user item", r"log\.txt: the name does not tell .* give --separator"),
+            ("log.txt", b"user item", r"log\.txt: the separator does not follow .* Set --separator"),
             ("log.csv", b"user,item,time\nu,\xe9,1\n", "cannot be read: .*utf-8.*--encoding"),
             ("log.csv.gz", b"user,item,time\n", r"log\.csv\.gz cannot be read: Not a gzipped file"),
             ("log.parquet", b"no parquet", r"log\.parquet cannot be read"),
-            ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2 is not JSON"),
+            ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2: invalid JSON"),
             ("log.json", b"[1, 2]", "every record must be a JSON object"),
             ("log.json", b"", r"log\.json is empty"),
         ],
     )
-    def test_refused_files(self, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    def test_invalid_files(self, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(XferError, match=sentence):
             prepare_table(tmp_path, tmp_path / name, LOG, name="D")
@@ -215,18 +215,24 @@ class TestTable:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (["--columns", "user=user", "itm=item"], "--columns: 'itm' is no role; did you mean 'item'"),
-            (["--columns", "user=user"], "--columns: say which column is the item"),
-            (["--columns", "user"], "--columns: 'user' is not of the form ROLE=COLUMN"),
-            (["--columns", "user=a", "user=b"], "--columns: 'user' is given twice"),
-            (["--columns", "user=user", "item=item", "--item_columns", "item=id"], "--items and --item_columns go"),
-            (["--columns", "user=user", "item=item"], "name with --name, or split .* --domain_column"),
+            (["--columns", "user=user", "itm=item"], "--columns: unknown role 'itm'. Did you mean 'item'"),
+            (["--columns", "user=user"], "--columns: the role 'item' is missing. Add item=COLUMN"),
+            (["--columns", "user"], "--columns: 'user' is invalid. Write ROLE=COLUMN"),
+            (["--columns", "user=a", "user=b"], "--columns: the role 'user' is repeated"),
+            (
+                ["--columns", "user=user", "item=item", "--item_columns", "item=id"],
+                "--items and --item_columns belong together",
+            ),
+            (["--columns", "user=user", "item=item"], "no name. Set --name, or split .* --domain_column"),
             (["--columns", "user=user", "item=item", "rating=time", "--name", "D"], "column time, row 1: 'x' is not"),
             (["--columns", "user=user", "item=item", "--domain_column", "shop"], "no column 'shop'"),
-            (["--columns", "user=user", "item=item", "--name", "D", "--encoding", "klingon"], "klingon is none that"),
+            (
+                ["--columns", "user=user", "item=item", "--name", "D", "--encoding", "klingon"],
+                "klingon is unknown to Python",
+            ),
         ],
     )
-    def test_refused_options(self, tmp_path: Path, options: list[str], sentence: str) -> None:
+    def test_invalid_options(self, tmp_path: Path, options: list[str], sentence: str) -> None:
         path = self.write(tmp_path, "user,item,time\nu,a,x\n")
         with pytest.raises(XferError, match=sentence):
             prepare("table", tmp_path, "--input", path, *options)
@@ -239,10 +245,10 @@ class TestTable:
     def test_item_table_of_other_items(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\n")
         items = self.write(tmp_path, "id,title\n0001,x\n", "items.csv")
-        with pytest.raises(XferError, match=r"items\.csv, column id: none of the items, such as '0001'"):
+        with pytest.raises(XferError, match=r"items\.csv, column id: no item, such as '0001'"):
             prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id"}), name="D")
         self.write(tmp_path, "id,title\na,x\n", "items.csv")
-        with pytest.raises(XferError, match=r"items\.csv has no column 'titel'; the nearest is 'title'"):
+        with pytest.raises(XferError, match=r"items\.csv has no column 'titel' .* Did you mean 'title'"):
             prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id", "text": "titel"}), name="D")
 
     def test_missing_file(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The toy set: what its files hold, and that its right answer is right."""
+"""The toy data set: the content of its files, and its known answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.data.vectors import find_vectors, read_vectors
-from recbole_xfer.prepare import describe
+from recbole_xfer.prepare.summary import describe
 from recbole_xfer.prepare.toy import COLD, DOMAINS, FOLLOWED, HOLES, ITEMS, NOISE, PARTS, prepare_toy, toy_truth
 
 
@@ -35,7 +35,7 @@ KNOWN_BEST = [[0.645, 0.336], [0.107, 0.054], [0.398, 0.18], [0.388, 0.176], [0.
 
 
 class TestFiles:
-    def test_equal_seeds_make_equal_files_also_over_older_ones(self, toy: Path, tmp_path: Path) -> None:
+    def test_equal_seeds_give_equal_files_also_over_older_files(self, toy: Path, tmp_path: Path) -> None:
         prepare_toy(tmp_path, seed=1)
         other = contents(tmp_path)
         prepare_toy(tmp_path)
@@ -51,7 +51,7 @@ class TestFiles:
         assert len(users(toy, "Toy-Books") & users(toy, "Toy-Music")) == 0.4 * len(users(toy, "Toy-Books"))
 
     @pytest.mark.parametrize("name", DOMAINS)
-    def test_parts_are_missing_where_the_truth_says_so(self, toy: Path, name: str) -> None:
+    def test_missing_parts_are_those_of_the_truth(self, toy: Path, name: str) -> None:
         truth = toy_truth(name)
         items = read_atomic_file(toy / name / f"{name}.item")
         tokens = np.concatenate([["[PAD]"], truth.item_ids])
@@ -83,7 +83,7 @@ class TestFiles:
 
 class TestTruth:
     def test_histories_follow_the_rule(self) -> None:
-        """Shares of steps that obey each part's rule, over 6,500 steps: noise and chance obey it now and then too."""
+        """Fraction of 6,500 steps that follow each part's rule; noise and chance follow it sometimes too."""
         truth = toy_truth("Toy-Books")
         log = truth.interactions.sort_values("user_id", kind="stable")
         item = pd.Index(truth.item_ids).get_indexer(log["item_id"])
@@ -94,7 +94,7 @@ class TestTruth:
             expected = (1 - NOISE) * FOLLOWED + (1 - (1 - NOISE) * FOLLOWED) / len(follows)
             assert (follows[before[:, part]] == after[:, part]).mean() == pytest.approx(expected, abs=0.02)
 
-    def test_rule_is_the_same_in_all_domains(self) -> None:
+    def test_all_domains_share_the_rule(self) -> None:
         for rules in zip(*(toy_truth(name).rules for name in DOMAINS), strict=True):
             assert (rules[0] == rules[1]).all()
             assert (rules[0] == rules[2]).all()
@@ -113,7 +113,7 @@ class TestTruth:
         np.testing.assert_allclose(truth.oracle([truth.item_ids[0]], ()), truth.popularity)
 
     def test_known_best(self) -> None:
-        """The numbers that models are measured against; each part that is switched off costs more than a third."""
+        """The upper bounds of models; each removed part costs more than a third."""
         truth = toy_truth()
         best = {know: truth.best(know) for know in (PARTS, PARTS[1:], ("text", "price"), ("text", "image"), ())}
         rounded = [[round(value, 3) for value in numbers.values()] for numbers in best.values()]
@@ -123,7 +123,7 @@ class TestTruth:
                 assert numbers["recall"] < 0.66 * best[PARTS]["recall"]
                 assert numbers["ndcg"] < 0.66 * best[PARTS]["ndcg"]
 
-    def test_nobody_beats_the_oracle_by_knowing_less(self) -> None:
+    def test_oracle_with_fewer_parts_is_worse(self) -> None:
         recalls = [toy_truth(seed=seed).best(know)["recall"] for seed in range(3) for know in (PARTS, PARTS[:2])]
         assert min(recalls[0::2]) > 0.55
         assert max(recalls[1::2]) < 0.45

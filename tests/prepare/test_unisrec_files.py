@@ -1,4 +1,4 @@
-"""The files that UniSRec and ANT publish, to atomic files."""
+"""The published files of UniSRec and ANT to atomic files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestUniSRec:
             (folder / f"S.{split}.inter").write_text("\n".join(lines) + "\n")
 
     @pytest.mark.parametrize("window", [50, 3, 2])
-    def test_sequences_come_back_whole(self, folder: Path, tmp_path: Path, window: int) -> None:
+    def test_sequences_are_complete(self, folder: Path, tmp_path: Path, window: int) -> None:
         self.write_splits(folder, window)
         rows = inter(prepare_unisrec(tmp_path, folder, "S"))
         for user, items in enumerate(self.SEQUENCES):
@@ -55,7 +55,7 @@ class TestUniSRec:
         rows = inter(prepare_unisrec(tmp_path, folder, "S"))
         assert rows[rows["user_id"] == "user0"]["item_id"].tolist() == ["item0", "item1", "item2", "item3", "item1"]
 
-    def test_vectors_and_text_go_with_their_items(self, folder: Path, tmp_path: Path) -> None:
+    def test_vectors_and_texts_belong_to_their_items(self, folder: Path, tmp_path: Path) -> None:
         domain = prepare_unisrec(tmp_path, folder, "S")
         for kind, first, width in (("text", 0, 3), ("word_drop", 15, 3), ("image", 0, 2)):
             vectors = pd.read_parquet(domain / f"S.{kind}.parquet")
@@ -69,17 +69,21 @@ class TestUniSRec:
     @pytest.mark.parametrize(
         ("file", "content", "sentence"),
         [
-            ("S.train.inter", "h\th\th\n0\t0 4\t2\n", r"S\.(valid|test)\.inter, line 2: the history of user 0 before"),
-            ("S.test.inter", "h\th\th\n0\t0 1 2 3\t1\n", r"S\.test\.inter: user [12] needs exactly one row"),
-            ("S.train.inter", "h\th\th\n0\t0 x\t2\n", r"S\.train\.inter: users and items must be whole numbers"),
+            (
+                "S.train.inter",
+                "h\th\th\n0\t0 4\t2\n",
+                r"S\.(valid|test)\.inter, line 2: the history of user 0 before item",
+            ),
+            ("S.test.inter", "h\th\th\n0\t0 1 2 3\t1\n", r"S\.test\.inter: user [12] must have exactly one row"),
+            ("S.train.inter", "h\th\th\n0\t0 x\t2\n", r"S\.train\.inter: users and items must be integers"),
             ("S.train.inter", "h\th\n0\t0\n", "must have rows of 3 columns"),
             ("S.valid.inter", "", r"S\.valid\.inter cannot be read"),
             ("S.item2index", "item0\t0\nitem1\t1\n", r"S\.item2index has no index [234]"),
             ("S.user2index", "user0\t0\nuser1\t2\n", r"S\.user2index: the indices must be 0 to 1"),
-            ("S.text", "item_id\ttext\nother\tx\n", r"S\.text: none of its item ids, such as 'other'"),
+            ("S.text", "item_id\ttext\nother\tx\n", r"S\.text: no item id, such as 'other'"),
         ],
     )
-    def test_malformed_files(self, folder: Path, tmp_path: Path, file: str, content: str, sentence: str) -> None:
+    def test_invalid_files(self, folder: Path, tmp_path: Path, file: str, content: str, sentence: str) -> None:
         (folder / file).write_text(content)
         if file == "S.item2index":
             for number in (1, 2, 3):
@@ -87,7 +91,7 @@ class TestUniSRec:
         with pytest.raises(XferError, match=sentence):
             prepare_unisrec(tmp_path, folder, "S")
 
-    def test_vectors_cut_short(self, folder: Path, tmp_path: Path) -> None:
+    def test_truncated_vectors(self, folder: Path, tmp_path: Path) -> None:
         np.arange(14, dtype="<f4").tofile(folder / "S.feat1CLS")
         with pytest.raises(XferError, match="S.feat1CLS has 56 bytes, .* 5 items"):
             prepare_unisrec(tmp_path, folder, "S")
@@ -98,10 +102,10 @@ class TestUniSRec:
             prepare_unisrec(tmp_path, folder, "S")
 
     def test_missing_file(self, folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(XferError, match=r"T\.item2index does not exist; check --input and --name"):
+        with pytest.raises(XferError, match=r"T\.item2index does not exist. Check --input and --name"):
             prepare_unisrec(tmp_path, folder, "T")
 
-    def test_real_splits_are_the_published_ones(self, tmp_path: Path) -> None:
+    def test_real_splits_equal_the_published_splits(self, tmp_path: Path) -> None:
         folder = real("scientific-mm")
         domain = prepare_unisrec(tmp_path, folder, "Scientific")
         rows = inter(domain)

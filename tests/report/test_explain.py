@@ -1,4 +1,4 @@
-"""A user's explanation: what is shown is what the run did."""
+"""Explanations show the computation of the run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def folder(tmp_path: Path) -> str:
 
 
 def user_with(experiment, length: int) -> tuple[str, int]:
-    """A user whose test history has so many items, and the row."""
+    """A user whose test history has ``length`` items, and the row."""
     rows = experiment.test_data._dataset[np.arange(len(experiment.test_data._dataset))]
     row = int((rows["item_length"] == length).nonzero()[0])
     return str(experiment.dataset.field2id_token["user_id"][rows["user_id"][row]]), row
 
 
-def test_it_shows_what_the_model_did(folder: str) -> None:
+def test_explanation_shows_the_computation_of_the_model(folder: str) -> None:
     experiment = load(folder)
     user, row = user_with(experiment, 6)
     (explanation,) = explain(folder, user)
@@ -45,8 +45,8 @@ def test_it_shows_what_the_model_did(folder: str) -> None:
     assert explanation.rank == int((scores > scores[rows["item_id"] - 1]).sum()) + 1
 
 
-def test_weights_are_those_of_the_attention(folder: str) -> None:
-    """Mixing the values by them gives the layer's output."""
+def test_weights_are_the_attention_of_the_layer(folder: str) -> None:
+    """The values weighted by them give the layer's output."""
     layer = load(folder).model.encoder.layers[0]
     x, route = torch.randn(2, 7, 16), torch.randint(2, (2, 7)).float()
     value = layer.query_key_value(x)[..., 32:].view(2, 7, 4, 4).transpose(1, 2)
@@ -54,7 +54,7 @@ def test_weights_are_those_of_the_attention(folder: str) -> None:
     assert torch.allclose(layer.norm(x + layer.out(mixed)), layer(x, route), atol=1e-5)
 
 
-def test_a_page_and_a_picture_with_plain_attention_beside(tmp_path: Path, folder: str, capsys) -> None:
+def test_page_and_picture_compare_with_plain_attention(tmp_path: Path, folder: str, capsys) -> None:
     plain = run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "n_heads": 4, "pathway": False}).folder
     user, _ = user_with(load(folder), 6)
     output = tmp_path / "page.html"
@@ -67,15 +67,15 @@ def test_a_page_and_a_picture_with_plain_attention_beside(tmp_path: Path, folder
 
 
 @pytest.mark.parametrize(("dataset", "keys"), [("Other", {}), ("Small", {"MAX_ITEM_LIST_LENGTH": 4})])
-def test_runs_that_show_other_items_are_not_set_beside(tmp_path: Path, folder: str, dataset: str, keys: dict) -> None:
+def test_runs_with_different_items_are_rejected(tmp_path: Path, folder: str, dataset: str, keys: dict) -> None:
     write_small(tmp_path, "Other", seed=1)
     other = run("RETR", dataset, overrides={**settings(tmp_path, "RETR"), "n_heads": 4, **keys}).folder
     user, _ = user_with(load(folder), 10)
-    with pytest.raises(XferError, match=f"show different items of user '{user}'"):
+    with pytest.raises(XferError, match=f"use different items of the user '{user}'"):
         explain(folder, user, beside=other)
 
 
-def test_an_unknown_user_and_another_model(tmp_path: Path, folder: str) -> None:
+def test_unknown_user_and_unsupported_model(tmp_path: Path, folder: str) -> None:
     with pytest.raises(XferError, match="'u999' is not in Small"):
         explain(folder, "u999")
     other = run("Pop", "Small", overrides=settings(tmp_path, "Pop")).folder

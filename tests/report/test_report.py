@@ -1,4 +1,4 @@
-"""A report draws what runs hold, says it in words, and a resumed run has the history of an uninterrupted one."""
+"""Reports: pictures and sentences; a resumed run has the history of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recbole_xfer.quick_start import run
 from recbole_xfer.report.pictures import CALM, WARNING, draw_transfer, spread_out
 from recbole_xfer.report.report import report
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 
 SYNCREC = {"n_experts": 2, "cross_experts": 1}
 RECGURU = {"autoencoder_epochs": 2, "adversarial_epochs": 3, "epochs": 2, "user_batch_size": 32, "warmup_steps": 4}
@@ -36,28 +36,28 @@ def trained(root: Path, model: str = "SASRec", dataset: str = "Small", **keys: A
 
 
 def rewrite(folder: Path, **scalars: list[float]) -> None:
-    """Puts numbers with a known answer into the history of a run."""
-    history = artifacts.load_history(folder)
+    """Replaces scalars in the history of a run, to get a known answer."""
+    history = RunFolder(folder).epochs()
     for number, record in enumerate(history):
         record["train"] |= {name: values[number] for name, values in scalars.items()}
-    artifacts.save_history(folder, history)
+    RunFolder(folder).save_epochs(history)
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------
+# --- history ----------------------------------------------------------------------------------------------------
 
 
 class Interrupted(Exception):
-    """Stands for a kill in the middle of a run."""
+    """Represents a kill in the middle of a run."""
 
 
 @pytest.mark.parametrize(
     ("model", "keys", "kill_at"),
     [("SyNCRec", {**SYNCREC, "epochs": 3}, 1), ("RecGURU", {**RECGURU, "epochs": 1}, 3)],
 )
-def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(
+def test_resumed_run_has_the_history_of_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, keys: dict, kill_at: int
 ) -> None:
-    """Killed when its state is of so many epochs and its history one ahead; RecGURU in its second phase."""
+    """Killed when its history is one epoch ahead of its state; RecGURU in its second phase."""
     write_joined(tmp_path, "AB")
 
     def made(name: str) -> Any:
@@ -75,15 +75,15 @@ def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(
     monkeypatch.setattr(broken.trainer, "_save_state", dies)
     with pytest.raises(Interrupted):
         fit(broken)
-    assert len(artifacts.load_history(tmp_path / "broken")) == kill_at + 1
+    assert len(RunFolder(tmp_path / "broken").epochs()) == kill_at + 1
     fit(made("broken"))
-    whole, resumed = (artifacts.load_history(tmp_path / name) for name in ("whole", "broken"))
+    whole, resumed = (RunFolder(tmp_path / name).epochs() for name in ("whole", "broken"))
     assert resumed == whole
     assert whole[0]["train"].keys() > {"reconstruction/A"} or "gap/B" in whole[0]["train"]
     assert "ndcg@10" in whole[-1]["valid"]
 
 
-def test_the_loss_of_an_epoch_is_a_mean_over_its_steps(tmp_path: Path) -> None:
+def test_loss_of_an_epoch_is_a_mean_over_its_steps(tmp_path: Path) -> None:
     write_small(tmp_path)
     made = build(config(tmp_path, "SASRec", train_batch_size=32))
     fit(made)
@@ -96,7 +96,7 @@ def test_the_loss_of_an_epoch_is_a_mean_over_its_steps(tmp_path: Path) -> None:
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_domain_that_is_hurt_is_named_and_drawn_in_the_warning_colour(tmp_path: Path) -> None:
+def test_hurt_domain_is_named_and_drawn_in_the_warning_colour(tmp_path: Path) -> None:
     folder = trained(tmp_path, "SyNCRec", "A+B", **SYNCREC, epochs=4, rank_within_domain=True)
     rewrite(folder, **{"gap/A": [0.1, 0.2, 0.3, 0.4], "gap/B": [0.1, 0.0, -0.1, -0.5]})
     rewrite(folder, **{"weight/A": [0.5, 0.6, 0.7, 0.9], "weight/B": [0.5, 0.4, 0.3, 0.1]})
@@ -106,16 +106,16 @@ def test_the_domain_that_is_hurt_is_named_and_drawn_in_the_warning_colour(tmp_pa
     assert [picture.name for picture in drawn.pictures] == ["transfer", "training", "results"]
     transfer, training, results = drawn.pictures
     assert transfer.sentences == [
-        "B is hurt: its mean gap of epoch 2 is -0.100; its weight fell from 0.500 to 0.300.",
+        "B is hurt: its mean gap in epoch 2 is -0.100; its weight fell from 0.500 to 0.300.",
         "Not hurt: A (+0.300).",
     ]
     (gaps,) = [axis for axis in transfer.figure.axes if axis.get_title().startswith("gap over")]
     lines = {tuple(line.get_ydata()): line.get_color() for line in gaps.lines}
     assert lines[0.1, 0.2, 0.3, 0.4] == CALM and lines[0.1, 0.0, -0.1, -0.5] == WARNING
     assert {text.get_text(): text.get_color() for text in gaps.texts} == {"A": CALM, "B": WARNING}
-    valid = artifacts.load_history(folder)[2]["valid"]["ndcg@10 [mean]"]
+    valid = RunFolder(folder).epochs()[2]["valid"]["ndcg@10 [mean]"]
     assert f"best in epoch 2: {valid:.4f}." in training.sentences[0]
-    assert "ranked: all" in results.sentences[0] and "seed" in results.sentences[0]
+    assert "in total) ranked; history kept" in results.sentences[0] and "seed" in results.sentences[0]
     labels = [label.get_text() for label in results.figure.axes[0].get_yticklabels()]
     assert labels == ["all targets", "mean of domains", "A", "B"]
 
@@ -125,10 +125,10 @@ def test_no_domain_is_hurt(tmp_path: Path) -> None:
     rewrite(folder, **{"gap/A": [-0.1, 0.2], "gap/B": [0.1, 0.0]})
     result = json.loads((folder / "result.json").read_text()) | {"best_epoch": 1}
     (folder / "result.json").write_text(json.dumps(result))
-    assert report([folder]).pictures[0].sentences == ["No domain is hurt, by the mean gap of epoch 1."]
+    assert report([folder]).pictures[0].sentences == ["No domain is hurt: no mean gap in epoch 1 is negative."]
 
 
-def test_twenty_domains_have_names_that_keep_apart() -> None:
+def test_names_of_twenty_domains_do_not_overlap() -> None:
     domains = [f"Department {number}" for number in range(20)]
     gaps = pd.DataFrame(np.linspace(0.010, 0.011, 40).reshape(2, 20), columns=domains)
     rest = pd.DataFrame({"alpha": [1.0, 1.1], "beta": [1.0, 1.0]})
@@ -143,30 +143,30 @@ def test_twenty_domains_have_names_that_keep_apart() -> None:
             assert max(box.x1 for box in boxes) <= figure.bbox.width
 
 
-def test_names_move_no_more_than_they_must() -> None:
+def test_names_move_as_little_as_possible() -> None:
     assert spread_out(np.array([0.9, 0.1, 0.5]), 0.2).tolist() == [0.9, 0.1, 0.5]
     assert spread_out(np.array([0.5, 0.5]), 0.2) == pytest.approx([0.4, 0.6])
     assert spread_out(np.array([1.0, 1.0, 0.0, 0.0]), 0.1) == pytest.approx([0.9, 1.0, 0.0, 0.1])
 
 
 def with_distances(folder: Path, *distances: float) -> list[dict]:
-    """The run's epochs, with other distances of the critic."""
-    history = artifacts.load_history(folder)
+    """Replaces the critic's distances in the run's history."""
+    history = RunFolder(folder).epochs()
     for record, distance in zip([r for r in history if r["phase"] == "adversarial"], distances, strict=True):
         record["train"]["Wasserstein distance"] = distance
-    artifacts.save_history(folder, history)
+    RunFolder(folder).save_epochs(history)
     return history
 
 
-def test_the_game_of_recguru_and_its_phases(tmp_path: Path) -> None:
+def test_game_of_recguru_and_its_phases(tmp_path: Path) -> None:
     folder = trained(tmp_path, "RecGURU", "A+B", **RECGURU)
     with_distances(folder, 0.1, 0.2, 0.8)
     assert "did not come closer" in (grown := report([folder]).pictures[0].sentences[0])
-    assert "still grew" in grown and "raise adversarial_epochs" in grown
+    assert "The distance still grew" in grown and "raise adversarial_epochs" in grown
     history = with_distances(folder, 0.1, 0.8, 0.2)
     game, training, _ = report([folder]).pictures
-    assert "the domains came closer" in game.sentences[0] and "still grew" not in game.sentences[0]
-    assert "0.8000 at its highest, in epoch 1 of the adversarial phase, and 0.2000 at the end" in game.sentences[0]
+    assert "The domains came closer" in game.sentences[0] and "still grew" not in game.sentences[0]
+    assert "in epoch 1 of the adversarial phase, 0.8000, and 0.2000 in the last epoch" in game.sentences[0]
     axes = {axis.get_title() or axis.get_ylabel(): axis for axis in game.figure.axes}
     assert axes["Wasserstein distance, estimated"].lines[0].get_ydata().tolist() == [0.1, 0.8, 0.2]
     expected = [record["train"]["reconstruction/A"] for record in history[:5]]
@@ -177,7 +177,7 @@ def test_the_game_of_recguru_and_its_phases(tmp_path: Path) -> None:
     assert loss.lines[0].get_ydata().tolist() == [record["train"]["next item"] for record in history[5:]]
 
 
-def test_the_variants_of_recguru_have_what_they_train(tmp_path: Path) -> None:
+def test_pictures_of_the_variants_of_recguru(tmp_path: Path) -> None:
     auto = trained(tmp_path, "RecGURU", "A+B", **RECGURU, variant="AutoRec")
     (game, *_) = report([auto]).pictures
     assert [axis.get_ylabel() for axis in game.figure.axes] == ["reconstruction loss"]
@@ -188,19 +188,19 @@ def test_the_variants_of_recguru_have_what_they_train(tmp_path: Path) -> None:
 # --- several runs ----------------------------------------------------------------------------------------------------
 
 
-def test_groups_lengths_and_seeds_of_several_models(tmp_path: Path) -> None:
+def test_groups_cutoffs_and_seeds_of_several_models(tmp_path: Path) -> None:
     folders = [trained(tmp_path, seed=seed, **GROUPS) for seed in (1, 2)] + [trained(tmp_path, "Pop", **GROUPS)]
     drawn = report(folders)
     assert [picture.name for picture in drawn.pictures] == ["training", "results", "lengths"]
     training, results, lengths = drawn.pictures
-    assert [axis.get_title() for axis in training.figure.axes] == ["validation ndcg@10; circled, the epoch kept"]
+    assert [axis.get_title() for axis in training.figure.axes] == ["validation ndcg@10 (circle: best epoch)"]
     measured = [json.loads((folder / "result.json").read_text()) for folder in folders]
     recall = next(axis for axis in results.figure.axes if axis.get_title() == "recall@10")
     assert [label.get_text() for label in recall.get_yticklabels()] == ["all targets", *GROUPS["eval_groups"]]
     sasrec = next(bars for bars in recall.containers if bars.get_label() == "SASRec" and len(bars) == 4)
     new = [result["groups"]["new"]["test"]["recall@10"] for result in measured[:2]]
     assert sasrec[2].get_width() == pytest.approx(np.mean(new))
-    assert "mean and standard deviation of seeds 1, 2" in results.sentences[0]
+    assert "mean and standard deviation over seeds 1, 2" in results.sentences[0]
     panels = {axis.get_title(): axis for axis in lengths.figure.axes}
     assert len(panels) == 4 * 2
     assert "seeds 1, 2" in lengths.figure.get_supxlabel().replace("\n", " ")
@@ -209,13 +209,13 @@ def test_groups_lengths_and_seeds_of_several_models(tmp_path: Path) -> None:
     assert {text.get_text() for text in lengths.figure.legends[0].texts} == {"SASRec", "Pop"}
 
 
-def test_the_influence_of_a_key_is_a_curve_for_what_differs_in_it_alone(tmp_path: Path) -> None:
+def test_influence_of_a_key_is_drawn_for_runs_that_differ_only_in_it(tmp_path: Path) -> None:
     folders = [
         trained(tmp_path, hidden_dropout_prob=value, attn_dropout_prob=other, epochs=1)
         for value, other in ((0.0, 0.5), (0.5, 0.5), (0.1, 0.5), (0.1, 0.2))
     ]
     pictures = {picture.name: picture for picture in report(folders).pictures}
-    assert "influence-attn_dropout_prob" not in pictures  # two values make no curve
+    assert "influence-attn_dropout_prob" not in pictures  # two values are too few for a curve
     influence = pictures["influence-hidden_dropout_prob"]
     values = [json.loads((folders[i] / "result.json").read_text())["test"]["ndcg@10"] for i in (0, 2, 1)]
     (axis,) = (axis for axis in influence.figure.axes if axis.get_title() == "ndcg@10, all targets")
@@ -230,7 +230,7 @@ def test_the_influence_of_a_key_is_a_curve_for_what_differs_in_it_alone(tmp_path
 # --- files and mistakes ----------------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = trained(tmp_path, "SyNCRec", "A+B", **SYNCREC)
     capsys.readouterr()
     assert main(["report", str(folder), f"--output={tmp_path / 'pictures'}"]) == 0
@@ -247,27 +247,27 @@ def test_the_command_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.C
             assert picture.width > 400 and len(picture.convert("L").getcolors()) > 5
 
 
-def test_what_a_run_lacks_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_notes_on_missing_files(tmp_path: Path) -> None:
     folder = trained(tmp_path)
-    (folder / artifacts.HISTORY).rename(tmp_path / "kept.json")
+    (folder / RunFolder.EPOCHS).rename(tmp_path / "kept.json")
     drawn = report([folder])
     assert [picture.name for picture in drawn.pictures] == ["results"]
-    assert drawn.notes == [f"{folder} has no epochs.json, so nothing is shown by epoch; train it again to have it."]
-    (folder / artifacts.RESULT).unlink()
-    with pytest.raises(XferError, match=r"nothing to draw. .* is not finished; .* has no epochs.json"):
+    assert drawn.notes == [f"{folder} has no epochs.json, so its training cannot be drawn. Train it again."]
+    (folder / RunFolder.RESULT).unlink()
+    with pytest.raises(XferError, match=r"nothing to draw. .* is not finished. .* has no epochs.json"):
         report([folder])
-    (tmp_path / "kept.json").rename(folder / artifacts.HISTORY)
+    (tmp_path / "kept.json").rename(folder / RunFolder.EPOCHS)
     drawn = report([folder])  # interrupted
     assert [picture.name for picture in drawn.pictures] == ["training"]
-    assert drawn.notes == [f"{folder} is not finished; the command that began it goes on with it."]
+    assert drawn.notes == [f"{folder} is not finished. Run its command again to resume it."]
 
 
-def test_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(XferError, match="nowhere is no run of this package"):
+def test_invalid_folders_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(XferError, match="nowhere is not the folder of a run"):
         report([tmp_path / "nowhere"])
     folders = [trained(tmp_path), trained(tmp_path, mask_history=True)]
     with pytest.raises(XferError, match="cannot be compared"):
         report(folders)
-    (folders[0] / artifacts.HISTORY).write_text('[{"epoch": 0', encoding="utf-8")
+    (folders[0] / RunFolder.EPOCHS).write_text('[{"epoch": 0', encoding="utf-8")
     with pytest.raises(XferError, match=r"epochs.json is damaged"):
         report(folders[:1])

@@ -1,10 +1,10 @@
-"""The search: spaces of both forms, and a local Ray that chooses on validation and reads the test split once."""
+"""Searches: spaces in both forms, and trials on a local Ray, chosen on validation; the test split is read once."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from recbole_xfer import quick_start
 from recbole_xfer.cli import main as cli
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.properties import folder
+from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare import write_domain
-from recbole_xfer.search import search as tune
+from recbole_xfer.search import search, trials
+from recbole_xfer.search.record import Search, Trial
 from recbole_xfer.search.space import Choice, Interval, draw, read_space
 from recbole_xfer.testing.data import settings, write_small
-from recbole_xfer.trainer import run_folder as artifacts
+from recbole_xfer.trainer.run_folder import RunFolder
 
 EPOCHS = 8
 
@@ -36,7 +37,7 @@ def space_file(folder: Path, text: str) -> Path:
 # --- spaces ----------------------------------------------------------------------------------------------------------
 
 
-def test_yaml_and_recbole_hyper_files_parse_equally(tmp_path: Path) -> None:
+def test_yaml_and_recbole_hyper_files_are_equivalent(tmp_path: Path) -> None:
     hyper = tmp_path / "hyper.test"
     hyper.write_text(
         "learning_rate loguniform -8,0\ndropout choice [0.1, 0.2]\nx uniform 0.0,1.0\n\nn quniform 1,10,1\n"
@@ -62,7 +63,7 @@ mlp: {{choice: ['[64,64]', null]}}
     }
 
 
-def test_stepped_and_whole_numbers_include_both_bounds(tmp_path: Path) -> None:
+def test_quniform_and_randint_include_both_bounds(tmp_path: Path) -> None:
     space = read_space(space_file(tmp_path, "a: {quniform: [0, 0.3, 0.1]}\nb: {randint: [2, 4]}"))
     assert space == {"a": Choice([0.0, 0.1, 0.2, 0.3]), "b": Choice(range(2, 5))}
 
@@ -70,33 +71,33 @@ def test_stepped_and_whole_numbers_include_both_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold lines"),
+        ("", "must have lines"),
         ("a: 0.1", "key 'a' must be a list"),
         ("a: []", "no values"),
         ("a: {normal: [0, 1]}", "one of choice, uniform"),
         ("a: {uniform: [1, 0]}", "1 must be below 0"),
         ("a: {uniform: [0]}", "missing 1 required"),
         ("a: {uniform: [0, .inf]}", "finite"),
-        ("a: {loguniform: [0, 1]}", "above 0"),
-        ("a: {randint: [0.5, 2]}", "whole numbers"),
+        ("a: {loguniform: [0, 1]}", "positive"),
+        ("a: {randint: [0.5, 2]}", "integers"),
         ("a: {quniform: [0, 1, yes]}", "numbers"),
-        ("a choice [0.1\nb uniform 0,1", r"line 'a choice \[0.1' is not of the form"),
-        ("a choice __import__('os').getcwd()", "is not of the form"),
-        ("a loguniform x,0", "is not of the form"),
-        ("a: [1\nb", "is not yaml"),
+        ("a choice [0.1\nb uniform 0,1", r"line 'a choice \[0.1' is invalid"),
+        ("a choice __import__('os').getcwd()", "is invalid"),
+        ("a loguniform x,0", "is invalid"),
+        ("a: [1\nb", "is not valid yaml"),
     ],
 )
-def test_a_wrong_space_is_explained(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_space_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(XferError, match=message):
         read_space(space_file(tmp_path, text))
 
 
-def test_a_missing_space_is_explained(tmp_path: Path) -> None:
+def test_missing_space_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(XferError, match=r"absent\.yaml is missing"):
         read_space(tmp_path / "absent.yaml")
 
 
-def test_a_grid_is_drawn_whole_and_samples_are_distinct_and_grow() -> None:
+def test_grid_is_complete_and_samples_are_distinct_and_extendable() -> None:
     grid = {"a": Choice([1, 2, 3]), "b": Choice(["x", "y"])}
     assert draw(grid, None, 0) == draw(grid, 99, 0) == [{"a": a, "b": b} for a in (1, 2, 3) for b in ("x", "y")]
     five = draw(grid, 5, 0)
@@ -110,22 +111,22 @@ def test_a_grid_is_drawn_whole_and_samples_are_distinct_and_grow() -> None:
     assert sum(keys["rate"] < 1e-3 for keys in drawn) == pytest.approx(1000, abs=100)
 
 
-def test_an_endless_space_needs_a_number_of_trials() -> None:
-    with pytest.raises(XferError, match=r"'rate' can take any value.*--trials=N"):
+def test_infinite_space_needs_a_number_of_trials() -> None:
+    with pytest.raises(XferError, match=r"'rate' can have any value.*--trials=N"):
         draw({"a": Choice([1]), "rate": Interval(0, 1)}, None, 0)
     with pytest.raises(XferError, match="--trials=0"):
         draw({"a": Choice([1])}, 0, 0)
 
 
 @pytest.mark.parametrize("path", sorted((folder() / "space").glob("*.yaml")), ids=lambda path: path.stem)
-def test_our_spaces_are_searchable(path: Path, tmp_path: Path) -> None:
+def test_spaces_of_this_package_are_valid(path: Path, tmp_path: Path) -> None:
     write_small(tmp_path)
     space = read_space(path)
-    tune.check_space(space, XferConfig(path.stem, "Small", overrides=settings(tmp_path, path.stem)), {})
+    search.check_space(space, XferConfig(path.stem, "Small", overrides=settings(tmp_path, path.stem)), {})
     assert draw(space, 2, 0)
 
 
-# --- searches that do not start --------------------------------------------------------------------------------------
+# --- searches that are rejected --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,30 +142,30 @@ def test_our_spaces_are_searchable(path: Path, tmp_path: Path) -> None:
         (None, {"model": "SASRec"}, "no search space for SASRec"),
     ],
 )
-def test_mistakes_are_told_before_ray_starts(
+def test_mistakes_are_rejected_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, keys: dict, message: str
 ) -> None:
     write_small(tmp_path)
-    monkeypatch.setattr(tune, "run_trials", lambda *_: pytest.fail("trials were started"))
+    monkeypatch.setattr(search, "run_trials", lambda *_: pytest.fail("trials were started"))
     file = space_file(tmp_path, text) if text else None
     keys = {"model": "ANT", "dataset": "Small", **settings(tmp_path, keys.get("model", "ANT")), **keys}
     with pytest.raises(XferError, match=message):
-        tune.tune(file, overrides=keys)
+        search.tune(file, overrides=keys)
 
 
-def test_the_first_message_is_the_error_where_all_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_message_is_the_error_if_all_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small(tmp_path)
-    monkeypatch.setattr(tune, "run_trials", lambda search, _: search.failures.extend(["first", "second"]))
+    monkeypatch.setattr(search, "run_trials", lambda record, _: record.failures.extend(["first", "second"]))
     space = space_file(tmp_path, "learning_rate: [0.1]")
     with pytest.raises(XferError, match=r"All trials failed.* first$"):
-        tune.tune(space, overrides={"model": "ANT", "dataset": "Small", **settings(tmp_path)})
+        search.tune(space, overrides={"model": "ANT", "dataset": "Small", **settings(tmp_path)})
 
 
-def test_keys_with_a_value_of_their_own_in_pretraining_do_not_change_it(tmp_path: Path) -> None:
+def test_keys_that_change_pretraining(tmp_path: Path) -> None:
     write_small(tmp_path)
     config = XferConfig("ANT", "Small", overrides=settings(tmp_path))
     changing = [key for key in ("learning_rate", "stopping_step", "pretrain_epochs", "item_embedding", "show_progress")
-                if tune.changes_pretraining(config, key)]  # fmt: skip
+                if search.changes_pretraining(config, key)]  # fmt: skip
     assert changing == ["learning_rate", "pretrain_epochs"]
 
 
@@ -173,7 +174,7 @@ def test_keys_with_a_value_of_their_own_in_pretraining_do_not_change_it(tmp_path
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished search: a rate that learns, one that does not and is stopped, and one that fails."""
+    """A finished search: a good learning rate, a weak one that is stopped, and one that fails."""
     folder = tmp_path_factory.mktemp("tune")
     write_small(folder)
     users, length, items = 60, 8, 25
@@ -192,7 +193,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HOME", str(folder / "home"))
-        patch.setattr(tune.ray, "init", partial(tune.ray.init, num_cpus=1))  # one after the other, for ASHA's sake
+        patch.setattr(
+            trials.ray, "init", partial(trials.ray.init, num_cpus=1)
+        )  # one trial after another, so that ASHA can compare
         status = cli.main([
             "tune", "--model=ANT", "--dataset=Cycle", f"--space={space}", *options,
         ])  # fmt: skip
@@ -205,7 +208,7 @@ def search_json(folder: Path) -> list[dict]:
     return json.loads(path.read_text())["trials"]
 
 
-def test_the_best_yaml_is_the_better_trial_by_validation_and_complete(folder: Path) -> None:
+def test_best_yaml_is_the_complete_best_trial_by_validation(folder: Path) -> None:
     best, other = search_json(folder)
     assert best["score"] == best["valid"]["ndcg@10"] > other["score"]
     values = yaml.safe_load((folder / "best.yaml").read_text())
@@ -215,7 +218,7 @@ def test_the_best_yaml_is_the_better_trial_by_validation_and_complete(folder: Pa
     assert values["hidden_size"] == settings(folder)["hidden_size"]
 
 
-def test_only_the_best_trial_has_read_the_test_split(folder: Path) -> None:
+def test_only_the_best_trial_reads_the_test_split(folder: Path) -> None:
     best, _ = search_json(folder)
     (path,) = folder.glob("saved/**/result.json")
     result = json.loads(path.read_text())
@@ -225,57 +228,57 @@ def test_only_the_best_trial_has_read_the_test_split(folder: Path) -> None:
     assert result["best_epoch"] == best["best_epoch"]
 
 
-def test_asha_stops_the_weak_trial_and_a_failed_one_is_left_out(folder: Path) -> None:
+def test_asha_stops_the_weak_trial_and_failed_trials_are_left_out(folder: Path) -> None:
     best, other = search_json(folder)
     assert best["finished"]
     assert best["epochs"] == EPOCHS
     assert other["keys"] == {"learning_rate": 0.0}
     assert not other["finished"]
-    assert other["epochs"] == tune.GRACE_EPOCHS < EPOCHS
+    assert other["epochs"] == trials.GRACE_EPOCHS < EPOCHS
     (log,) = folder.glob("saved/tune-*/tune-*.log")
     assert "The loss of ANT is no longer a number" in log.read_text()
 
 
-def test_nothing_is_left_behind(folder: Path) -> None:
+def test_no_temporary_files_remain(folder: Path) -> None:
     assert not (folder / "home" / "ray_results").exists()
     assert not list(folder.glob("saved/**/.ray-*"))
-    assert not list(folder.glob(f"saved/**/{artifacts.STATE}"))
-    assert tune.ray.is_initialized() is False
+    assert not list(folder.glob(f"saved/**/{RunFolder.STATE}"))
+    assert trials.ray.is_initialized() is False
 
 
-def test_an_equal_search_takes_the_trials_that_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identical_search_reuses_ended_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     before = search_json(folder)
-    monkeypatch.setattr(tune, "run_trials", lambda *_: pytest.fail("trials were started"))
+    monkeypatch.setattr(search, "run_trials", lambda *_: pytest.fail("trials were started"))
     values = yaml.safe_load((folder / "best.yaml").read_text())
     del values["learning_rate"]
-    search = tune.tune(space_file(folder, "learning_rate: [0.01, 0.0]"), overrides=values)
-    assert [tune.asdict(trial) for trial in search.ranked()] == before
-    assert search.result is not None
-    assert search.result.caption().startswith("60 test targets; leave one out")
+    again = search.tune(space_file(folder, "learning_rate: [0.01, 0.0]"), overrides=values)
+    assert [asdict(trial) for trial in again.ranked()] == before
+    assert again.result is not None
+    assert again.result.caption().startswith("60 test targets; leave one out")
 
 
-def test_a_run_with_the_best_yaml_gives_the_same_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_with_the_best_yaml_gives_the_same_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (path,) = folder.glob("saved/tune-*/*/result.json")
     again = quick_start.run(config_files=["best.yaml"], overrides={"show_progress": False})
     assert again.test == pytest.approx(json.loads(path.read_text())["test"])
 
 
-def test_a_damaged_search_file_is_explained(folder: Path, tmp_path: Path) -> None:
+def test_damaged_search_file_is_rejected(folder: Path, tmp_path: Path) -> None:
     (path,) = folder.glob("saved/tune-*/search.json")
     (tmp_path / "search.json").write_text(path.read_text()[:-20])
     config = XferConfig("ANT", "Cycle", overrides=settings(folder))
-    search = tune.Search(config, [], {}, [], tmp_path, 1, 0)
+    damaged = Search(config, [], {}, [], tmp_path, 1, 0)
     with pytest.raises(XferError, match=r"search\.json is damaged"):
-        search.read()
-    assert replace(search, folder=tmp_path / "absent").read() is None
+        damaged.read()
+    assert replace(damaged, folder=tmp_path / "absent").read() is None
 
 
-def test_values_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_markup_in_values_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     keys = {"pre_model_path": "runs[/x]"}
-    trial = tune.Trial(keys, 0.5, {}, 3, 1, 1.0, "runs", finished=True)
-    made = XferConfig("ANT", "Small", overrides=settings(tmp_path))
-    search = tune.Search(made, [], {}, [keys], tmp_path, 1, 0, trials=[trial])
-    Console(width=120).print(search.table())
+    trial = Trial(keys, 0.5, {}, 3, 1, 1.0, "runs", finished=True)
+    config = XferConfig("ANT", "Small", overrides=settings(tmp_path))
+    made = Search(config, [], {}, [keys], tmp_path, 1, 0, trials=[trial])
+    Console(width=120).print(made.table())
     assert "runs[/x]" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The phases of RecGURU's training, by what they log, change and leave when they are killed."""
+"""The phases of RecGURU's training: what they log, what they train, and how they resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATIO
 from tests.helpers.recguru import batch_of, experiment
 
 
-def test_each_phase_logs_its_losses_and_changes_its_part_alone(
+def test_each_phase_logs_its_losses_and_trains_only_its_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = experiment(tmp_path, autoencoder_epochs=2, adversarial_epochs=1, epochs=1)
@@ -88,7 +88,7 @@ def test_a_run_killed_in_any_phase_is_resumed_exactly(
     assert weights[0] == weights[1]
 
 
-def test_a_run_killed_in_a_phase_goes_on_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_resumes_in_its_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"autoencoder_epochs": 1, "adversarial_epochs": 3, "epochs": 1, "run_dir": str(tmp_path / "run")}
     made = experiment(tmp_path, **keys)
 
@@ -105,7 +105,7 @@ def test_a_run_killed_in_a_phase_goes_on_in_it(tmp_path: Path, monkeypatch: pyte
     assert again.trainer.critic_optimizer.state_dict()["state"]
 
 
-def test_clipping_counts_no_gradient_of_another_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clipping_ignores_gradients_of_other_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = experiment(tmp_path, autoencoder_epochs=1, adversarial_epochs=1, epochs=1, clip_grad_norm={"max_norm": 1})
     clipped: dict[str, set[str]] = {AUTOENCODER: set(), ADVERSARIAL: set(), RECOMMENDATION: set()}
 

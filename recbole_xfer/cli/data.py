@@ -1,0 +1,93 @@
+"""The verbs about data: prepare, encode, demo."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recbole_xfer.cli.verb import Parser, Verb
+from recbole_xfer.prepare import SOURCES
+from recbole_xfer.prepare.options import add_encode_options
+
+
+def add_prepare_options(parser: Parser) -> None:
+    """Adds a command for each source, with the source's own options."""
+    commands = parser.add_subparsers(metavar="SOURCE", required=True)
+    for source in SOURCES.values():
+        of_source = commands.add_parser(source.name, help=source.help, description=sentence(source.help))
+        source.add_arguments(of_source)
+        of_source.set_defaults(source=source)
+
+
+def add_demo_options(parser: Parser) -> None:
+    """Adds the options of demo."""
+    add = parser.add_argument
+    add(
+        "--data_path",
+        type=Path,
+        default=Path("dataset"),
+        metavar="FOLDER",
+        help="for the departments (default dataset)",
+    )
+    add("--result", type=Path, default=Path("result.json"), metavar="FILE", help="for the table as json")
+    add("--picture", type=Path, metavar="FILE", help="also draw the table as SVG")
+
+
+def sentence(text: str) -> str:
+    """A help text as a sentence of its own."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Prepares domains; prints a summary of each."""
+    from recbole_xfer.prepare.summary import describe
+
+    for folder in options.source.run(options):
+        print(describe(folder))
+
+
+def encode(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Encodes item texts; prints the files."""
+    from recbole_xfer.prepare import encode
+
+    for path in encode.run(options):
+        print(path)
+
+
+def demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Runs the demo; prints its table and verdict."""
+    from recbole_xfer.cli.tables import print_comparison
+    from recbole_xfer.demo import demo
+
+    print_comparison(demo(options.data_path), options.result, options.picture)
+
+
+VERBS = (
+    Verb(
+        "prepare",
+        "turn raw data into RecBole's atomic files",
+        (
+            "recbole-xfer prepare toy --output=dataset",
+            "recbole-xfer prepare table --name=Shop --input=log.csv --columns user=customer item=product time=date",
+        ),
+        add_prepare_options,
+        prepare,
+        takes_keys=False,
+    ),
+    Verb(
+        "encode",
+        "turn item texts into vectors",
+        ("recbole-xfer encode --dataset=Shop", "recbole-xfer encode --dataset=Food+Home --encoder=my/encoder"),
+        add_encode_options,
+        encode,
+        takes_keys=False,
+    ),
+    Verb(
+        "demo",
+        "compare five models in a demo on real supermarket data",
+        ("recbole-xfer demo", "recbole-xfer demo --data_path=dataset --picture=demo.svg"),
+        add_demo_options,
+        demo,
+        takes_keys=False,
+    ),
+)

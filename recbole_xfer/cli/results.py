@@ -1,0 +1,115 @@
+"""The verbs about results: compare, evaluate, report, explain."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recbole_xfer.cli.verb import Parser, Verb, files
+
+
+def add_result(parser: Parser) -> None:
+    """Adds ``--result``, for the table as a file."""
+    parser.add_argument("--result", type=Path, metavar="FILE", help="also write the table as json")
+
+
+def add_compare_options(parser: Parser) -> None:
+    """Adds the options of compare."""
+    parser.add_argument(
+        "file", type=Path, help="yaml with dataset, rows, seeds and other keys; see properties/demo.yaml"
+    )
+    add_result(parser)
+
+
+def add_evaluate_options(parser: Parser) -> None:
+    """Adds the options of evaluate."""
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a finished run")
+    add_result(parser)
+
+
+def add_report_options(parser: Parser) -> None:
+    """Adds the options of report."""
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a run")
+    parser.add_argument(
+        "--output", type=Path, default=Path("report"), metavar="FOLDER", help="for a page and its pictures as PNG"
+    )
+
+
+def add_explain_options(parser: Parser) -> None:
+    """Adds the options of explain."""
+    add = parser.add_argument
+    add("--run", dest="folder", required=True, metavar="FOLDER", help="the folder of a run of RETR")
+    add("--user", required=True, metavar="TOKEN", help="the user, as in the data")
+    add("--beside", metavar="FOLDER", help="a second run on the same data, such as one without pathway")
+    add("--output", type=Path, default=Path("explanation.html"), metavar="FILE", help="a page; a PNG has the same name")
+
+
+def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Runs a comparison; prints its table and verdict."""
+    from recbole_xfer.cli.tables import print_comparison
+    from recbole_xfer.quick_start import compare
+
+    print_comparison(compare(options.file, keys, files(options)), options.result)
+
+
+def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Evaluates finished runs again; prints their table."""
+    from recbole_xfer.cli.tables import print_comparison
+    from recbole_xfer.quick_start import evaluate
+
+    print_comparison(evaluate(options.folders, keys, files(options)), options.result)
+
+
+def report(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Draws runs; prints what the pictures say, and the files."""
+    from recbole_xfer.report.report import report, write
+
+    drawn = report(options.folders)
+    print("\n".join(drawn.lines()))
+    for path in write(drawn, options.output):
+        print(path)
+
+
+def explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Draws the explanation of a ranking; prints the files."""
+    from recbole_xfer.report.explain import explain, write
+
+    for path in write(explain(options.folder, options.user, options.beside), options.output):
+        print(path)
+
+
+VERBS = (
+    Verb(
+        "compare",
+        "run several models on one target and print a table",
+        (
+            "recbole-xfer compare properties/demo.yaml",
+            "recbole-xfer compare plan.yaml --seeds='[1, 2, 3]' --result=table.json",
+        ),
+        add_compare_options,
+        compare,
+    ),
+    Verb(
+        "evaluate",
+        "evaluate finished runs of one target again, under other keys",
+        ("recbole-xfer evaluate saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --mask_history=True",),
+        add_evaluate_options,
+        evaluate,
+    ),
+    Verb(
+        "report",
+        "draw runs: domain gaps, losses and validation by epoch, results by group",
+        ("recbole-xfer report saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --output=report",),
+        add_report_options,
+        report,
+        takes_keys=False,
+    ),
+    Verb(
+        "explain",
+        "draw why a run of RETR ranks as it does for a user",
+        ("recbole-xfer explain --run=saved/RETR-Shop-1a2b3c4d --user=A1 --output=explanation.html",),
+        add_explain_options,
+        explain,
+        takes_keys=False,
+    ),
+)

@@ -1,0 +1,73 @@
+"""Prints results as tables, and draws them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from recbole_xfer.config.plain import as_json
+from recbole_xfer.evaluation.domain_ranking import by_domain
+from recbole_xfer.files import replacing
+
+WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table; in a narrow terminal its lines break, but no number is cut."""
+    Console(width=max(Console().width, width_of([table]))).print(table)
+
+
+def print_result(result: Any) -> None:
+    """Prints both splits' metrics, how they were measured, and the run's file of results."""
+    title, caption = escape(f"{result.label} on {result.dataset}"), escape(result.caption())
+    table = Table(title=title, caption=caption, caption_justify="left")
+    table.add_column("split")
+    for metric in by_domain(result.test)[None]:
+        table.add_column(metric, justify="right")
+    for split, metrics in (("validation", result.valid), ("test", result.test_by_part())):
+        for domain, row in by_domain(metrics).items():  # RecBole's pre-training of S3Rec has no metrics
+            name = escape(f"{split}, {domain}") if domain else split
+            table.add_row(name, *(f"{value:.4f}" for value in row.values()))
+    Console().print(table)
+    print(f"{result.folder}/result.json")
+
+
+def print_comparison(comparison: Any, result_file: Path | None = None, picture: Path | None = None) -> None:
+    """Prints a comparison's tables and verdict; also writes them as json, and as SVG."""
+    tables = [comparison.table(), *([comparison.joint.table()] if comparison.joint else [])]
+    for table in tables:
+        print_table(table)
+    if comparison.verdict():
+        print(comparison.verdict())
+    if result_file:
+        with replacing(result_file) as temporary:
+            temporary.write_text(as_json(comparison.as_dict()), encoding="utf-8")
+        print(f"Also in {result_file}")
+    if picture:
+        with replacing(picture) as temporary:
+            temporary.write_text(svg(tables, comparison.verdict()), encoding="utf-8")
+        print(f"Drawn in {picture}")
+
+
+def width_of(tables: Iterable[Table]) -> int:
+    """How many characters wide the widest table is."""
+    return max(Console(width=1000).measure(table).maximum for table in tables)
+
+
+def svg(tables: Iterable[Table], verdict: str) -> str:
+    """Tables and a sentence as the picture of a terminal; equal ones give equal pictures, without a web font."""
+    tables = list(tables)
+    console = Console(width=width_of(tables), record=True, file=StringIO())
+    for table in tables:
+        console.print(table)
+    if verdict:
+        console.print()
+        console.print(verdict, markup=False, highlight=False)
+    return WEB_FONT.sub("", console.export_svg(title="recbole-xfer", unique_id="recbole-xfer"))

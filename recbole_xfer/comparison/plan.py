@@ -1,0 +1,69 @@
+"""The plan of a comparison: a yaml file with a target, rows of models, seeds, and keys that all rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_xfer.comparison.joint import check_pairing, references
+from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.schema import PLAN, check_values
+from recbole_xfer.config.values import parse_values, read_yaml_files
+from recbole_xfer.errors import XferError
+
+TABLE_KEYS = frozenset(("name", "alone"))
+"""Keys of a row that describe the table; they are not keys of a run."""
+
+
+def load_plan(
+    file: Path, config_files: Iterable[str | Path] = (), overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Reads a comparison's yaml file; it wins over ``config_files``, and ``overrides`` win over both.
+
+    Raises:
+        XferError: if the file does not exist, is not valid yaml, lacks ``dataset`` or ``rows``, or these are invalid.
+    """
+    plan = {**read_yaml_files([*config_files, file]), **parse_values(overrides)}
+    for key in ("dataset", "rows"):
+        if not plan.get(key):
+            raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
+    rows = plan["rows"]
+    if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
+        raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
+    for keys in (plan, *rows):
+        check_values({key: keys[key] for key in keys if key in {"dataset", *PLAN}})
+        if "seed" in keys:
+            raise XferError(
+                f"seed={keys['seed']} is invalid in a comparison. Set the seeds of all rows: --seeds=[1, 2]."
+            )
+    return plan
+
+
+def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a row: the keys of all rows, overridden by its own; ``source`` only if it is adapted."""
+    left_out = TABLE_KEYS if row.get("adaptation") in ("relearn", "finetune") else {*TABLE_KEYS, "source"}
+    keys = {key: value for key, value in plan.items() if key not in left_out}
+    return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}
+
+
+def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
+    """Validates all rows before any is trained.
+
+    Args:
+        plan: keys of all rows.
+        rows: keys of each.
+
+    Returns:
+        For each row, the row whose single-domain models it is compared with (see :func:`references`).
+    """
+    against = references([{**plan, **row} for row in rows])
+    for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
+        config = XferConfig(overrides=row_keys(plan, row))
+        if config["run_dir"]:
+            raise XferError(
+                "The key 'run_dir' is the folder of one run, and a comparison has many. Set checkpoint_dir."
+            )
+        if reference is not None:
+            check_pairing(config, own_model=reference == number)
+    return against

@@ -1,0 +1,72 @@
+"""Checks that need the model: its name, and whether the values of several keys go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole.utils import ModelType
+
+from recbole_xfer.config import properties
+from recbole_xfer.config.schema import check
+from recbole_xfer.config.value_types import choice
+from recbole_xfer.errors import XferError, did_you_mean
+from recbole_xfer.hooks import hooks_of
+
+TP_MODEL = "tp_model"
+"""Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
+
+
+def check_model(name: str) -> None:
+    """Raises XferError if neither RecBole nor this package has the model; capitals matter."""
+    names = {properties.TP, *properties.models(), *properties.recbole_models()}
+    if name not in names:
+        raise XferError(f"The model '{name}' does not exist{did_you_mean(name, names)}")
+
+
+def trained_by_tp(name: str | None) -> str:
+    """Returns the name under which a model that TP trains is registered.
+
+    Raises:
+        XferError: if no model is named, or TP cannot train it.
+    """
+    if not name:
+        raise XferError(f"model={properties.TP} needs a model to train. Add --{TP_MODEL}=NAME, such as SASRec.")
+    if f"{properties.TP}{name}" not in properties.models():
+        fit = sorted(known[len(properties.TP) :] for known in properties.models() if known.startswith(properties.TP))
+        raise XferError(
+            f"{TP_MODEL}={name} is not a model with the sequence embedding that TP needs{did_you_mean(str(name), fit)} "
+            f"These are: {', '.join(fit)}."
+        )
+    return f"{properties.TP}{name}"
+
+
+def check_together(config: Mapping[str, Any], model: type) -> None:
+    """Raises XferError for values that do not fit each other or the model.
+
+    Args:
+        config: all values by key.
+        model: the class of the model.
+    """
+    _check_heads(config.get("hidden_size"), config.get("n_heads"))
+    _check_loss(config.get("loss_type"), model)
+    _check_adaptation(config.get("adaptation"), model)
+
+
+def _check_heads(width: int | None, heads: int | None) -> None:
+    if width and heads and width % heads:
+        raise XferError(f"hidden_size={width} is invalid: it must be a multiple of n_heads={heads}.")
+
+
+def _check_loss(loss: str | None, model: Any) -> None:
+    if model.type == ModelType.SEQUENTIAL and loss is not None:
+        check("loss_type", loss, choice(hooks_of(model).loss_types))
+
+
+def _check_adaptation(adaptation: str | None, model: type) -> None:
+    if adaptation in (None, "scratch"):
+        return
+    ways = tuple(hooks_of(model).kept)
+    if not ways:
+        raise XferError(f"{model.__name__} cannot be adapted. Leave out --adaptation, --source and --pretrained.")
+    check("adaptation", adaptation, choice((*ways, "scratch")))

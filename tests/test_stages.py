@@ -1,0 +1,131 @@
+"""Pre-training, adaptation and the runs that follow from them."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_xfer import stages
+from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, fit
+from recbole_xfer.quick_start import pretrain, run
+from recbole_xfer.testing.data import settings, whole_and_interrupted, write_small
+from recbole_xfer.trainer.run_folder import RunFolder
+
+
+def test_only_an_identical_pretraining_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path, "A", seed=1)
+    write_small(tmp_path, "B", seed=2)
+    keys = {**settings(tmp_path), "pretrain_epochs": 1}
+    first = pretrain("ANT", "A+B", overrides=keys)
+    trained = (first / RunFolder.WEIGHTS).stat().st_mtime_ns
+    assert pretrain("ANT", "A+B", overrides=keys) == first
+    assert (first / RunFolder.WEIGHTS).stat().st_mtime_ns == trained
+    assert pretrain("ANT", "A+B", overrides={**keys, "pretrain_learning_rate": 0.01}) != first
+    write_small(tmp_path, "B", seed=3)
+    assert pretrain("ANT", "A+B", overrides=keys) != first
+
+
+def test_one_of_two_concurrent_identical_pretrainings_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path, "A", seed=1)
+    trained = []
+
+    def slowly(experiment: Experiment) -> Any:
+        trained.append(experiment.folder.path)
+        time.sleep(0.5)
+        return fit(experiment)
+
+    monkeypatch.setattr(stages, "fit", slowly)
+    keys = {**settings(tmp_path), "pretrain_epochs": 1}
+    with ThreadPoolExecutor() as pool:
+        folders = list(pool.map(lambda _: pretrain("ANT", "A", overrides=keys), range(2)))
+    assert trained == folders[:1] == folders[1:]
+
+
+def test_transfer_is_one_command(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    for adaptation in ("relearn", "finetune"):
+        keys = {**settings(tmp_path), "pretrain_epochs": 1, "source": "A", "adaptation": adaptation}
+        result = run("ANT", "Small", overrides=keys)
+        assert result.label == f"ANT ({adaptation})"
+        assert result.source == "A"
+        saved = json.loads((Path(result.folder) / "result.json").read_text())
+        assert saved["protocol"] == {
+            "split": "leave one out by time",
+            "candidates": "all 25 items",
+            "history_masked": False,
+        }
+
+
+def test_a_pretraining_has_its_own_folder(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"run_dir: {tmp_path / 'mine'}")
+    keys = {**settings(tmp_path), "pretrain_epochs": 1, "source": "A", "adaptation": "relearn"}
+    result = run("ANT", "Small", [file], keys)
+    assert result.folder == str(tmp_path / "mine")
+    again = run("ANT", "Small", [file], keys, reuse=True)
+    assert again.test == result.test
+    assert [path.name.startswith("ANT-A-pretrained-") for path in (tmp_path / "saved").iterdir()] == [True]
+
+
+def test_a_target_cannot_be_a_source(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    with pytest.raises(XferError, match="Small is both source and target"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "source": "A+Small", "adaptation": "relearn"})
+
+
+def test_adaptation_and_source_need_each_other(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match="needs --source=DOMAINS or --pretrained=FOLDER"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "adaptation": "relearn"})
+    with pytest.raises(XferError, match="need --adaptation=relearn or --adaptation=finetune"):
+        run("ANT", "Small", overrides={**settings(tmp_path), "source": "A"})
+    with pytest.raises(XferError, match="need a model that can be adapted"):
+        run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "source": "A"})
+
+
+@pytest.mark.parametrize(
+    ("model", "adaptation", "message"), [("SASRec", "relearn", "cannot be adapted"), ("ANT", "fine", "must be relearn")]
+)
+def test_an_invalid_adaptation_is_rejected_before_pretraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, adaptation: str, message: str
+) -> None:
+    monkeypatch.setattr("recbole_xfer.stages.pretrain", lambda *_: pytest.fail("pre-training began"))
+    with pytest.raises(XferError, match=message):
+        run(model, "Small", overrides={**settings(tmp_path, model), "adaptation": adaptation, "source": "A"})
+
+
+def test_an_unfinished_pretraining_is_not_adapted(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    folder = pretrain("ANT", "Small", overrides=settings(tmp_path))
+    (folder / RunFolder.RESULT).unlink()
+    write_small(tmp_path, "A", seed=1)
+    keys = {**settings(tmp_path), "adaptation": "relearn", "pretrained": str(folder)}
+    with pytest.raises(XferError, match="is not finished .* Resume it with the same command"):
+        run("ANT", "A", overrides=keys)
+
+
+def test_recbole_models_run_and_resume(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    first, second = whole_and_interrupted(tmp_path, "SASRec")
+    assert first.test == second.test
+    assert first.valid == second.valid
+
+
+def test_a_run_that_is_trained_again_and_interrupted_is_unfinished(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    folder = Path(run("Pop", "Small", overrides=settings(tmp_path, "Pop")).folder)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("Pop", "Small", overrides=settings(tmp_path, "Pop"), on_epoch=stop)
+    assert RunFolder(folder).result() is None
