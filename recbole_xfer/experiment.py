@@ -19,6 +19,7 @@ from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 from recbole_xfer.trainer.trainer import XferTrainer, trainer_class
@@ -159,14 +160,14 @@ def _check_other_data(experiment: Experiment, weights: Mapping[str, Tensor]) -> 
     """Raises XferError unless the model is inductive: to others an item is an id, which depends on the data."""
     changed = f"{experiment.folder} was trained on other data of {target(experiment.config)}"
     shapes, saved = ({name: value.shape for name, value in w.items()} for w in (experiment.model.state_dict(), weights))
-    if not getattr(experiment.model, "inductive", False) or shapes != saved:  # the features have other sizes
+    if not hooks_of(experiment.model).inductive or shapes != saved:  # the features have other sizes
         raise XferError(f"{changed}: its files or filters have changed. Train it again.")
     logger.warning(f"{changed}; {label(experiment.config)} ranks the current items by their features.")
 
 
 def adaptation_of(config: XferConfig) -> str | None:
     """The adaptation; ``scratch`` for a model that could have been adapted, None for one that cannot be adapted."""
-    return config["adaptation"] or ("scratch" if hasattr(get_model(config["model"]), "adapt") else None)
+    return config["adaptation"] or ("scratch" if hooks_of(get_model(config["model"])).kept else None)
 
 
 def label(config: XferConfig) -> str:
@@ -184,7 +185,7 @@ def describe(experiment: Experiment) -> str:
     """Numbers of users, items and parameters, and how many items have each feature."""
     dataset = experiment.dataset
     text = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items"
-    if hasattr(experiment.model, "features"):
+    if hooks_of(experiment.model).reads_features:
         text += f"; {experiment.train_data._dataset.features.coverage()}"
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
     return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"

@@ -13,6 +13,7 @@ from recbole_xfer.config.values import read_yaml_files, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, label, target
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.measure import groups_of, measure
 from recbole_xfer.trainer.run_folder import RunFolder
@@ -32,7 +33,7 @@ def starting_point(
         pretrained.check_finished_pretraining()
         return pretrained
     if config["source"] or config["pretrained"]:
-        ways = " or ".join(f"--adaptation={way}" for way in getattr(config.model_class, "kept", ()))
+        ways = " or ".join(f"--adaptation={way}" for way in hooks_of(config.model_class).kept)
         raise XferError(f"--source and --pretrained need {ways or 'a model that can be adapted, such as ANT'}.")
     return None
 

@@ -22,6 +22,7 @@ from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_chan
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result, score_text
+from recbole_xfer.hooks import hooks_of
 
 SIDES = "alone", "joint"
 
@@ -203,8 +204,7 @@ def check_pairing(config: Any, own_model: bool) -> None:
     name, (split, *_) = f"alone ({config['model']} on {config['dataset']})", config["eval_args"]["split"]
     if len(split_domains(config["dataset"])) < 2:
         raise XferError(f"{name} needs several domains, such as dataset: Books+Toys.")
-    needs_several = getattr(get_model(config["model"]), "needs_several_domains", None)
-    if own_model and needs_several and needs_several(config):
+    if own_model and hooks_of(get_model(config["model"])).needs_several_domains(config):
         raise XferError(f"{name}: the model cannot learn one domain. Name a row of another model: alone: SASRec.")
     if not config["rank_within_domain"]:
         raise XferError(f"{name} ranks within each domain. Set rank_within_domain: True for all rows.")

@@ -11,6 +11,7 @@ from recbole_xfer.config import properties
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import choice
 from recbole_xfer.errors import XferError, did_you_mean
+from recbole_xfer.hooks import hooks_of
 
 TP_MODEL = "tp_model"
 """Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
@@ -59,13 +60,13 @@ def _check_heads(width: int | None, heads: int | None) -> None:
 
 def _check_loss(loss: str | None, model: Any) -> None:
     if model.type == ModelType.SEQUENTIAL and loss is not None:
-        check("loss_type", loss, choice(getattr(model, "loss_types", ("BPR", "CE"))))
+        check("loss_type", loss, choice(hooks_of(model).loss_types))
 
 
 def _check_adaptation(adaptation: str | None, model: type) -> None:
     if adaptation in (None, "scratch"):
         return
-    ways = tuple(getattr(model, "kept", ()))
+    ways = tuple(hooks_of(model).kept)
     if not ways:
         raise XferError(f"{model.__name__} cannot be adapted. Leave out --adaptation, --source and --pretrained.")
     check("adaptation", adaptation, choice((*ways, "scratch")))

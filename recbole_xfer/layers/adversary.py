@@ -1,4 +1,4 @@
-"""A critic that estimates how far two distributions of vectors lie apart (Gulrajani et al., improved WGAN).
+"""A critic that estimates the distance of two distributions of vectors (Gulrajani et al., improved WGAN).
 
 Symbols in comments: B vectors of each distribution, d width.
 """
@@ -13,8 +13,8 @@ class Critic(nn.Module):
     """Fully connected layers with ReLU between them, from a vector to one number.
 
     Args:
-        width: of the vectors.
-        size: of the hidden layers.
+        width: size of the vectors.
+        size: width of the hidden layers.
         layers: number of linear layers, at least 2.
     """
 
@@ -28,19 +28,19 @@ class Critic(nn.Module):
         return self.layers(x)[..., 0]
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """The estimated Wasserstein distance: the mean score of a [B, d] less that of b [B, d]."""
+        """The estimated Wasserstein distance: the mean score of a [B, d] minus that of b [B, d]."""
         scores = self(torch.stack([a, b])).mean(dim=1)
         return scores[0] - scores[1]
 
 
 def gradient_penalty(critic: nn.Module, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """How far the critic's gradient is from norm 1 between the two distributions: mean of (|gradient| - 1)^2.
+    """Penalises a gradient norm other than 1 between the two distributions: mean of (|gradient| - 1)^2.
 
     Args:
         critic: [B, d] to [B].
-        a: vectors of the one distribution, [B, d].
+        a: vectors of one distribution, [B, d].
         b: vectors of the other, [B, d].
-        share: where between the two of each row the gradient is taken, 0 (at b) to 1 (at a), [B, 1].
+        share: the point between each row's vectors, 0 (at b) to 1 (at a), [B, 1].
     """
     between = (share * a + (1 - share) * b).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)

@@ -1,6 +1,6 @@
-"""Gradient alignment (section 3.2 of TP): k steps of descent along a path, and where they lead together.
+"""Gradient alignment (section 3.2 of TP): k steps of descent along each path, and their joint direction.
 
-Symbols in comments: P paths, N ids that a path looks up, m different ids among them, d width.
+Symbols in comments: P paths, N ids that a path looks up, m distinct ids among them, d width.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ def descend(
     rate: float,
     factored: Collection[str] = (),
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Takes a step of descent for each batch (Eq. 6), and gives each step's gradients and loss.
+    """Takes a step of descent for each batch (Eq. 6), and yields each step's gradients and loss.
 
     The mean of the gradients is (theta_0 - theta_k) / (alpha k), the gradient of the outer update (Eq. 7) up to its
-    scale, and with one batch the ordinary gradient. The difference of parameters that hardly moved would have few
-    digits left.
+    scale, and with one batch the ordinary gradient. The difference of almost equal parameters would lose precision.
 
-    What is done to the gradients in place holds for the step.
+    In-place changes of the yielded gradients take part in the step.
 
-    Deviation: Eq. 6 ascends, and Algorithm 1 then moves away from theta_k; what is meant is descent, and a move
-    towards it.
+    Deviation: Eq. 6 ascends, and Algorithm 1 then moves away from theta_k; here the steps descend, and the outer update
+    moves towards theta_k.
 
     Args:
-        loss: parameters and a batch to a loss, or to the losses [P] of paths whose parameters are stacked.
+        loss: maps parameters and a batch to a loss, or to the losses [P] of paths with stacked parameters.
         start: theta_0 by name.
-        batches: one for each inner step.
+        batches: one per inner step.
         rate: alpha.
-        factored: names that stay at theta_0, since :class:`AllPaths` keeps how each path moved them.
+        factored: names that stay at theta_0, since :class:`AllPaths` records how each path moved them.
     """
     theta = start
     for number, batch in enumerate(batches, start=1):
@@ -53,7 +52,7 @@ def descend(
         gradients = dict(zip(theta, found, strict=True))
         yield gradients, value.detach()
         if number < len(batches):
-            # in the gradients' layout, which for a layer's weight is not that of theta
+            # in the memory layout of the gradients, which for a layer's weight is not that of theta
             theta = {
                 name: value if name in factored else gradients[name].mul(-rate).add_(value.detach())  # Eq. 6
                 for name, value in theta.items()
@@ -61,16 +60,16 @@ def descend(
 
 
 class AllPaths(TorchFunctionMode):
-    """While it is entered, linear layers, dropout and attention inside ``vmap`` are one call for all paths.
+    """A context in which linear layers, dropout and attention inside ``vmap`` are one call for all paths.
 
     A step moves a linear layer's weight by -alpha G^T X, where X [N, d] are the layer's inputs on the path and G [N, h]
-    the gradients of its outputs. The moved weight itself is never made, for with few positions N the factors are much
+    the gradients of its outputs. The moved weight is never computed, since with few positions N the factors are much
     smaller: its map is x W_0^T - alpha (x X^T) G. So the paths share one product with theta_0, forward and backward,
-    and the gradient of theta_0 is already their sum. Dropout and attention have no parameters; ``vmap`` would do them
-    in a slower way.
+    and the gradient of theta_0 is already their sum. Dropout and attention have no parameters, and ``vmap`` would
+    compute them more slowly.
 
     Args:
-        linear: names of the weights of linear layers, which ``F.linear`` alone may use.
+        linear: names of the weights of linear layers, which only ``F.linear`` may use.
         rate: alpha.
     """
 
@@ -80,7 +79,7 @@ class AllPaths(TorchFunctionMode):
         self._moves_of: dict[int, Moves] = {}
 
     def under(self, theta: Weights) -> AllPaths:
-        """For a loss under ``theta``, which has theta_0 of these weights."""
+        """Prepares for a loss under ``theta``, which holds theta_0 of these weights."""
         self._moves_of = {id(theta[name]): moves for name, moves in self.moves.items()}
         return self
 
@@ -99,15 +98,15 @@ class AllPaths(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Moves:
-    """How the steps so far moved a weight [h, d] on each path."""
+    """The previous steps' moves of a weight [h, d] on each path."""
 
     rate: float
     steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """X [P, N, d] and G [P, N, h] of each."""
+    """X [P, N, d] and G [P, N, h] of each step."""
 
 
 def _moved(weight: Tensor, moves: Moves, x: Tensor) -> Tensor:
-    """Inputs [P, ..., d] by the moved weight, [P, ..., h]; in the precision of an autocast, as ``F.linear``."""
+    """Maps inputs [P, ..., d] by the moved weight, [P, ..., h]; under autocast in its precision, as ``F.linear``."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     flat = x.reshape(len(x), -1, x.shape[-1]).to(dtype)
@@ -115,21 +114,21 @@ def _moved(weight: Tensor, moves: Moves, x: Tensor) -> Tensor:
 
 
 def _attention(share: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Of [P, B, ...], as [P B, ...]."""
+    """Attention on [P, B, ...], computed as [P B, ...]."""
     mixed = attention(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), share=share)
     return mixed.unflatten(0, query.shape[:2])
 
 
 class _Together(torch.autograd.Function):
-    """A function of tensors [P, ...] of all paths, called inside ``vmap``, where code sees those of one."""
+    """A function of the tensors [P, ...] of all paths, called inside ``vmap``, where code sees those of one path."""
 
     @staticmethod
     def forward(function: Callable[..., Tensor], *of_one: Tensor) -> Tensor:
-        raise NotImplementedError("of use inside vmap only")
+        raise NotImplementedError("callable inside vmap only")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """What ``vmap`` asks a function to have."""
+        """Required by ``vmap``."""
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Callable[..., Tensor], *of_all: Tensor) -> tuple[Tensor, int]:
@@ -137,7 +136,7 @@ class _Together(torch.autograd.Function):
 
 
 class _FactoredLinear(torch.autograd.Function):
-    """See :class:`AllPaths`: x [P, N, d] to [P, N, h]; a backward pass adds its own factors to the moves."""
+    """See :class:`AllPaths`: x [P, N, d] to [P, N, h]; the backward pass adds its factors to the moves."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, moves: Moves) -> Tensor:
@@ -159,7 +158,7 @@ class _FactoredLinear(torch.autograd.Function):
 
 
 def sum_of_paths(x: Tensor) -> Tensor:
-    """[P, ...] to [...], in the order in which the numbers lie in memory."""
+    """Sums [P, ...] to [...], in the order of the memory layout."""
     order = sorted(range(1, x.dim()), key=x.stride, reverse=True)
     inverse = [order.index(dim) for dim in range(1, x.dim())]
     ordered = x.permute(0, *order)
@@ -167,13 +166,13 @@ def sum_of_paths(x: Tensor) -> Tensor:
 
 
 def number_ids(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The different ids of each path, and each id's place among them; 0, the padding, is always the first.
+    """The distinct ids of each path, and each id's place among them; 0, the padding, is always the first.
 
     Args:
         ids: [P, N].
 
     Returns:
-        (rows [P, m], filled up with 0; places [P, N]).
+        (rows [P, m], padded with 0; places [P, N]).
     """
     ordered, order = torch.cat([torch.zeros_like(ids[:, :1]), ids], dim=1).sort(dim=1)
     number = (ordered.diff(dim=1, prepend=ordered[:, :1]) > 0).cumsum(dim=1)  # [P, N + 1]
@@ -182,7 +181,7 @@ def number_ids(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class WithGradient(torch.autograd.Function):
-    """A loss whose gradient is known already, and is handed over at the first backward pass."""
+    """A loss with a known gradient, for one backward pass."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: Sequence[Tensor], *parameters: Tensor) -> Tensor:

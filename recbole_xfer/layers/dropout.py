@@ -1,4 +1,4 @@
-"""Dropout that draws 16 bits an entry: on a CPU random numbers are most of dropout's time."""
+"""Dropout that draws 16 bits per entry: on a CPU, random numbers take most of dropout's time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ STATES = 2**16
 
 
 class Dropout(nn.Dropout):
-    """``nn.Dropout`` by :func:`dropout`."""
+    """``nn.Dropout``, computed by :func:`dropout`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x in evaluation; in training with a share of its entries at 0 and the others scaled up by what is kept."""
+        """In training, sets a proportion of the entries to 0 and scales the others up; in evaluation, returns x."""
         return dropout(x, self.p) if self.training and self.p else x
 
 
 def dropout(x: Tensor, share: float) -> Tensor:
-    """``F.dropout`` in training, with the share rounded to 1/65536.
+    """``F.dropout`` in training, with the proportion rounded to 1/65536.
 
-    As PyTorch's own, this and :func:`attention` are seen by function modes.
+    Function modes see this function and :func:`attention`, as they see PyTorch's.
     """
     if has_torch_function_unary(x):
         return handle_torch_function(dropout, (x,), x, share)
@@ -42,8 +42,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = N
 
     Args:
         query, key, value: [..., L, d] each.
-        seen: which positions (columns) each attends to, bool, [..., L, L]; itself and those before it if not given.
-        share: of the weights that is dropped.
+        seen: positions (columns) to which each attends, bool, [..., L, L]; by default itself and the previous ones.
+        share: proportion of the weights that is dropped.
     """
     if has_torch_function_unary(query):
         return handle_torch_function(attention, (query,), query, key, value, seen, share)
@@ -53,7 +53,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = N
 
 
 def attention_weights(query: Tensor, key: Tensor, seen: Tensor | None = None) -> Tensor:
-    """How much each position attends to each, [..., L, L]; the rows add up to 1. Arguments as for :func:`attention`."""
+    """Weights of each position (row) for all positions, [..., L, L]; rows sum to 1. Arguments: :func:`attention`."""
     if seen is None:
         seen = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     scores = precise(query / math.sqrt(query.shape[-1]) @ key.mT)

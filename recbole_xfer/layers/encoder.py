@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.dropout import Dropout, attention, attention_weights
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -26,7 +27,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def init_as_sasrec(module: nn.Module, deviation: float) -> None:
-    """Draws all weights as RecBole's SASRec does: normal with this standard deviation, biases zero."""
+    """Initialises all weights as RecBole's SASRec does: normal with this standard deviation, biases zero."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             nn.init.normal_(part.weight, std=deviation)
@@ -35,7 +36,7 @@ def init_as_sasrec(module: nn.Module, deviation: float) -> None:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, causal unless told otherwise, a residual and layer normalisation behind it.
+    """Multi-head self-attention, causal without a mask, followed by a residual and layer normalisation.
 
     Windows are padded on the right, so that by causal attention a real position never attends to padding.
     """
@@ -59,18 +60,22 @@ class SelfAttention(nn.Module):
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:
-        """How much each position attends to each, [B, h, L, L]; the rows add up to 1."""
+        """Attention weights of each position (row) for all positions, [B, h, L, L]; rows sum to 1."""
         query, key, _ = self._project(x, route)
         return attention_weights(query, key)
 
     def _project(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, [B, h, L, d/h]."""
+        """Queries, keys and values, [B, h, L, d/h].
+
+        The route multiplies the query after its projection: the projection has a bias, which would otherwise be the
+        query of a token off the route (RETR, Eq. 7).
+        """
         q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q if route is None else q * route[:, None, :, None], k, v
 
 
 class FeedForward(nn.Module):
-    """Two linear layers at each position, a residual and layer normalisation behind them."""
+    """Two linear layers at each position, followed by a residual and layer normalisation."""
 
     def __init__(self, width: int, inner: int, act: str, dropout: float, eps: float) -> None:
         super().__init__()
@@ -108,13 +113,23 @@ class CausalEncoder(nn.Module):
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """Embedded windows, positions added, to hidden states: [B, L, d] to [B, L, d].
 
-        What is ``real`` [B, L] need not be known: padding is on the right, where a causal encoder does not look.
+        ``real`` [B, L] is not needed: padding is on the right, where a causal encoder does not look.
         """
         return self.layers(self.dropout(self.norm(x)))
 
+    def inspect(self, x: Tensor) -> Inspection:
+        """How an embedded history [1, L, d] is read."""
+        weights = self._last_weights(self.layers[:-2](self.norm(x)), None)
+        return Inspection(weights.new_zeros((0, x.shape[1])), weights)
+
+    def _last_weights(self, tokens: Tensor, route: Tensor | None) -> Tensor:
+        """Attention weights of the last item in the last block, which reads tokens [1, L, d]: mean over heads, [L]."""
+        attention: Any = self.layers[-2]
+        return attention.weights(tokens, route)[0, :, -1].mean(dim=0)
+
     @torch.no_grad()
     def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the parameters of RecBole's SASRec of the same sizes, under its names."""
+        """Loads the parameters of RecBole's SASRec of the same sizes, under its names."""
         self._load(self.norm, weights, "LayerNorm")
         layers: list[Any] = list(self.layers)
         for number, (attend, feed_forward) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
@@ -137,7 +152,7 @@ ROWS = 256
 
 
 def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Encodes histories of like length together, without the padding.
+    """Encodes histories of similar length together, without the padding.
 
     Args:
         items: item ids, padded on the right, [B, L].

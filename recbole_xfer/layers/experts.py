@@ -1,4 +1,4 @@
-"""Several causal encoders of one size, run as one: the experts of a mixture.
+"""Several causal encoders of one size in one computation: the experts of a mixture.
 
 Symbols in comments: K encoders, B windows, L positions, d width, h heads. Parameters have the names and shapes of
 :class:`~recbole_xfer.layers.encoder.CausalEncoder`'s, with K in front.
@@ -17,7 +17,7 @@ from recbole_xfer.layers.encoder import activation
 
 
 class Experts(nn.Module):
-    """K encoders as :class:`~recbole_xfer.layers.encoder.CausalEncoder`, each with parameters and dropout of its own.
+    """K encoders like :class:`~recbole_xfer.layers.encoder.CausalEncoder`, each with its own parameters and dropout.
 
     Args:
         config: as for :class:`~recbole_xfer.layers.encoder.CausalEncoder`, and ``initializer_range``.
@@ -38,7 +38,7 @@ class Experts(nn.Module):
 
         Args:
             x: positions added, [B, L, d].
-            seen: which positions (columns) each attends to, bool, [B or 1, L, L].
+            seen: positions (columns) to which each attends, bool, [B or 1, L, L].
 
         Returns:
             [K, B, L, d]
@@ -51,7 +51,7 @@ class Experts(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, a residual and layer normalisation behind it, in K encoders."""
+    """Multi-head self-attention, followed by a residual and layer normalisation, in K encoders."""
 
     def __init__(self, config: Any, count: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers at each position, a residual and layer normalisation behind them, in K encoders."""
+    """Two linear layers at each position, followed by a residual and layer normalisation, in K encoders."""
 
     def __init__(self, config: Any, count: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, N, d] to the same."""
-        one_by_one = zip(x, self.weight, self.bias, strict=True)  # faster than one with scale and shift behind it
+        one_by_one = zip(x, self.weight, self.bias, strict=True)  # faster than one followed by scale and shift
         return torch.stack(
             [F.layer_norm(part, weight.shape, weight, bias, self.eps) for part, weight, bias in one_by_one]
         )

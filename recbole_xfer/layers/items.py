@@ -1,4 +1,4 @@
-"""Tables of item features on the model's device, or left in memory-mapped files when they are large."""
+"""Tables of item features on the model's device, or in memory-mapped files when they are large."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from recbole_xfer.data.vectors import VectorTable
 class FeatureTables(nn.Module):
     """Text, image and price of the items, by item id.
 
-    The tables are data: they move with the module and are not saved with it. A table that the data layer keeps in a
-    memory-mapped file stays there, and only the rows asked for travel. What is saved are the lowest and the highest
-    price that a model learned with, by which it goes on to scale prices, whatever other items come.
+    The tables are data: they move with the module and are not saved with it. A table in a memory-mapped file stays
+    there, and only requested rows are copied. Saved are the lowest and the highest price of training, by which the
+    model continues to scale prices, also those of other items.
     """
 
     price: Tensor
@@ -38,7 +38,7 @@ class FeatureTables(nn.Module):
             self._add_buffers("price", scale_prices(self.prices, *bounds), features.present("price"))
 
     def add(self, name: str, table: VectorTable) -> None:
-        """Takes one more table of vectors; :meth:`rows` and :meth:`present` know it by this name."""
+        """Adds a table of vectors, for :meth:`rows` and :meth:`present` under this name."""
         if isinstance(table.values, np.memmap):
             self.mapped[name] = table.values
         self._add_buffers(name, None if name in self.mapped else table.values, table.present)
@@ -50,12 +50,12 @@ class FeatureTables(nn.Module):
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         if self.prices is not None:
-            bounds = state.setdefault(f"{prefix}price_bounds", self.price_bounds)  # of old runs and adaptations none
+            bounds = state.setdefault(f"{prefix}price_bounds", self.price_bounds)  # adaptations and old runs have none
             self.price.copy_(torch.from_numpy(scale_prices(self.prices, *bounds.tolist())))
         super()._load_from_state_dict(state, prefix, *rest)
 
     def sizes(self) -> dict[str, int]:
-        """Width of the text and image vectors that are there."""
+        """Width of the text and of the image vectors, where there are any."""
         tables = {name: self.mapped.get(name, getattr(self, name, None)) for name in ("text", "image")}
         return {name: table.shape[1] for name, table in tables.items() if table is not None}
 
@@ -72,6 +72,6 @@ class FeatureTables(nn.Module):
 
 
 def scale_prices(price: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Prices scaled so that these two become 0 and 100; a missing one becomes 0 (and is masked by the caller)."""
+    """Scales prices so that low becomes 0 and high 100; a missing price becomes 0 (and is masked by the caller)."""
     span = high - low if high > low else 1.0
     return np.nan_to_num((price - low) / span * 100)

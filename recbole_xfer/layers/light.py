@@ -16,10 +16,10 @@ from recbole_xfer.layers.dropout import Dropout
 
 
 class LightEncoder(nn.Module):
-    """Low-rank self-attention with decoupled positions. It is bidirectional: a state knows the whole window.
+    """Low-rank self-attention with decoupled positions. It is bidirectional: a state sees the whole window.
 
-    RecBole's layers do not know the padding and attend to it. So windows of one length are encoded together, without
-    it, and a window's states do not depend on what it is batched with.
+    RecBole's layers attend to padding. So windows of one length are encoded together, without padding, and a window's
+    states do not depend on the other windows of the batch.
 
     Args:
         config: reads ``k_interests`` and what :class:`~recbole_xfer.layers.encoder.CausalEncoder` reads.
@@ -44,7 +44,7 @@ class LightEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, positions: Tensor, real: Tensor) -> Tensor:
-        """Items of windows [B, L, d], their positions [L, d] and which are real, bool [B, L], to states [B, L, d]."""
+        """Items of windows [B, L, d], positions [L, d], and where items are, bool [B, L], to states [B, L, d]."""
         x, lengths = self.dropout(self.norm(x)), real.sum(dim=1)
         order, parts = lengths.argsort(stable=True), []
         sizes, counts = lengths.unique(return_counts=True)

@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TILE = {"cpu": 2**20, "cuda": 2**26}
-"""Logits that are held at a time, by kind of device: on a CPU they stay in its cache."""
+"""Logits held at a time, by kind of device: on a CPU they stay in its cache."""
 FEWEST_ROWS = 64
-"""Targets of a tile where the catalogue is so large that a tile outgrows the cache; fewer would starve the product."""
+"""Minimum targets of a tile, also where it outgrows the cache: with fewer, the matrix product is slow."""
 
 
 def item_cross_entropy(users: Tensor, items: Tensor, target: Tensor, excluded: Tensor | None = None) -> Tensor:
-    """Mean over targets of -log softmax(user . item) at the target; the logits are never whole in memory.
+    """Mean over targets of -log softmax(user . item) at the target; never holds all logits in memory.
 
     Args:
         users: [T, d].
         items: candidates, [C, d].
         target: index of each user's own candidate, [T].
-        excluded: candidates that are no negatives for a user, bool [T, C]; never the target itself.
+        excluded: candidates that are not negatives of a user, bool [T, C]; never the target itself.
     """
     return _ItemCrossEntropy.apply(users, items, target, excluded)
 
@@ -39,9 +39,9 @@ def cosine_cross_entropy(
 
 
 class _ItemCrossEntropy(torch.autograd.Function):
-    """Computes the gradient along with the loss, tile by tile, while the logits of a tile lie in the cache.
+    """Computes the gradient along with the loss, tile by tile, while the logits of a tile are in the cache.
 
-    Written with PyTorch's own operations the logits would travel to memory and back some six times.
+    With PyTorch's own operations, the logits would move between memory and cache some six times.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
             if excluded is not None:
                 logits.masked_fill_(excluded[rows], -torch.inf)
             gradient = logits.softmax(dim=1)
-            # log of the sum of exponents, by the largest term; a target's own probability may be too small a number
+            # log-sum-exp by the largest term; the target's own probability may underflow
             losses.append(logits.amax(dim=1) - gradient.amax(dim=1).log() - logits[own])
             gradient[own] -= 1
             gradient = gradient.to(dtype)
@@ -76,19 +76,19 @@ class _ItemCrossEntropy(torch.autograd.Function):
 def chunked_cosine_cross_entropy(
     users: Tensor, target: Tensor, encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], temperature: float
 ) -> Tensor:
-    """:func:`cosine_cross_entropy` over a catalogue that is encoded piece by piece, forward and again backward.
+    """:func:`cosine_cross_entropy` over a catalogue that is encoded in pieces, in the forward and the backward pass.
 
-    No more than one piece and its logits is held at a time, at the price of a second encoding of each.
+    Holds one piece and its logits at a time, at the price of encoding each twice.
 
     Args:
         users: [T, d].
-        target: each user's own item id, [T]; it lies in one of the chunks.
-        encode: item ids [C] to items [C, d]; the gradient of its parameters is left in their ``grad``.
+        target: each user's own item id, [T]; it is in one of the chunks.
+        encode: item ids [C] to items [C, d]; the gradient of its parameters is added to their ``grad``.
         chunks: item ids of each piece, ascending.
     """
 
     def piece(users: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of the sum over a piece, [T], and the target's logit where it lies there, else 0, [T]."""
+        """Log-sum-exp over a piece, [T], and the target's logit, or 0 where it is in another piece, [T]."""
         logits = precise(users @ F.normalize(encode(ids), dim=-1).T / temperature)
         place = torch.searchsorted(ids, target).clamp(max=len(ids) - 1)
         own = logits.gather(1, place[:, None]).squeeze(1)
@@ -101,10 +101,10 @@ Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """The log of a sum over pieces less the target's logit, [T], each piece computed again in the backward pass.
+    """Log-sum-exp over pieces minus the target's logit, [T]; the backward pass computes each piece again.
 
-    Like ``torch.utils.checkpoint`` on every piece, but what outlives a piece is allocated before the first: small
-    blocks that stay between large ones that go would make the heap of the process grow with the number of pieces.
+    Like ``torch.utils.checkpoint`` on every piece, but all tensors that outlive a piece are allocated before the first:
+    small lasting blocks between large freed ones would make the heap grow with the number of pieces.
     """
 
     @staticmethod
@@ -140,12 +140,12 @@ class _ChunkedLoss(torch.autograd.Function):
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout drawn from this seed; the generators go on afterwards as if nothing had been drawn."""
+    """Draws dropout from this seed, and restores the generators afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 def precise(x: Tensor) -> Tensor:
-    """At least float32: sums over many candidates lose too much in bf16."""
+    """Converts to at least float32: sums over many candidates lose too much precision in bf16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

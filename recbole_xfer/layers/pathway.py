@@ -1,4 +1,4 @@
-"""Pathway attention of RETR (section 3.1.1): only pivotal behaviours ask, all behaviours answer.
+"""Pathway attention of RETR (section 3.1.1): only pivotal behaviours have queries, all have keys and values.
 
 Symbols in comments: B windows, L positions, d width; z are behaviour tokens, [B, L, d], and a route R is 1 where a
 behaviour is on the pathway and 0 elsewhere, [B, L].
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, activation
 from recbole_xfer.layers.losses import precise
 
@@ -23,8 +24,10 @@ DROP, KEEP = 0, 1
 class PathwayRouter(nn.Module):
     """Decides which behaviours stay on the pathway (Eq. 2 to 6).
 
-    Deviation: ``pathway_context: prefix`` pools over the behaviours up to each position, where the paper pools over
-    the whole window and so tells a position what comes after it (``window``).
+    A sampled route follows Eq. 3, without the token's weight; the weight acts in the gradient only (Eq. 5).
+
+    Deviation: ``pathway_context: prefix`` pools over the behaviours up to each position. The paper pools over the whole
+    window (``window``), so that a position sees the items after it.
 
     Args:
         config: reads ``hidden_size``, ``hidden_act``, ``pathway_context``, ``pathway_route``,
@@ -48,7 +51,7 @@ class PathwayRouter(nn.Module):
 
         Args:
             z: tokens, [B, L, d].
-            route: of the block before, [B, L]; ``real`` before the first.
+            route: of the previous block, [B, L]; ``real`` for the first.
             real: 1 at behaviours and 0 at padding, [B, L].
 
         Returns:
@@ -58,13 +61,13 @@ class PathwayRouter(nn.Module):
         return decision * (route if self.hierarchical else real)  # Eq. 6
 
     def random(self, route: Tensor) -> Tensor:
-        """Each behaviour kept or not by chance, [B, L]; in evaluation the same at each call, so that results repeat."""
+        """Keeps each behaviour with probability 1/2, [B, L]; in evaluation equally at each call."""
         if self.training:
             return torch.randint_like(route, 2)
         return torch.randint(2, route.shape, generator=torch.Generator().manual_seed(self.seed)).to(route)
 
     def decide(self, z: Tensor, route: Tensor) -> Tensor:
-        """The preliminary route [B, L] (Eq. 2 to 5): a sample in training, the likelier outcome in evaluation."""
+        """The preliminary route [B, L] (Eq. 2 to 5): sampled in training, the likelier outcome in evaluation."""
         embedded = z + z * self.summary(self.pooled(z, route))  # Z_emb of Eq. 2, [B, L, d]
         log_pi = precise(self.keep(embedded)).log_softmax(dim=-1)  # [B, L, 2]
         if not self.training:
@@ -76,10 +79,10 @@ class PathwayRouter(nn.Module):
         else:
             exponent = precise(F.relu(self.weight(embedded))) * log_pi + noise  # Eq. 5
         relaxed = exponent.softmax(dim=-1)[..., KEEP]
-        return (hard + (relaxed - relaxed.detach())).to(z.dtype)  # in this order 0 and 1 to the last digit
+        return (hard + (relaxed - relaxed.detach())).to(z.dtype)  # in this order exactly 0 and 1
 
     def pooled(self, z: Tensor, route: Tensor) -> Tensor:
-        """Mean of the kept tokens: up to each position [B, L, d], or of the whole window [B, 1, d]; 0 without any."""
+        """Mean of the kept tokens, 0 if there are none: up to each position [B, L, d], or of the window [B, 1, d]."""
         kept, count = precise(z * route[..., None]), precise(route)
         if self.context == "window":
             kept, count = kept.sum(dim=1, keepdim=True), count.sum(dim=1, keepdim=True)
@@ -104,12 +107,12 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True)
 class Trace:
-    """What a pass through a :class:`PathwayEncoder` did.
+    """A record of a pass through a :class:`PathwayEncoder`.
 
     Attributes:
         states: Z^L, [B, L, d].
         routes: R^1 to R^L, [B, L] each.
-        tokens: Z^0 to Z^(L-1), what each block read, [B, L, d] each.
+        tokens: Z^0 to Z^(L-1), the input of each block, [B, L, d] each.
     """
 
     states: Tensor
@@ -129,7 +132,7 @@ class PathwayEncoder(CausalEncoder):
         return self.trace(x, real).states
 
     def trace(self, x: Tensor, real: Tensor | None = None) -> Trace:
-        """The pass of :meth:`forward` with all that it did."""
+        """The states of :meth:`forward`, with the routes and tokens of all blocks."""
         z = self.dropout(self.norm(x))
         real = z.new_ones(z.shape[:2]) if real is None else real.to(z.dtype)
         routes, tokens = [real], []  # R^0
@@ -139,3 +142,8 @@ class PathwayEncoder(CausalEncoder):
             routes.append(router(z, routes[-1], real))
             z = feed_forward(attention(z, routes[-1]))
         return Trace(z, routes[1:], tokens)
+
+    def inspect(self, x: Tensor) -> Inspection:
+        """How an embedded history [1, L, d] is read."""
+        trace = self.trace(x)
+        return Inspection(torch.cat(trace.routes), self._last_weights(trace.tokens[-1], trace.routes[-1]))

@@ -32,13 +32,15 @@ class PriceEmbedding(nn.Module):
 class ExpertProjection(nn.Module):
     """Mixture of projections of one modality (ANT, Eq. 4 to 7).
 
+    Dropout on a vector is drawn once and shared by all heads, so that the heads are one matrix product.
+
     Args:
         size_in: D.
         size_out: d.
         heads: n_h.
         whiten: parametric whitening (v - b_k) W_k, Eq. 4; otherwise v W_k + b_k, Eq. 5.
         mixture: False replaces heads and routing by one projection (ANT-MoE of Table 4).
-        dropout: on the vectors before the projection.
+        dropout: proportion of dropped entries of the vectors before the projection.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class ExpertProjection(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """PyTorch's default for linear layers, as the paper's appendix says; a whitening shift starts at zero."""
+        """PyTorch's default for linear layers, as in the paper's appendix; a whitening shift starts at zero."""
         bound = 1 / math.sqrt(self.weight.shape[0])
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -71,17 +73,17 @@ class ExpertProjection(nn.Module):
             return projected + self._shift()
         route = self._route(v).to(projected.dtype)
         mixed = torch.einsum("nh,nhd->nd", route, projected.unflatten(1, (self.heads, -1)))  # Eq. 6
-        return mixed + route @ self._shift()  # the shifts of all heads are mixed without a copy for each item
+        return mixed + route @ self._shift()  # mixes the shifts of all heads without a copy per item
 
     def _shift(self) -> Tensor:
-        """What the shift parameters add behind the projection, [n_h, d]; -b_k W_k in Eq. 4."""
+        """The shift of each head after its projection, [n_h, d]; -b_k W_k in Eq. 4."""
         if not self.whiten:
             return self.shift
         weight = self.weight.unflatten(1, (self.heads, -1))  # [D, n_h, d]
         return -torch.einsum("hi,ihd->hd", self.shift, weight)
 
     def _route(self, v: Tensor) -> Tensor:
-        """Softmax of Gaussian weights, drawn in training and their mean otherwise, [N, n_h]."""
+        """Softmax of Gaussian weights, drawn in training and the mean in evaluation, [N, n_h]."""
         alpha = v @ self.route_mean  # Eq. 7
         if self.training:
             deviation = F.softplus(v @ self.route_deviation)

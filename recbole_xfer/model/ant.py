@@ -42,7 +42,7 @@ class ItemRepresentation(nn.Module):
         )
 
     def forward(self, features: FeatureTables, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Items [N] to their representations [N, d] and the transformed embedding z [N, d] of each modality."""
+        """Items [N] to their representations [N, d] and each modality's transformed embedding z [N, d]."""
         z = {name: self._transformed(name, features, ids) for name in features.modalities}
         item = torch.stack(list(z.values())).sum(dim=0)
         if self.beta and "text" in z and "image" in z:
@@ -50,7 +50,7 @@ class ItemRepresentation(nn.Module):
         return item, z
 
     def _transformed(self, name: str, features: FeatureTables, ids: Tensor) -> Tensor:
-        """Eq. 4 to 7; a missing modality is zero behind the projection, since a shift would make it a constant."""
+        """Eq. 4 to 7; a missing modality is zero after its projection, whose shift would make it a constant."""
         vectors = features.rows(name, ids)
         if name == "price":
             vectors = self.price_embedding(vectors)  # Eq. 3
@@ -60,16 +60,18 @@ class ItemRepresentation(nn.Module):
 class ANT(FeatureRecommender):
     """Pre-trained on other domains, re-learned on the target (Eq. 1 to 19).
 
-    Eq. 1 and 2 are made before: text vectors by ``recbole-xfer encode``, image vectors by the user, as
+    Eq. 1 and 2 precede a run: ``recbole-xfer encode`` writes text vectors, and the user provides image vectors as
     ``<dataset>.image.parquet``. The parameters of Eq. 10 are ``item_representation``; of Eq. 12, ``user_model`` and
     ``position_embedding``. Eq. 13 and 16 are :meth:`next_item_loss`, and Eq. 17 is the cosine that items are ranked by.
 
     Deviation: a missing text, image or price gives zero after its projection, and an item without text or image is
     left out of Eq. 14. Deviation: new embeddings of positions and items are drawn with standard deviation 0.02, not 1.
-    Deviation: sums over a batch are means, so that lambda does not depend on the batch size.
+    Deviation: sums over a batch are means, so that lambda does not depend on the batch size. Deviation: NDCG@10 chooses
+    the epoch, where the paper uses Recall@10. Deviation: histories of more than 50 items are trained whole, in several
+    windows; the paper keeps the last 50. Above ``catalogue_chunk`` items, Eq. 14 covers the batch's items, not all.
     """
 
-    # Section 4.4: what is kept, and what of it is not trained; item embeddings always are (Eq. 19).
+    # Section 4.4; item embeddings are always trained (Eq. 19).
     kept: ClassVar = {
         "relearn": ("user_model.",),
         "finetune": ("user_model.", "position_embedding.", "item_representation."),
@@ -94,7 +96,7 @@ class ANT(FeatureRecommender):
         return self.user_model(embedded, real)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
-        """Eq. 13 or 16, and lambda times Eq. 14 where it is asked for (Eq. 15)."""
+        """Eq. 13 or 16, and lambda times Eq. 14 where lambda is not 0 (Eq. 15)."""
         step = self.encode_step(interaction)
         loss = self.next_item_loss(step)
         if self.alignment_weight and {"text", "image"} <= step.parts.keys():

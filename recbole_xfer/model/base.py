@@ -1,11 +1,12 @@
-"""What models share: a ranking by dot products with item embeddings, or with item vectors computed from features.
+"""Base classes of models: one ranks by item embeddings, the other by item vectors computed from features.
+
+A subclass overrides the hooks of :class:`~recbole_xfer.hooks.Hooks` where it differs from their defaults.
 
 Symbols in comments: N items, B windows, L positions, T targets, C candidates, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,26 +19,26 @@ from torch.nn import functional as F
 
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
-from recbole_xfer.errors import XferError
+from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy
 
 EMBEDDING_RANGE = 0.02
-"""Standard deviation of new embeddings, as in SASRec; PyTorch's default of 1 drowns what comes from features."""
+"""Standard deviation of new embeddings, as in SASRec; PyTorch's default of 1 outweighs the features."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A training step's windows with every item that they need, encoded once.
+    """The windows of a training step, with every item that they need encoded once.
 
     Attributes:
         items: windows, [B, L]; 0 is padding.
-        targets: the item behind each position, [B, L]; 0 is none.
-        ids: the items that were encoded, [N].
+        targets: the next item at each position, [B, L]; 0 where there is none.
+        ids: the encoded items, [N].
         table: their vectors, [N, d].
-        parts: vectors of their parts, such as each modality's, [N, d].
-        row: row of the table of each item id, [n_items].
+        parts: vectors of their parts, such as each modality, [N, d].
+        row: the table's row of each item id, [n_items].
         users: states at the positions with a target, [T, d].
     """
 
@@ -50,14 +51,13 @@ class Step:
     users: Tensor
 
 
-class DotProductRecommender(SequentialRecommender):
+class DotProductRecommender(Hooks, SequentialRecommender):
     """Scores items by the dot product of their embeddings and the state at a history's last item.
 
-    A subclass defines :meth:`encode`.
+    A subclass defines :meth:`encode` and ``calculate_loss``.
     """
 
     loader: ClassVar = WindowDataLoader
-    """Makes the batches that the model is trained on."""
     item_embedding: nn.Embedding
 
     def encode(self, items: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class DotProductRecommender(SequentialRecommender):
 
     @property
     def item_table(self) -> nn.Embedding:
-        """The embeddings that are ranked."""
+        """The item embeddings by which :meth:`full_sort_predict` ranks."""
         return self.item_embedding
 
     @torch.no_grad()
@@ -80,17 +80,18 @@ class DotProductRecommender(SequentialRecommender):
         return users @ self.item_table.weight.T
 
     def predict(self, interaction: Interaction) -> Tensor:
-        """The score of one item each, [B]."""
+        """The score of one item per row, [B]."""
         users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         return (users * self.item_table(interaction[self.ITEM_ID])).sum(dim=-1)
 
 
-class FeatureRecommender(SequentialRecommender):
-    """Scores items by the cosine of their vectors and the user's state; trained at the positions of windows.
+class FeatureRecommender(Hooks, SequentialRecommender):
+    """Scores items by the cosine of their vectors and the user's state; trained at all positions of windows.
 
-    Each item is encoded once a step, and the catalogue once an evaluation pass.
+    Each item is encoded once per step, and the catalogue once per evaluation.
 
-    A subclass defines :meth:`encode_items` and :meth:`encode_states`, and says what an adaptation keeps.
+    A subclass defines :meth:`encode_items` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
+    adaptation keeps and does not train.
 
     Args:
         config: reads ``temperature``, ``negatives``, ``catalogue_chunk``, ``item_embedding`` and ``hidden_size``.
@@ -98,13 +99,8 @@ class FeatureRecommender(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     loader: ClassVar = WindowDataLoader
-
-    kept: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """For each adaptation, how the names of the parameters begin that are taken from the pre-trained model."""
-    frozen: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """For each adaptation, how the names of the parameters begin that are not trained."""
+    reads_features: ClassVar[bool] = True
     encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps")
-    """Keys that change what an encoder computes, and no shape of its parameters."""
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -124,17 +120,17 @@ class FeatureRecommender(SequentialRecommender):
 
     @property
     def inductive(self) -> bool:
-        """Whether items are known by their features alone, so that others than in training can be ranked."""
+        """Whether the model has no item embeddings."""
         return self.item_embedding is None
 
     # --- items and users -------------------------------------------------------------------------------------------
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Items [N] to their vectors [N, d], and to the vectors [N, d] of their parts."""
+        """Items [N] to their vectors [N, d], and the vectors [N, d] of their parts by name."""
         raise NotImplementedError
 
     def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
-        """Items of windows with their positions, [B, L, d], to states at every position, [B, L, d]; see below."""
+        """Items with their positions, [B, L, d], to states at every position, [B, L, d]; see :meth:`encode_users`."""
         raise NotImplementedError
 
     def encode_users(self, embedded: Tensor, real: Tensor) -> Tensor:
@@ -142,16 +138,20 @@ class FeatureRecommender(SequentialRecommender):
 
         Args:
             embedded: the items' vectors, zero at padding.
-            real: where there are items, bool [B, L]; of use to an encoder that also looks ahead.
+            real: where there are items, bool [B, L]; only a bidirectional encoder needs it.
         """
         return self.encode_states(embedded + self.position_embedding.weight[: embedded.shape[1]], real)
 
     # --- training --------------------------------------------------------------------------------------------------
 
+    def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
+        """The next-item loss; a model with further losses returns a tuple of all, whose sum is minimised."""
+        return self.next_item_loss(self.encode_step(interaction))
+
     def encode_step(self, interaction: Interaction) -> Step:
-        """Encodes every item that the step needs once, into a table that histories and candidates are looked up in."""
+        """Encodes every item that the step needs once, into a table from which histories and candidates are read."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]
-        ids = torch.arange(1, self.n_items, device=items.device) if self._whole else _different(items, targets)
+        ids = torch.arange(1, self.n_items, device=items.device) if self._whole else _distinct(items, targets)
         table, parts = self.encode_items(ids)
         row = torch.zeros(self.n_items, dtype=torch.long, device=items.device)
         row[ids] = torch.arange(len(ids), device=items.device)
@@ -180,10 +180,10 @@ class FeatureRecommender(SequentialRecommender):
         return chunked_cosine_cross_entropy(step.users, target, encode, chunks, self.temperature)
 
     def _in_batch_loss(self, step: Step) -> Tensor:
-        """The batch's targets as candidates; what stands in a user's own window is no negative."""
+        """The batch's targets as candidates; items of a user's own window are not negatives."""
         real = step.targets > 0
         candidates, own = step.targets[real].unique(return_inverse=True)  # [C], [T]
-        column = torch.full_like(step.row, len(candidates))  # a last column takes what is no candidate
+        column = torch.full_like(step.row, len(candidates))  # extra column for non-candidates
         column[candidates] = torch.arange(len(candidates), device=own.device)
         in_window = torch.zeros(len(step.items), len(candidates) + 1, dtype=torch.bool, device=own.device)
         in_window.scatter_(1, column[torch.cat([step.items, step.targets], dim=1)], True)
@@ -194,18 +194,22 @@ class FeatureRecommender(SequentialRecommender):
     # --- ranking ---------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> FeatureRecommender:
-        """Switches the mode; the catalogue encoded for an evaluation pass is forgotten."""
+        """Switches the mode and forgets the catalogue that an evaluation encoded."""
         self._catalogue = None
         return super().train(mode)
 
     @torch.no_grad()
     def catalogue(self) -> Tensor:
-        """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once an evaluation pass."""
+        """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once per evaluation."""
         if self._catalogue is None or self.training:
             ids = torch.arange(1, self.n_items, device=self.position_embedding.weight.device)
             parts = [self.encode_items(chunk)[0] for chunk in ids.split(self.chunk)]
             self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
         return self._catalogue
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Windows [B, L] to the state at every position, [B, L, d], with items from the catalogue."""
+        return self.encode_users(self.catalogue()[items], items > 0)
 
     def embed(self, items: Tensor) -> Tensor:
         """Windows [B, L] with their positions, [B, L, d], from the catalogue."""
@@ -214,8 +218,7 @@ class FeatureRecommender(SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
-        encode = lambda items: self.encode_users(self.catalogue()[items], items > 0)  # noqa: E731
-        return F.normalize(last_states(item_seq, item_seq_len, encode), dim=-1)
+        return F.normalize(last_states(item_seq, item_seq_len, self.encode), dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Cosine with every item, [B, n_items]."""
@@ -223,37 +226,13 @@ class FeatureRecommender(SequentialRecommender):
         return users @ F.normalize(self.catalogue(), dim=-1).T
 
     def predict(self, interaction: Interaction) -> Tensor:
-        """Cosine with one item each, [B]."""
+        """Cosine with one item per row, [B]."""
         users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         items = F.normalize(self.catalogue()[interaction[self.ITEM_ID]], dim=-1)
         return (users * items).sum(dim=-1)
 
-    # --- adaptation ------------------------------------------------------------------------------------------------
 
-    def adapt(self, pretrained: Mapping[str, Tensor], adaptation: str) -> None:
-        """Takes over the parts of a pre-trained model that ``kept`` names, and stops training those in ``frozen``.
-
-        Raises:
-            XferError: if a parameter that is kept has another shape.
-        """
-        kept = self.kept[adaptation]
-        taken = {name: value for name, value in pretrained.items() if name.startswith(kept)}
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(kept)}
-        for name in own.keys() | taken.keys():
-            theirs, ours = (tuple(s[name].shape) if name in s else "none" for s in (taken, own))
-            if theirs != ours:
-                without = [other for other, names in self.kept.items() if not name.startswith(names)]
-                raise XferError(
-                    f"The pre-trained model does not fit: {name} has the shape {theirs}, this configuration {ours}. "
-                    f"Use the sizes and modalities it was pre-trained with"
-                    f"{''.join(f', or --adaptation={other}' for other in without)}."
-                )
-        self.load_state_dict(taken, strict=False)
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(not name.startswith(self.frozen[adaptation]))
-
-
-def _different(*ids: Tensor) -> Tensor:
-    """The different item ids in some tensors, without the padding, [N]."""
-    different = torch.cat([part.flatten() for part in ids]).unique()
-    return different[different > 0]
+def _distinct(*ids: Tensor) -> Tensor:
+    """The distinct item ids in some tensors, without the padding, [N]."""
+    distinct = torch.cat([part.flatten() for part in ids]).unique()
+    return distinct[distinct > 0]

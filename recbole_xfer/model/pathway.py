@@ -1,7 +1,7 @@
 """RETR's pathway attention in RecBole's own transformers (section 3.1, "Model-agnostic pathway mechanism").
 
-Each model is RecBole's with a router before the query projection of every attention layer, and nothing else changed:
-with the same seed, what both have starts equal.
+Each model is RecBole's, with a router before the query projection of every attention layer. With the same seed, the
+parameters that both have start equal.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from recbole.data.dataset import SequentialDataset
 from recbole.model.sequential_recommender import BERT4Rec, LightSANs, S3Rec
 from torch import Tensor, nn
 
+from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.pathway import PathwayRouter
 
 
 class Pathway:
-    """The route of the pass that is under way; the routers of all blocks share it."""
+    """The route of the current pass; the routers of all blocks share it."""
 
     real: Tensor
     routes: list[Tensor]
@@ -30,7 +31,7 @@ class Pathway:
 
 
 class RoutedQuery(nn.Module):
-    """A query projection behind a router (Eq. 7): the query of a behaviour off the pathway is zero."""
+    """A router followed by a query projection (Eq. 7): the query of a behaviour off the pathway is zero."""
 
     def __init__(self, query: nn.Linear, router: PathwayRouter, pathway: Pathway) -> None:
         super().__init__()
@@ -40,12 +41,12 @@ class RoutedQuery(nn.Module):
         """The block's tokens [B, L, d] to queries [B, L, d]."""
         route = self.router(z, self.pathway.routes[-1], self.pathway.real)
         self.pathway.routes.append(route)
-        asks = torch.where(self.pathway.real > 0, route, 1.0)  # padding as RecBole has it, for LightSANs attends there
-        return self.query(z) * asks[..., None]
+        queried = torch.where(self.pathway.real > 0, route, 1.0)  # padding as in RecBole, since LightSANs attends to it
+        return self.query(z) * queried[..., None]
 
 
-class PathwayMixin(nn.Module):
-    """Over a sequential model of RecBole's with a ``trm_encoder``."""
+class PathwayMixin(Hooks, nn.Module):
+    """Adds routers to a sequential model of RecBole that has a ``trm_encoder``."""
 
     trm_encoder: Any
     pathway: Pathway
@@ -66,30 +67,30 @@ class PathwayMixin(nn.Module):
             attention.query = RoutedQuery(attention.query, router, self.pathway)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """S3Rec loads its pre-trained parameters while it is built, those of the routers among them."""
+        """Adds the routers first: S3Rec loads its pre-trained parameters, also those of routers, while it is built."""
         self._add_routers()
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, item_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """RecBole's forward, with a fresh route."""
+        """RecBole's forward with a new route."""
         self.pathway.start(item_seq)
         return super().forward(item_seq, *args, **kwargs)
 
 
 class PathwayBERT4Rec(PathwayMixin, BERT4Rec):
-    """BERT4Rec is bidirectional, so its router pools over the whole window as in the paper."""
+    """BERT4Rec with a pathway. It is bidirectional, so its router pools over the whole window, as in the paper."""
 
 
 class PathwayLightSANs(PathwayMixin, LightSANs):
-    """LightSANs is bidirectional, and attends to padding, as RecBole has it.
+    """LightSANs with a pathway. It is bidirectional and attends to padding, as in RecBole.
 
-    Deviation: RecBole's softmax there runs over the queries, so that a zeroed query does not attend evenly, and its
-    attention by position alone has no query of a behaviour and is not routed.
+    Deviation: RecBole's softmax runs over the queries, so that a zero query does not attend evenly. Its attention
+    between positions has no query of a behaviour and is not routed.
     """
 
 
 class PathwayS3Rec(PathwayMixin, S3Rec):
-    """S3Rec's fine-tuning is causal, so its router pools over each position's past.
+    """S3Rec with a pathway. Its fine-tuning is causal, so its router pools over the items up to each position.
 
-    Deviation: it does so in the bidirectional pre-training too, since the router is to be the same in both.
+    Deviation: it also does so in the bidirectional pre-training, so that both stages share one router.
     """

@@ -5,6 +5,7 @@ Symbols in comments: B histories, L positions, T targets, K negatives, N longest
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,12 @@ from recbole_xfer.layers.encoder import FeedForward, SelfAttention, in_groups, i
 from recbole_xfer.layers.losses import item_cross_entropy, precise
 from recbole_xfer.model.base import DotProductRecommender
 
+RECONSTRUCTION = "reconstruction/"
+"""Prefix of the names of the domains' reconstruction losses in the log; the name of the domain follows."""
+
 
 class Layer(nn.Module):
-    """A transformer layer; a decoder's has attention to the user's representation behind self-attention."""
+    """A transformer layer; in a decoder, attention to the user's representation follows self-attention."""
 
     def __init__(self, config: Any, attends: bool) -> None:
         super().__init__()
@@ -35,7 +39,7 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(width, config["inner_size"], config["hidden_act"], dropout, eps)
 
     def forward(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-        """[B, L, d] to [B, L, d], users [B, d]; attention is to all that is ``real``, bool [B, L], or else causal."""
+        """[B, L, d] and users [B, d] to [B, L, d]; attends to all ``real`` items, bool [B, L]; causal without it."""
         return self.feed_forward(self.attend(x, user, real))
 
     def attend(self, x: Tensor, user: Tensor | None = None, real: Tensor | None = None) -> Tensor:
@@ -45,9 +49,9 @@ class Layer(nn.Module):
 
 
 class UserAttention(nn.Module):
-    """Multi-head attention to a single vector, a residual and layer normalisation behind it.
+    """Multi-head attention to a single vector, followed by a residual and layer normalisation.
 
-    The softmax over one score is 1, whatever is asked, so that queries and keys would have no effect.
+    The softmax over one score is 1 for every query, so that queries and keys would have no effect.
     """
 
     def __init__(self, width: int, dropout: float, eps: float) -> None:
@@ -79,7 +83,7 @@ class Transformer(nn.Module):
         return x
 
     def first(self, x: Tensor, real: Tensor) -> Tensor:
-        """The first position of :meth:`forward`, [B, d]; the last feed-forward part is computed there alone."""
+        """The first position of :meth:`forward`, [B, d]; the last feed-forward part is computed only there."""
         x = self.dropout(self.norm(x))
         layers: list[Any] = list(self.layers)
         *before, last = layers
@@ -89,11 +93,11 @@ class Transformer(nn.Module):
 
 
 class DomainItems(nn.Module):
-    """Which items each domain has, and a random choice of them; not saved with the model.
+    """The items of each domain, and random draws from them; not saved with the model.
 
     Args:
         item_domain: index of each item's domain, [n_items].
-        domains: how many there are.
+        domains: their number.
     """
 
     domain: Tensor
@@ -114,7 +118,7 @@ class DomainItems(nn.Module):
         return getattr(self, f"items_{domain}")
 
     def draw(self, target: Tensor, domain: int, count: int) -> Tensor:
-        """Items of a domain other than each target [T], evenly, [T, count]."""
+        """Draws items of a domain other than each target [T], uniformly, [T, count]."""
         items = self.of(domain)
         place = torch.randint(len(items) - 1, (len(target), count), device=target.device)
         return items[place + (place >= self.place[target][:, None])]
@@ -149,40 +153,49 @@ class Embedding(nn.Module):
 
 
 class GURU(nn.Module):
-    """Autoencoders of the domains, with one encoder, whose users' representations are to be alike (section 3.3)."""
+    """Autoencoders of the domains with one shared encoder, whose user representations shall not depend on the domain.
 
-    def __init__(self, config: Any, items: DomainItems, domains: int) -> None:
+    See section 3.3.
+
+    Args:
+        config: see properties/model/RecGURU.yaml.
+        items: the items of each domain.
+        domains: their names.
+    """
+
+    def __init__(self, config: Any, items: DomainItems, domains: Sequence[str]) -> None:
         super().__init__()
+        self.domains = domains
         self.negatives = config["reconstruction_negatives"]
-        self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], domains, config["hidden_size"])
+        self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], len(domains), config["hidden_size"])
         self.encoder = Transformer(config, attends=False)
-        self.decoders = nn.ModuleList(Transformer(config, attends=True) for _ in range(domains))
+        self.decoders = nn.ModuleList(Transformer(config, attends=True) for _ in domains)
         self.items = items
 
     def represent(self, items: Tensor, domain: Tensor) -> Tensor:
-        """Histories [B, L] of domains [B] to users h [B, d]: the state of [eos], which stands first here (Eq. 4)."""
+        """Histories [B, L] of domains [B] to users h [B, d]: the state of [eos], which comes first here (Eq. 4)."""
         embedded = torch.cat([self.embed.end(domain)[:, None], self.embed(items, domain)], dim=1)
         real = F.pad(items > 0, (1, 0), value=True)  # [eos] is never masked
         return self.encoder.first(embedded, real)
 
     def represent_domains(self, histories: Tensor) -> Tensor:
-        """Histories of each domain, [D, B, L], to users h, [D, B, d]."""
+        """Histories of all domains, [D, B, L], to users h, [D, B, d]."""
         domain = torch.arange(len(histories), device=histories.device).repeat_interleave(histories.shape[1])
         items = histories.flatten(0, 1)
         users = in_groups(items, (items > 0).sum(dim=1), lambda part, rows: self.represent(part, domain[rows]))
         return users.unflatten(0, histories.shape[:2])
 
     def reconstruct(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
-        """Decoder's states [B, L, d] for histories [B, L] of a domain: each reads h [B, d] and the items before it.
+        """Decoder's states [B, L, d] for histories [B, L] of a domain: each reads h [B, d] and the previous items.
 
-        In place of an item before the first it reads [eos].
+        The first reads [eos] instead.
         """
         domains = torch.full_like(items[:, 0], domain)
         before = torch.cat([self.embed.eos(domains)[:, None], self.embed.items(items[:, :-1])], dim=1)
         return self.decoders[domain](before + self.embed.position(items, domains), users)
 
     def reconstruction_loss(self, items: Tensor, users: Tensor, domain: int) -> Tensor:
-        """Eq. 5 (Eq. 14), by softmax over all items of the domain or over some that are drawn."""
+        """Eq. 5 (Eq. 14), by softmax over all items of the domain or over some drawn items."""
         real = items > 0
         states, target = self.reconstruct(items, users, domain)[real], items[real]  # [T, d], [T]
         if self.negatives is None:
@@ -192,14 +205,14 @@ class GURU(nn.Module):
         return -logits.log_softmax(dim=1)[:, 0].mean()
 
     def losses(self, histories: Tensor, users: Tensor) -> dict[str, Tensor]:
-        """Eq. 5 for histories [D, B, L] and their users h [D, B, d], by what it is called in the log."""
+        """Eq. 5 for histories [D, B, L] and their users h [D, B, d], by name in the log."""
         return {
-            f"reconstruction {'AB'[domain]}": self.reconstruction_loss(histories[domain], users[domain], domain)
-            for domain in range(len(histories))
+            f"{RECONSTRUCTION}{name}": self.reconstruction_loss(histories[domain], users[domain], domain)
+            for domain, name in enumerate(self.domains)
         }
 
     def overlap_penalty(self, histories: Tensor) -> Tensor:
-        """Eq. 9: how far the two representations of each user lie apart, [2, S, L] to a mean; 0 without users."""
+        """Eq. 9: mean distance of the two representations of each user in both domains, [2, S, L]; 0 without any."""
         if not histories.shape[1]:
             return self.embed.positions.new_zeros(())
         users = precise(self.represent_domains(histories))  # [2, S, d]
@@ -207,12 +220,14 @@ class GURU(nn.Module):
 
 
 class CDSRec(nn.Module):
-    """A recommender in each domain, built as a decoder, with embeddings of its own (section 3.4).
+    """A recommender for each domain, built as a decoder (section 3.4).
+
+    Its embeddings are its own and start as those of the autoencoders: shared ones would move under the fixed encoder.
 
     Args:
         config: see properties/model/RecGURU.yaml.
         items: the items of each domain.
-        domains: how many there are.
+        domains: their number.
         attends: whether the recommenders attend to the user's representation.
     """
 
@@ -248,20 +263,24 @@ class CDSRec(nn.Module):
 
 
 class RecGURU(DotProductRecommender):
-    """Users of two domains in one space, where a critic cannot tell them apart, and a recommender that reads them.
+    """Users of two domains in one space, where a critic cannot distinguish the domains, and a recommender in each.
 
-    The three phases of Algorithm 1 minimise :meth:`autoencoder_losses`, then in turn :meth:`critic_losses` and
-    :meth:`encoder_losses`, and at last :meth:`calculate_loss`, in which the representations are fixed.
+    The three phases of Algorithm 1 minimise :meth:`autoencoder_losses`; :meth:`critic_losses` and
+    :meth:`encoder_losses` in turn; and :meth:`calculate_loss`. Phase 3 fixes the representations: trained further, they
+    would drift apart by domain again.
 
-    Deviation: in phase 3 the representation behind a target is that of the items before it; with
-    ``representation: window`` it is that of all items that the window reads (Eq. 10), every target but its last.
+    Scores of two domains are not on one scale, since Eq. 12 compares items of one domain only; so the default ranks
+    within domains.
+
+    Deviation: in phase 3 a target is predicted with the representation of the items before it. With
+    ``representation: window`` it is that of all items in the window (Eq. 10), which include every target but the last.
     Deviation: Eq. 8 is the critic's loss of the improved WGAN, as in section 4.2.
-    Deviation: the loss of Eq. 5 is a mean over items, not their sum, so that long histories do not silence the critic.
+    Deviation: the loss of Eq. 5 is a mean over items, not their sum, so that long histories do not outweigh the critic.
     Deviation: AutoRec on two domains shares one encoder, which is RecGURU without its game; on one it is the paper's.
 
     Args:
         config: see properties/model/RecGURU.yaml.
-        dataset: of two domains; of one or two for the variants without the game.
+        dataset: two domains; one or two for the variants without the game.
 
     Raises:
         XferError: for another number of domains, or histories that mix them.
@@ -278,7 +297,7 @@ class RecGURU(DotProductRecommender):
         self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
         domains = len(dataset.domains)
         items = DomainItems(torch.from_numpy(dataset.item_domain).long(), domains)
-        self.guru = GURU(config, items, domains)
+        self.guru = GURU(config, items, dataset.domains)
         self.cdsrec = CDSRec(config, items, domains, attends=self.variant != "SeqRec")
         for part in (self.guru, self.cdsrec):
             init_as_sasrec(part, config["initializer_range"])
@@ -287,33 +306,33 @@ class RecGURU(DotProductRecommender):
 
     @staticmethod
     def needs_several_domains(config: Any) -> bool:
-        """Unless a variant leaves the game out; a comparison asks before it trains anything."""
+        """Except for the variants without the game."""
         return bool(config["variant"] == "RecGURU")
 
     def _check(self, config: Any, domains: list[str], item_domain: np.ndarray) -> None:
         if config["histories"] != "per_domain":
-            raise XferError(f"histories={config['histories']} mixes domains. RecGURU needs --histories=per_domain.")
+            raise XferError(f"histories={config['histories']} mixes domains. Set --histories=per_domain for RecGURU.")
         if len(domains) > 2 or (len(domains) < 2 and self.needs_several_domains(config)):
             alone = ", or set --variant=AutoRec" if len(domains) < 2 else ""
             raise XferError(
-                f"RecGURU joins two domains, and dataset={config['dataset']} names {len(domains)}. "
+                f"RecGURU joins two domains, but dataset={config['dataset']} names {len(domains)}. "
                 f"Name two, such as --dataset=Books+Movies{alone}."
             )
         for domain, items in zip(domains, np.bincount(item_domain[1:], minlength=len(domains)), strict=True):
             if items < 2:
-                raise XferError(f"The domain {domain} has one item, so that none can stand against it. Leave it out.")
+                raise XferError(f"The domain {domain} has one item, so no negative can be drawn. Leave the domain out.")
 
     # --- training (section 3.5) --------------------------------------------------------------------------------------
 
     def autoencoder_losses(self, interaction: Interaction) -> dict[str, Tensor]:
-        """Phase 1: Eq. 5 in each domain, by what it is called in the log."""
+        """Phase 1: Eq. 5 in each domain, by name in the log."""
         histories = interaction[HISTORIES]
         return self.guru.losses(histories, self.guru.represent_domains(histories))
 
     def critic_losses(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
-        """Phase 2: the critic's loss on users h of the two domains, [B, d] each, and what it is made of.
+        """Phase 2: the critic's loss on users h of the two domains, [B, d] each, and its parts, by name in the log.
 
-        No gradient goes to the users.
+        No gradient flows to the users.
         """
         a, b = precise(a.detach()), precise(b.detach())
         distance = self.critic.distance(a, b)
@@ -322,7 +341,7 @@ class RecGURU(DotProductRecommender):
         return {"critic loss": loss, "Wasserstein distance": distance, "gradient penalty": penalty}
 
     def encoder_losses(self, interaction: Interaction) -> dict[str, Tensor]:
-        """Phase 2: the parts of Eq. 13, whose sum is minimised while the critic is fixed."""
+        """Phase 2: the parts of Eq. 13, by name in the log; their sum is minimised while the critic is fixed."""
         histories = interaction[HISTORIES]
         users = self.guru.represent_domains(histories)
         with torch.autocast(histories.device.type, enabled=False):  # as in the critic's own steps
@@ -334,7 +353,7 @@ class RecGURU(DotProductRecommender):
         }
 
     def begin_recommendation(self) -> None:
-        """The recommenders' embeddings start as those of the autoencoders (Algorithm 1 has one of each)."""
+        """Copies the autoencoders' embeddings to the recommenders, before phase 3 (Algorithm 1 has one of each)."""
         self.cdsrec.embed.load_state_dict(self.guru.embed.state_dict())
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
@@ -345,7 +364,7 @@ class RecGURU(DotProductRecommender):
         return self.cdsrec.loss(states, targets[real])
 
     def _encode_prefixes(self, items: Tensor, real: Tensor) -> Tensor:
-        """q [T, d] at the positions that are real, each with the representation of the items up to there alone."""
+        """q [T, d] at the real positions, each with the representation of the items up to this position."""
         window, position = real.nonzero(as_tuple=True)
         prefixes = items[window] * (torch.arange(items.shape[1], device=items.device) <= position[:, None])
         return last_states(prefixes, position + 1, self.encode)
@@ -361,6 +380,6 @@ class RecGURU(DotProductRecommender):
 
     @torch.no_grad()
     def extract(self, items: Tensor) -> Tensor:
-        """The generalized representations h [B, d] of histories [B, L], each of one domain, without dropout."""
+        """Generalized representations h [B, d] of histories [B, L], each of one domain, without dropout."""
         self.guru.eval()
         return self.guru.represent(items, self.guru.items.domain[items[:, 0]])

@@ -6,7 +6,7 @@ Symbols in comments: B windows, L positions, T targets, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.data.interaction import Interaction
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
+from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, init_as_sasrec
 from recbole_xfer.layers.losses import item_cross_entropy, precise
 from recbole_xfer.layers.pathway import PathwayEncoder
@@ -29,6 +30,8 @@ class RETR(DotProductRecommender):
     Z^0 is X_s normalised and with dropout, as in SASRec, where section 3.1 has X_s itself.
     """
 
+    explainable: ClassVar = True
+
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
         self.loss_type = config["loss_type"]
@@ -40,7 +43,7 @@ class RETR(DotProductRecommender):
 
     @torch.no_grad()
     def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the parameters of RecBole's SASRec of the same sizes; routers keep theirs."""
+        """Loads the parameters of RecBole's SASRec of the same sizes; routers keep theirs."""
         self.item_embedding.weight.copy_(weights["item_embedding.weight"])
         self.position_embedding.weight.copy_(weights["position_embedding.weight"])
         self.encoder.load_sasrec(weights)
@@ -52,6 +55,10 @@ class RETR(DotProductRecommender):
     def encode(self, items: Tensor) -> Tensor:
         """Items [B, L] to states Z^L [B, L, d]; an item k scores e_k Z^L_t."""
         return self.encoder(self.embed(items), items > 0)
+
+    def inspect(self, items: Tensor) -> Inspection:
+        """See :meth:`~recbole_xfer.hooks.Hooks.inspect`."""
+        return self.encoder.inspect(self.embed(items))
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Eq. 8, or cross-entropy over all items, at every position with a target."""

@@ -1,7 +1,7 @@
 """SyNCRec: cooperation between single- and cross-domain sequential recommendation (Park et al., SIGIR 2024).
 
-Symbols in comments: B windows, L positions of items, D domains, K experts, T targets, r width. Position 0 of what has
-1 + L positions is the start token (SOS). A task is a domain, or the cross-domain sequence, whose number is D.
+Symbols in comments: B windows, L positions of items, D domains, K experts, T targets, r width. Of 1 + L positions, the
+first (0) is the start token (SOS). A task is a domain, or the cross-domain sequence, whose number is D.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from recbole_xfer.model.base import DotProductRecommender
 class ACMoE(nn.Module):
     """The asymmetric cooperative network with a mixture of sequential experts (section 4.2).
 
-    The experts 1 to j learn from cross-domain sequences alone, the others from single-domain sequences alone.
+    The experts 1 to j learn only from cross-domain sequences, the others only from single-domain sequences.
 
     Deviation: an expert is SASRec's encoder and a tower its feed-forward part, with residuals and layer normalisation,
     which Eq. 6 and 7 leave out. Deviation: places count from a sequence's start, as in RecBole, and padding adds
@@ -35,14 +35,14 @@ class ACMoE(nn.Module):
     Args:
         config: reads ``n_experts``, ``cross_experts``, ``decoupled``, ``gate`` and the sizes of an expert.
         domains: D.
-        length: most positions of a sequence, with its start token.
+        length: maximum number of positions of a sequence, with its start token.
     """
 
     def __init__(self, config: Any, domains: int, length: int) -> None:
         super().__init__()
         count, cross = config["n_experts"], config["cross_experts"]
         if not 0 < cross < count:
-            raise XferError(f"cross_experts={cross} must lie between 1 and n_experts - 1 = {count - 1}.")
+            raise XferError(f"cross_experts={cross} is invalid: it must be between 1 and n_experts - 1 = {count - 1}.")
         self.decoupled = config["decoupled"]
         self.cross_experts = Experts(config, cross)  # f_TRM^1 to f_TRM^j
         self.single_experts = Experts(config, count - cross)  # f_TRM^(j+1) to f_TRM^K
@@ -58,8 +58,8 @@ class ACMoE(nn.Module):
 
         Args:
             x: embedded windows E, [B, 1 + L, r].
-            view: of cross-domain or of single-domain sequences.
-            real: where items are, [B, L].
+            view: cross-domain or single-domain sequences.
+            real: where there are items, [B, L].
 
         Returns:
             [B, R, r]
@@ -78,16 +78,16 @@ class ACMoE(nn.Module):
 
 
 class Gate(nn.Module):
-    """The share of each expert (Eq. 3).
+    """The weight of each expert (Eq. 3).
 
-    ``gate: window`` reads the whole sequence, as the paper does; in training, an early position is so told a little of
-    what comes after it, K numbers a window, and the last position, which ranks, is not. ``position`` reads each
-    position's own item alone.
+    ``gate: window`` reads the whole sequence, as in the paper. In training, an early position thus sees a little of the
+    items after it, K numbers per window; the last position, which ranks, does not. ``position`` reads only each
+    position's own item.
 
     Args:
         config: reads ``gate``, ``n_experts`` and ``hidden_size``.
         tasks: D + 1.
-        length: most positions of a sequence.
+        length: maximum number of positions of a sequence.
     """
 
     def __init__(self, config: Any, tasks: int, length: int) -> None:
@@ -98,7 +98,7 @@ class Gate(nn.Module):
         nn.init.normal_(self.weight, std=config["initializer_range"])
 
     def forward(self, x: Tensor, view: View, real: Tensor) -> Tensor:
-        """Shares [B, R, K]; arguments as for :class:`ACMoE`."""
+        """Weights [B, R, K]; arguments as for :class:`ACMoE`."""
         if self.places == 1:
             return self.products(x[:, view.read], view.task).softmax(dim=-1)
         task = view.task[:, -real.shape[1] :]  # of the items, [B, L]
@@ -114,19 +114,22 @@ class Gate(nn.Module):
 
 
 class SyNCRec(DotProductRecommender):
-    """One model for the sequences of each domain and for the joined sequence; the latter ranks (Eq. 1 to 19).
+    """One model for the sequence of each domain and for the joined sequence, which ranks (Eq. 1 to 19).
 
     Where the joined sequence predicts a domain's items worse than the domain's own sequence does, transfer hurts it:
-    its gap (Eq. 10) is negative, and its share of the joined sequence's loss shrinks (Eq. 11 and 12).
+    its gap (Eq. 10) is negative, and its weight in the joined sequence's loss shrinks (Eq. 11 and 12). The last item of
+    the joined sequence is tested, as in the paper's Figure 2, which says no more.
 
-    Deviation: losses are minus what Eq. 8, 9 and 16 give; all sums over a batch are divided by its number of targets,
-    so that their scale does not depend on its size, and the sum of Eq. 10 by the domain's number of targets.
-    Deviation: both tasks read the same window, so that a domain's sequence holds what the window holds of it, and the
-    gap tells what the other domains add. A user's very first item is no target, as in RecBole.
-    Deviation: no gradient passes through the gap, which would join what Eq. 2 and 4 keep apart; a domain without a
-    target in a batch keeps its last gap. Deviation: Y of Eq. 16 and 17 are means over a sequence's positions.
-    Deviation: scores have no sigmoid of their own in Eq. 8 and 9, which validated better (docs/decisions.md);
-    ``bounded_scores: True`` has it. Nothing ties alpha and beta to a purpose but the loss that they weigh.
+    Deviation: the losses are the negatives of Eq. 8, 9 and 16; all sums over a batch are divided by its number of
+    targets, so that their scale does not depend on its size, and the sum of Eq. 10 by the domain's number of targets.
+    Deviation: both tasks read the same window, so that a domain's sequence holds the window's items of this domain,
+    where the paper reads the last T items of each domain; the gap is thus the effect of the other domains. A user's
+    first item is not a target, as in RecBole. Deviation: no gradient passes through the gap, which would join what
+    Eq. 2 and 4 separate; a domain without a target in a batch keeps its last gap. Batches hold windows of similar
+    length, so the gap, carried from batch to batch, comes from one length at a time; the effect was not measured.
+    Deviation: Y of Eq. 16 and 17 are means over a sequence's positions. Deviation: scores have no sigmoid of their own
+    in Eq. 8 and 9, which validated better (docs/models/syncrec.md); ``bounded_scores: True`` has it. Nothing drives
+    alpha and beta except the loss that they weigh.
     """
 
     input_type = InputType.PAIRWISE
@@ -165,7 +168,7 @@ class SyNCRec(DotProductRecommender):
 
     @staticmethod
     def needs_several_domains(config: Any) -> bool:
-        """Always; a comparison asks before it trains anything."""
+        """Always."""
         return True
 
     # --- representations -------------------------------------------------------------------------------------------
@@ -189,7 +192,7 @@ class SyNCRec(DotProductRecommender):
         return self.acmoe(self.embed(vectors, view), view, items > 0)
 
     def encode(self, items: Tensor) -> Tensor:
-        """Y^cross, whose last ranks (Eq. 19): items [B, L] to [B, L, r]."""
+        """Y^cross, the last of which ranks (Eq. 19): items [B, L] to [B, L, r]."""
         return self.cross_states(items, self.item_embedding(items))
 
     # --- training --------------------------------------------------------------------------------------------------
@@ -198,7 +201,7 @@ class SyNCRec(DotProductRecommender):
         """Eq. 18: the single-domain losses, the corrected cross-domain loss, and SC-MIM where eta is below 1."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         domains, target_domains = self.item_domain[items], self.item_domain[targets]
-        # one look-up for all, since the gradient of each is as large as the table
+        # one lookup for all, since the gradient of each is as large as the table
         vectors, positive, negative = self.item_embedding(torch.stack([items, targets, interaction[NEGATIVES]]))
         cross = self.cross_states(items, vectors)  # [B, L, r]
         single = self.single_states(items, vectors)  # [B, D + L, r]
@@ -206,7 +209,7 @@ class SyNCRec(DotProductRecommender):
         wanted = targets > 0
         window, domain = wanted.nonzero()[:, 0], target_domains[wanted]  # [T]
         last = last_of(domains, target_domains)[wanted]  # [T], the last item of the same domain
-        before = torch.where(last > 0, len(self.domains) - 1 + last, domain)  # or the start of the domain's sequence
+        before = torch.where(last > 0, len(self.domains) - 1 + last, domain)  # without one, the sequence's start
         candidates = positive[wanted], negative[wanted]
         single_loss = self.pairwise_loss(single[window, before], *candidates)  # Eq. 8, [T]
         cross_loss = self.pairwise_loss(cross[wanted], *candidates)  # Eq. 9, [T]
@@ -230,7 +233,7 @@ class SyNCRec(DotProductRecommender):
 
     @torch.no_grad()
     def gaps(self, single_loss: Tensor, cross_loss: Tensor, domain: Tensor) -> Tensor:
-        """phi (Eq. 10): how much worse than across domains each domain's targets are predicted by itself, [D]."""
+        """phi (Eq. 10): loss of each domain's own sequence minus that of the joined sequence at its targets, [D]."""
         count = torch.bincount(domain, minlength=len(self.domains))
         total = torch.zeros_like(self.gap).index_add(0, domain, single_loss - cross_loss)
         return torch.where(count > 0, total / count.clamp(min=1), self.gap)
@@ -246,7 +249,7 @@ class SyNCRec(DotProductRecommender):
         return weight
 
     def mutual_information_loss(self, single: Tensor, cross: Tensor, key: Tensor, users: Tensor) -> Tensor:
-        """Eq. 16 as a sum over the batch's sequences; the other users' sequences of the domain stand against each.
+        """Eq. 16 as a sum over the batch's sequences; other users' sequences of the same domain are the negatives.
 
         Args:
             single, cross: both towers' Y at every item, [N, r].
@@ -270,7 +273,7 @@ class SyNCRec(DotProductRecommender):
         return torch.cat(losses).sum()
 
     def epoch_scalars(self) -> dict[str, float]:
-        """Gap and weight of each domain, means over the training steps since the last call, and alpha and beta."""
+        """Gap and weight of each domain, as means over the training steps since the last call; alpha and beta."""
         gap, weight = torch.stack(self._steps).mean(dim=0).tolist()
         self._steps = []
         values = {"alpha": float(self.alpha.detach()), "beta": float(self.beta.detach())}

@@ -1,5 +1,6 @@
-"""UniSRec: universal sequence representations from item texts (Hou et al., KDD 2022), and the X- models of RETR's
-section 4.2, which are pre-trained as UniSRec is, each with an encoder of its own.
+"""UniSRec: universal sequence representations from item texts (Hou et al., KDD 2022), and RETR's X- models.
+
+The X- models (RETR, section 4.2) share UniSRec's pre-training and differ in their encoder.
 
 Symbols in comments: N items, B windows, L positions, d width.
 """
@@ -16,6 +17,7 @@ from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.features import word_drop_command
 from recbole_xfer.data.vectors import WORD_DROP
 from recbole_xfer.errors import XferError
+from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
@@ -33,24 +35,25 @@ class UniSRec(FeatureRecommender):
     ``--adaptation=finetune`` keeps everything and trains the adaptor alone: the paper's inductive setting. With
     ``--item_embedding=True`` an embedding of each item is added and trained: the transductive setting.
 
-    Sequences are augmented by item drop, and by word drop where the vectors of texts without some of their words are
-    there (``recbole-xfer encode --drop_words``); each sequence by one of the two.
+    Each sequence is augmented by item drop, or by word drop where the domain has vectors of shortened texts
+    (``recbole-xfer encode --drop_words``). The paper gives no proportion for word drop; a tenth of the sequences lose
+    words, as in the authors' code, drawn per sequence instead of per batch.
 
-    Deviation: the sequence-item task is trained at all positions, and what stands in a user's own window is no
-    negative.
+    Deviation: the sequence-item task is trained at all positions, and items of a user's own window are not negatives.
     """
 
     kept: ClassVar = {"finetune": ("adaptor.", *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
+    explainable: ClassVar[bool] = True
     encoder_class: ClassVar[type[nn.Module]] = CausalEncoder
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
         if "text" not in self.features.modalities:
-            raise XferError(f"{config['dataset']} carries no text vectors. Make them with `recbole-xfer encode`.")
+            raise XferError(f"{config['dataset']} has no text vectors. Make them with `recbole-xfer encode`.")
         self.contrast_weight = float(config["contrast_weight"])
         self.item_drop = config["item_drop"]
-        self.word_drop_share = self._word_drop_share(config, dataset) if self.contrast_weight else 0.0
+        self.word_drop_share = self._add_word_drop(config, dataset) if self.contrast_weight else 0.0
         self.adaptor = ExpertProjection(
             self.features.sizes()["text"],
             self.width,
@@ -58,10 +61,10 @@ class UniSRec(FeatureRecommender):
             whiten=True,
             dropout=config["projection_dropout"],
         )
-        self.encoder = type(self).encoder_class(config)
+        self.encoder: Any = type(self).encoder_class(config)
 
-    def _word_drop_share(self, config: Any, dataset: TransferDataset) -> float:
-        """The share of sequences that word drop augments; its vectors join the features where that is not 0."""
+    def _add_word_drop(self, config: Any, dataset: TransferDataset) -> float:
+        """Adds the vectors of shortened texts to the features, if used; returns the share of sequences they augment."""
         asked = config["augmentation"]
         kinds = asked or AUGMENTATIONS
         if WORD_DROP not in kinds or (dataset.word_drop is None and not asked):
@@ -73,7 +76,7 @@ class UniSRec(FeatureRecommender):
         return config["word_drop_share"] if len(kinds) > 1 else 1.0
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Texts through parametric whitening and the mixture of experts, [N, d]; an item without text has none."""
+        """Texts through parametric whitening and the mixture of experts, [N, d]; zero for an item without text."""
         return self._encode_texts(self.features.rows("text", ids), ids), {}
 
     def _encode_texts(self, vectors: Tensor, ids: Tensor) -> Tensor:
@@ -85,16 +88,20 @@ class UniSRec(FeatureRecommender):
         """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
         return self.encoder(embedded, real)
 
+    def inspect(self, items: Tensor) -> Inspection:
+        """See :meth:`~recbole_xfer.hooks.Hooks.inspect`."""
+        return self.encoder.inspect(self.embed(items))
+
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
-        """The sequence-item task, and lambda times the sequence-sequence task where it is asked for."""
+        """The sequence-item task, and lambda times the sequence-sequence task where lambda is not 0."""
         step = self.encode_step(interaction)
         loss = self.next_item_loss(step)
         return (loss, self.contrast_weight * self._sequence_loss(step)) if self.contrast_weight else loss
 
     def _sequence_loss(self, step: Step) -> Tensor:
-        """Finds each window's own augmented form among those of the batch; the step has passed the windows already.
+        """Finds each window's own augmented form among those of the batch; the step holds the windows' states.
 
-        Other windows of the same user are negatives too, as another user's are.
+        Other windows of the same user are negatives, as are those of other users.
         """
         ends = (step.targets > 0).sum(dim=1).cumsum(dim=0) - 1  # a window's last item always has a target
         whole = step.users[ends]
@@ -102,7 +109,7 @@ class UniSRec(FeatureRecommender):
         return cosine_cross_entropy(whole, augmented, torch.arange(len(whole), device=whole.device), self.temperature)
 
     def _augmented(self, step: Step) -> Tensor:
-        """State at the last item of each window, [B, d], when the window lacks items or its items words."""
+        """State at the last item of each window, [B, d], after the window lost items or its items lost words."""
         items = drop_items(step.items, self.item_drop)
         embedded = self.look_up(items, step.row, step.table)
         if self.word_drop_share:
@@ -113,7 +120,7 @@ class UniSRec(FeatureRecommender):
         return states[torch.arange(len(items), device=items.device), (items > 0).sum(dim=1) - 1]
 
     def _without_words(self, items: Tensor) -> Tensor:
-        """Windows [B, L] of items whose texts lack words, [B, L, d]; an item that has no such text keeps its own."""
+        """Windows [B, L] with shortened texts, [B, L, d]; an item without a shortened text keeps its own."""
         ids, place = items.unique(return_inverse=True)
         vectors = self.features.rows("text", ids)
         present = self.features.present(WORD_DROP, ids)[:, None]
@@ -122,7 +129,10 @@ class UniSRec(FeatureRecommender):
 
 
 class XSASRec(UniSRec):
-    """X-SASRec: UniSRec's own encoder. On the target, item embeddings are added and the backbone is frozen."""
+    """X-SASRec: UniSRec's own encoder. On the target, item embeddings are added and the backbone is frozen.
+
+    RETR's paper lists this model as UniSRec; the sizes are RETR's.
+    """
 
 
 class XRETR(XSASRec):
@@ -133,20 +143,21 @@ class XRETR(XSASRec):
 
 
 class XLightSANs(XSASRec):
-    """X-LightSANs: LightSANs' encoder, to which positions come apart from the items.
+    """X-LightSANs: LightSANs' encoder, which reads positions separately from the items.
 
     It is bidirectional, so it is trained on prefixes, at the last position of each.
 
     Raises:
-        XferError: if it were to be trained at all positions, where it would see what it is to predict.
+        XferError: for training at all positions, where it would see its targets.
     """
 
+    explainable: ClassVar[bool] = False
     encoder_class: ClassVar[type[nn.Module]] = LightEncoder
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
         if config["train_rows"] != "prefixes":
-            raise XferError("XLightSANs looks ahead, so its training rows must end at the target: train_rows=prefixes.")
+            raise XferError("XLightSANs is bidirectional: rows must end at the target. Set --train_rows=prefixes.")
 
     def encode_users(self, embedded: Tensor, real: Tensor) -> Tensor:
         """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
@@ -154,7 +165,7 @@ class XLightSANs(XSASRec):
 
 
 def drop_items(items: Tensor, ratio: float) -> Tensor:
-    """Windows [B, L] without a random share of their items, moved to the left; each keeps its last item."""
+    """Windows [B, L] without a random proportion of their items, moved left; each keeps its last item."""
     length = (items > 0).sum(dim=1, keepdim=True)
     position = torch.arange(items.shape[1], device=items.device)
     keep = (torch.rand(items.shape, device=items.device) >= ratio) | (position == length - 1)

@@ -18,8 +18,7 @@ from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import Experiment, load
-from recbole_xfer.layers.encoder import CausalEncoder
-from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.report.page import Section, write_page
 
 TITLE_LENGTH = 60
@@ -75,30 +74,22 @@ def explain(run: str | Path, user: str, beside: str | Path | None = None) -> lis
 @torch.no_grad()
 def _explain(experiment: Experiment, user: str) -> Explanation:
     model, dataset = experiment.model, experiment.test_data._dataset
-    if not isinstance(getattr(model, "encoder", None), CausalEncoder):
+    if not hooks_of(model).explainable:
         raise XferError(f"{experiment.config['model']} cannot be explained; RETR, UniSRec, XRETR and XSASRec can.")
     row = dataset[_row_of(dataset, user)].to(experiment.config["device"])
     items = row[model.ITEM_SEQ][:, : int(row[model.ITEM_SEQ_LEN])]  # [1, L]
-    x = model.embed(items)
-    if isinstance(model.encoder, PathwayEncoder):
-        trace = model.encoder.trace(x)
-        routes = torch.cat(trace.routes)
-        last, route = trace.tokens[-1], trace.routes[-1]
-    else:
-        routes, route = items.new_zeros((0, items.shape[1])), None
-        last = model.encoder.layers[:-2](model.encoder.norm(x))
-    attention = model.encoder.layers[-2].weights(last, route)[0, :, -1].mean(dim=0)
+    inspection = model.inspect(items)
     scores = model.full_sort_predict(row).view(-1)
     scores[0] = -torch.inf
     target = int(row[model.ITEM_ID])
     titles = _titles(experiment)
     return Explanation(
-        label=experiment.config["model"] + ("" if len(routes) else " (plain attention)"),
+        label=experiment.config["model"] + ("" if len(inspection.routes) else " (plain attention)"),
         user=user,
         tokens=dataset.id2token(dataset.iid_field, [*items[0].tolist(), target]).tolist(),
         titles=[titles[item] for item in items[0].tolist()],
-        routes=routes.cpu().numpy(),
-        attention=attention.cpu().numpy(),
+        routes=inspection.routes.cpu().numpy(),
+        attention=inspection.attention.cpu().numpy(),
         target=titles[target],
         ranked=[titles[item] for item in scores.topk(min(5, len(scores) - 1)).indices.tolist()],
         rank=int((scores > scores[target]).sum()) + 1,

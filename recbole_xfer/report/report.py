@@ -19,6 +19,7 @@ from recbole_xfer.config.values import is_number, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import MEAN, by_domain, metric_key
 from recbole_xfer.evaluation.result import Result
+from recbole_xfer.model.recguru import RECONSTRUCTION
 from recbole_xfer.report.page import Section, write_page
 from recbole_xfer.report.pictures import draw_bars, draw_curves, draw_game, draw_training, draw_transfer
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RECOMMENDATION
@@ -169,11 +170,12 @@ def _moved(before: float, after: float) -> str:
 
 def _game(run: Run, several: bool) -> Picture | None:
     """RecGURU and AutoRec: the critic, and the reconstruction loss."""
-    names = {f"reconstruction {letter}": domain for letter, domain in zip("AB", run.domains, strict=False)}
     losses = run.scalars(AUTOENCODER, ADVERSARIAL)
     if losses.empty:
         return None
-    losses, start = losses[list(names)].rename(columns=names), len(run.scalars(AUTOENCODER))
+    names = {f"{RECONSTRUCTION}{domain}": domain for domain in run.domains}
+    losses = losses[[name for name in names if name in losses]].rename(columns=names)
+    start = len(run.scalars(AUTOENCODER))
     game = run.scalars(ADVERSARIAL)
     critic = game if game.empty else game[["critic loss", "Wasserstein distance"]]
     sentences = [

@@ -1,4 +1,10 @@
-"""What every model of this package must do. A model's test inherits :class:`ModelContract` and names the model."""
+"""The contract of a model: training, saving, resuming and ranking behave as in every other model.
+
+A model's test inherits :class:`ModelContract`, or :class:`CausalContract`, and names the model::
+
+    class TestMyModel(CausalContract):
+        model = "MyModel"
+"""
 
 from __future__ import annotations
 
@@ -18,22 +24,35 @@ from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.quick_start import recommend
 from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, write_joined, write_small
+from recbole_xfer.testing.isolation import isolate
 
 
 class Interrupted(Exception):
-    """Stands for a kill in the middle of a run."""
+    """Simulates a kill during a run."""
 
 
 class ModelContract:
-    """Inherit, and set ``model`` and, where needed, ``keys``; for joined domains also ``dataset`` and ``history``."""
+    """Tests on a small random dataset; each takes seconds.
+
+    Attributes:
+        model: name of the model.
+        keys: its configuration, where it differs from the defaults.
+        dataset: one domain, or several joined by ``+``.
+        history: tokens of items of the dataset.
+    """
 
     model: str
     keys: dict[str, Any] = {}
     dataset = "Small"
     history = ["i1", "i2"]
 
+    @pytest.fixture(autouse=True)
+    def _isolated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        isolate(tmp_path, monkeypatch)
+
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
+        """The folder of the data; a test of other data overrides this fixture."""
         domains = split_domains(self.dataset)
         if len(domains) > 1:
             write_joined(tmp_path, domains)
@@ -42,12 +61,15 @@ class ModelContract:
         return tmp_path
 
     def config(self, root: Path, **keys: Any) -> XferConfig:
+        """The configuration of the class, with other keys on top."""
         return config(root, self.model, self.dataset, **{**self.keys, **keys})
 
     def experiment(self, root: Path, **keys: Any) -> Experiment:
+        """Data and an untrained model."""
         return build(self.config(root, **keys))
 
     def scores(self, experiment: Experiment, rows: np.ndarray | None = None) -> torch.Tensor:
+        """Scores of all items for test rows, all rows by default, [N, n_items]."""
         data = experiment.test_data._dataset
         experiment.model.eval()
         return experiment.model.full_sort_predict(data[np.arange(len(data)) if rows is None else rows])
@@ -59,7 +81,7 @@ class ModelContract:
         assert np.isfinite(losses).all()
         assert np.mean(losses[-2:]) < losses[0]
 
-    def test_same_seed_same_result_and_another_seed_another(self, root: Path) -> None:
+    def test_a_seed_decides_the_result(self, root: Path) -> None:
         results = []
         for run, seed in enumerate((1, 1, 2)):
             experiment = self.experiment(root, seed=seed, run_dir=str(root / f"run{run}"))
@@ -68,7 +90,7 @@ class ModelContract:
         assert torch.equal(results[0], results[1])
         assert not torch.equal(results[0], results[2])
 
-    def test_saved_and_loaded_scores_are_equal(self, root: Path) -> None:
+    def test_a_loaded_run_has_the_same_results(self, root: Path) -> None:
         result = train_and_evaluate(self.config(root), None)
         experiment = load(result.folder)
         again = experiment.trainer.evaluate(experiment.test_data, load_best_model=False)
@@ -100,7 +122,7 @@ class ModelContract:
         weights = [(root / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
         assert weights[0] == weights[1]
 
-    def test_a_batch_equals_its_rows_one_by_one(self, root: Path) -> None:
+    def test_a_batch_equals_its_rows_one_at_a_time(self, root: Path) -> None:
         experiment = self.experiment(root)
         together = self.scores(experiment)
         alone = torch.cat([self.scores(experiment, np.array([row])) for row in range(len(together))])
@@ -115,7 +137,7 @@ class ModelContract:
         assert torch.allclose(experiment.model.predict(rows), own, atol=1e-5)
 
     def test_padding_changes_nothing(self, root: Path) -> None:
-        """A longer window, and so more padding, leaves the scores as they are."""
+        """A longer window, and so more padding, gives equal scores."""
         experiment = self.experiment(root)
         data = experiment.test_data._dataset
         rows = data[np.arange(len(data))]
@@ -123,7 +145,7 @@ class ModelContract:
         rows["item_id_list"] = torch.nn.functional.pad(rows["item_id_list"], (0, 7))
         assert torch.allclose(experiment.model.full_sort_predict(rows), before, atol=1e-5)
 
-    def test_unknown_items_and_empty_histories_are_explained(self, root: Path) -> None:
+    def test_unknown_items_and_empty_histories_are_rejected(self, root: Path) -> None:
         experiment = self.experiment(root)
         with pytest.raises(XferError, match=f"'nothing' is not in {re.escape(self.dataset)}"):
             recommend(experiment, [*self.history, "nothing"])
@@ -135,11 +157,11 @@ class ModelContract:
 
 
 class CausalContract(ModelContract):
-    """For models that are trained at all positions: what comes later must change nothing before."""
+    """For models that are trained at all positions: later items must not change earlier states."""
 
     def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        """States [B, L, d] of windows [B, L]."""
-        raise AssertionError("a model's test defines it")
+        """States [B, L, d] of windows [B, L]; a model's test overrides this where the model has no ``encode``."""
+        return experiment.model.encode(items)
 
     def test_later_items_change_nothing_earlier(self, root: Path) -> None:
         experiment = self.experiment(root)

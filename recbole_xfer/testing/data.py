@@ -1,4 +1,4 @@
-"""Small datasets that tests write, and short ways to a configuration and to runs of it."""
+"""Small random datasets, and configurations of small models on them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,24 @@ SMALL = {
 SIZES = {
     "hidden_size": 16, "inner_size": 16, "n_heads": 2, "n_layers": 2, "projection_heads": 3, "price_size": 8,
 }  # fmt: skip
-"""Keys that make a model small, each used by the models that know it."""
+"""Keys that make a model small; each is set for the models that know it."""
 
 
 def write_small(
     root: Path, name: str = "Small", users: int = 40, items: int = 25, seed: int = 0, holes: bool = True
 ) -> Path:
-    """A domain of random histories (lengths 1 to 24) with text, image and price of its items, some missing."""
+    """Writes a domain of random histories (lengths 1 to 24); items have text, image and price, some missing.
+
+    Args:
+        root: the folder of domains.
+        name: of the domain.
+        users, items: their numbers.
+        seed: equal seeds make equal files.
+        holes: False: no text, image or price is missing.
+
+    Returns:
+        The domain's folder.
+    """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 25, users)
     user = np.repeat(np.arange(users), lengths)
@@ -53,9 +64,9 @@ def write_small(
 
 
 def write_joined(root: Path, domains: Sequence[str] = "ABC", users: int = 60, items: int = 12, seed: int = 0) -> None:
-    """Domains whose interactions are one random stream; a user takes part in all of them, in some or in one.
+    """Writes domains with common users, whose random interactions alternate between their domains.
 
-    Every domain has the item tokens i0, i1, ... and lists its users and one who took nothing.
+    Every domain has the item tokens i0, i1, ... and lists its users and one without interactions.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -72,23 +83,28 @@ def write_joined(root: Path, domains: Sequence[str] = "ABC", users: int = 60, it
 
 
 def config(root: Path, model: str = "ANT", dataset: str = "Small", **keys: Any) -> XferConfig:
-    """A configuration of the small sizes, with its runs below ``root/saved``."""
+    """A configuration of a small model on data below ``root``, with its runs below ``root/saved``."""
     return XferConfig(model, dataset, overrides={**settings(root, model), **keys})
 
 
 def settings(root: Path, model: str = "ANT") -> dict[str, Any]:
-    """The keys of :func:`config`, for functions that make a configuration themselves."""
+    """The keys of :func:`config`, for functions that build a configuration themselves."""
     known = known_keys(model, "Small")
     sizes = {key: value for key, value in SIZES.items() if key in known}
-    return {**SMALL, **sizes, "data_path": str(root), "checkpoint_dir": str(root / "saved")}
+    return {**SMALL, **sizes, **paths(root)}
+
+
+def paths(root: Path) -> dict[str, str]:
+    """Keys for data below ``root`` and runs below ``root/saved``."""
+    return {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
 
 
 def whole_and_interrupted(root: Path, model: str) -> tuple[Result, Result]:
-    """The results of a run on ``write_small``, and of an equal one that was killed and went on."""
+    """The results of a run on the data of :func:`write_small`, and of an identical one that was killed and resumed."""
     whole, broken, again = (config(root, model, run_dir=str(root / name), epochs=3) for name in ("a", "b", "b"))
     first = train_and_evaluate(whole, None)
     experiment = build(broken)
-    experiment.trainer.epochs = 2  # as if killed in the third epoch, when its state had been saved
+    experiment.trainer.epochs = 2  # as if killed in the third epoch, after its state was saved
     fit(experiment)
     experiment.trainer._save_state(2)
     return first, train_and_evaluate(again, None)

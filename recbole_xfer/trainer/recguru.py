@@ -1,4 +1,4 @@
-"""Algorithm 1 of RecGURU: autoencoders, the adversarial game, the next item, each a fit of RecBole's Trainer."""
+"""Algorithm 1 of RecGURU: autoencoders, adversarial game and next item, each a fit of RecBole's Trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recbole_xfer.log import logger
 from recbole_xfer.trainer.trainer import XferTrainer
 
 AUTOENCODER, ADVERSARIAL, RECOMMENDATION = "autoencoder", "adversarial", "recommendation"
-PHASES = {
+VARIANT_PHASES = {
     "RecGURU": [AUTOENCODER, ADVERSARIAL, RECOMMENDATION],
     "AutoRec": [AUTOENCODER, RECOMMENDATION],
     "SeqRec": [RECOMMENDATION],
@@ -38,7 +38,7 @@ class RecGURUTrainer(XferTrainer):
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         super().__init__(config, model)
-        self.phases = PHASES[config["variant"]]
+        self.phases = VARIANT_PHASES[config["variant"]]
         self._losses: dict[str, list[Tensor]] = defaultdict(list)
         self._begin(self.phases[0])
 
@@ -95,7 +95,10 @@ class RecGURUTrainer(XferTrainer):
                 group["lr"] = self.learning_rate * decay**epoch
 
     def _autoencoder_step(self, interaction: Interaction) -> tuple[Tensor, ...]:
-        """Phase 1, with the learning rate of Vaswani et al. (section 5.3)."""
+        """Phase 1, with the learning rate of Vaswani et al. (section 5.3).
+
+        The supplement names only the start (1.0) and the betas, and says that the rate is adjusted.
+        """
         self._step += 1
         warm_up = min(self._step**-0.5, self._step * self.config["warmup_steps"] ** -1.5)
         for group in self.optimizer.param_groups:

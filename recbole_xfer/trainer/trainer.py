@@ -25,6 +25,7 @@ from recbole_xfer.data.negatives import within_domain
 from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
+from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.other_parameters import as_tensors, from_tensors
 from recbole_xfer.trainer.ranking import RankingTrainer
@@ -100,7 +101,7 @@ class XferTrainer(RankingTrainer):
             XferError: if the data has only windows and the model cannot read them.
         """
         dataset = train_data._dataset
-        loader = getattr(self.model, "loader", None)
+        loader = hooks_of(self.model).loader
         if loader is None and self.config["train_rows"] == "windows":
             raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
         if loader is None or not isinstance(dataset, TransferDataset):
@@ -136,8 +137,7 @@ class XferTrainer(RankingTrainer):
     def _scalars(self, losses: Any, steps: int) -> dict[str, float]:
         """The scalars of an epoch: its loss, a mean over steps, and the model's ``epoch_scalars()``."""
         loss = sum(losses) if isinstance(losses, tuple) else losses
-        own = self.model.epoch_scalars() if hasattr(self.model, "epoch_scalars") else {}
-        return {"loss": loss / steps, **own}
+        return {"loss": loss / steps, **hooks_of(self.model).epoch_scalars()}
 
     def _set_learning_rate(self, epoch: int) -> None:
         """Sets the optimizer's learning rate for an epoch."""

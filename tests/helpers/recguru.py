@@ -1,4 +1,4 @@
-"""RecGURU on two small domains, and a batch of its game."""
+"""RecGURU on two small domains, and batches of its game."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recbole_xfer.testing.data import config, write_small
 
 
 def experiment(root: Path, dataset: str = "Small+Other", **keys: Any) -> Experiment:
-    """RecGURU on two domains with some users in both."""
+    """RecGURU on two domains with some common users."""
     write_small(root)
     write_small(root, "Other", users=30, items=30, seed=1)
     return build(config(root, "RecGURU", **{"dataset": dataset, "user_batch_size": 8, **keys}))

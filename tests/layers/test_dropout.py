@@ -1,4 +1,4 @@
-"""Dropout by 16 bits an entry is dropout, and attention with it is PyTorch's."""
+"""Dropout by 16 bits per entry against its definition, and attention against PyTorch's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recbole_xfer.layers.dropout import Dropout, attention, attention_weights
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
-def test_dropout(share: float) -> None:
+def test_dropout_drops_the_share_and_scales_the_rest(share: float) -> None:
     torch.manual_seed(0)
     dropout, x = Dropout(share), torch.ones(301, 333, requires_grad=True)
     y = dropout(x)
@@ -28,7 +28,7 @@ def test_dropout(share: float) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_is_pytorchs(masked: bool) -> None:
+def test_attention_equals_pytorchs(masked: bool) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 7, 5, dtype=torch.float64)
     seen = (torch.rand(2, 1, 7, 7) < 0.5) | torch.eye(7, dtype=torch.bool) if masked else None
@@ -40,7 +40,7 @@ def test_attention_is_pytorchs(masked: bool) -> None:
 def test_attention_drops_weights_and_has_their_gradient() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(2, 3, 4, 6, 5, dtype=torch.float64, requires_grad=True)
-    everywhere = torch.eye(6, dtype=torch.float64).expand(3, 4, 6, 6)  # so that what comes out are the weights
+    everywhere = torch.eye(6, dtype=torch.float64).expand(3, 4, 6, 6)  # so that the output is the weights
     dropped = attention(query, key, everywhere, share=0.5)
     whole = attention_weights(query, key)
     kept = dropped > 0

@@ -1,4 +1,4 @@
-"""Encoders run as one give what each gives alone."""
+"""Encoders in one computation equal separate encoders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = {
 }
 
 
-def test_experts_equal_encoders_one_by_one() -> None:
+def test_experts_equal_separate_encoders() -> None:
     """States and gradients, of parameters and input."""
     torch.manual_seed(0)
     experts = Experts(CONFIG, 3).double().eval()

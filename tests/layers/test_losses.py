@@ -40,12 +40,12 @@ def test_loss_and_gradients_equal_the_plain_ones(monkeypatch: pytest.MonkeyPatch
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-14)
 
 
-def test_a_target_of_no_probability_has_a_finite_loss() -> None:
+def test_a_target_of_zero_probability_has_a_finite_loss() -> None:
     users, items, target = torch.tensor([[500.0]]), torch.tensor([[1.0], [-1.0]]), torch.tensor([1])
     assert item_cross_entropy(users, items, target) == plain(users, items, target) == 1000
 
 
-def test_under_autocast_it_is_near_and_the_gradient_has_the_parameters_type() -> None:
+def test_under_autocast_the_loss_is_close_and_gradients_have_the_parameters_type() -> None:
     users, items, target = data(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         loss = item_cross_entropy(users, items, target)
@@ -56,7 +56,7 @@ def test_under_autocast_it_is_near_and_the_gradient_has_the_parameters_type() ->
         assert (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
-def test_in_chunks_the_target_is_one_of_the_candidates_whatever_is_drawn() -> None:
+def test_in_chunks_the_target_has_the_same_noise_as_in_the_sum() -> None:
     """An item is encoded once in a chunk, with noise: the target's logit is that of the sum over all."""
     users, items, target = data()
     drawn: list[Tensor] = []

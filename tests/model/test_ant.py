@@ -1,4 +1,4 @@
-"""ANT against its equations in NumPy, and what the paper says of adaptation."""
+"""ANT against its equations in NumPy, and the parameters that adaptation keeps and trains."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def reference_items(model: ANT) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Every item's representation and transformed embeddings by the reference; row 0 is the padding."""
+    """The reference's representation and transformed embeddings of every item; row 0 is the padding."""
     features = model.data.features
     prices = reference.scale_prices(features.price)
     z: dict[str, list[np.ndarray]] = {"text": [], "image": [], "price": []}
@@ -137,7 +137,7 @@ def test_full_loss_and_scores_equal_equations_12_16_and_17(tmp_path: Path) -> No
         assert np.abs(numpy(scores[row, 1:]) - reference.score(states[-1], items[1:])).max() < TOLERANCE
 
 
-def test_chunked_loss_and_gradient_equal_the_whole(tmp_path: Path) -> None:
+def test_chunked_loss_and_gradient_equal_those_of_the_whole_catalogue(tmp_path: Path) -> None:
     losses, gradients = [], []
     for chunk in (1000, 4):
         model = ant(tmp_path, catalogue_chunk=chunk, projection_dropout=0.0)
@@ -152,7 +152,7 @@ def test_chunked_loss_and_gradient_equal_the_whole(tmp_path: Path) -> None:
     assert max(np.abs(gradients[0][name] - gradients[1][name]).max() for name in gradients[0]) < TOLERANCE
 
 
-def test_chunks_are_computed_again_with_the_same_dropout(tmp_path: Path) -> None:
+def test_chunks_are_recomputed_with_the_same_dropout(tmp_path: Path) -> None:
     """The gradient in one direction against finite differences, each evaluation from the same seed."""
     model = ant(tmp_path, catalogue_chunk=4, projection_dropout=0.5).train()
     weight = model.item_representation.projections["text"].weight
@@ -182,7 +182,7 @@ def test_in_batch_and_alignment_losses_equal_equations_13_to_15(tmp_path: Path) 
     assert abs(float(loss + weighted) - reference.pretraining_loss(recommendation, alignment, 0.1)) < TOLERANCE
 
 
-def test_gradient_of_the_loss_by_users_and_items_equals_the_reference(tmp_path: Path) -> None:
+def test_gradients_of_users_and_items_equal_the_reference(tmp_path: Path) -> None:
     from recbole_xfer.layers.losses import cosine_cross_entropy
 
     rng = np.random.default_rng(0)
@@ -229,7 +229,7 @@ def test_every_ablation_of_table_4_changes_the_items(tmp_path: Path, keys: dict)
     assert torch.allclose(ablated.encode_items(ids)[0], expected)
 
 
-def test_relearning_keeps_the_user_model_and_starts_the_rest_afresh(tmp_path: Path) -> None:
+def test_relearning_keeps_only_the_user_model(tmp_path: Path) -> None:
     pretrained = ant(tmp_path).state_dict()
     model = build(config(tmp_path)).model
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
@@ -241,7 +241,7 @@ def test_relearning_keeps_the_user_model_and_starts_the_rest_afresh(tmp_path: Pa
     assert trained == {name for name in fresh if name.startswith(("item_representation.", "position_embedding."))}
 
 
-def test_fine_tuning_trains_the_item_representations_alone(tmp_path: Path) -> None:
+def test_fine_tuning_trains_only_item_representations_and_embeddings(tmp_path: Path) -> None:
     pretrained = ant(tmp_path).state_dict()
     model = build(config(tmp_path, item_embedding=True)).model
     model.adapt(pretrained, "finetune")
@@ -253,18 +253,18 @@ def test_fine_tuning_trains_the_item_representations_alone(tmp_path: Path) -> No
     assert "item_embedding.weight" in trained
 
 
-def test_artifacts_of_other_sizes_are_refused(tmp_path: Path) -> None:
+def test_a_pre_trained_model_of_other_sizes_is_rejected(tmp_path: Path) -> None:
     pretrained = ant(tmp_path).state_dict()
     wider = build(config(tmp_path, hidden_size=32)).model
-    with pytest.raises(XferError, match=r"does not fit: .* has the shape .* it was pre-trained with\.$"):
+    with pytest.raises(XferError, match=r"does not fit: .* has the shape .* of the pre-training\.$"):
         wider.adapt(pretrained, "relearn")
     fewer = build(config(tmp_path, modalities=["text"])).model
-    with pytest.raises(XferError, match=r"it was pre-trained with, or --adaptation=relearn\.$"):
+    with pytest.raises(XferError, match=r"of the pre-training, or --adaptation=relearn\.$"):
         fewer.adapt(pretrained, "finetune")
     fewer.adapt(pretrained, "relearn")
 
 
-def test_catalogue_is_encoded_once_in_an_evaluation_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_catalogue_is_encoded_once_per_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ant(tmp_path)
     calls: list[int] = []
     original = model.encode_items
@@ -276,7 +276,7 @@ def test_catalogue_is_encoded_once_in_an_evaluation_pass(tmp_path: Path, monkeyp
 
 
 def test_items_without_interactions_are_ranked(tmp_path: Path) -> None:
-    """Zero-shot: an item that only the .item file lists has a score, made of its features."""
+    """Zero-shot: an item that only the .item file lists has a score, computed from its features."""
     write_small(tmp_path, items=25)
     with open(tmp_path / "Small" / "Small.item", "a") as file:
         file.write("new\tsome words\t3.5\n")
@@ -290,8 +290,8 @@ def test_items_without_interactions_are_ranked(tmp_path: Path) -> None:
     assert model.catalogue()[new].abs().sum() > 0
 
 
-def test_an_item_dearer_than_all_changes_no_other_items_score(tmp_path: Path) -> None:
-    """A model scales prices as in its training; one that is adapted to a target scales them by the target's own."""
+def test_a_more_expensive_item_changes_no_other_score(tmp_path: Path) -> None:
+    """A model scales prices as in its training; an adapted model scales them by the prices of its target."""
     columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}
     write_small(tmp_path)
     folder = run(overrides={**settings(tmp_path), "model": "ANT", "dataset": "Small", "load_col": columns}).folder

@@ -1,16 +1,10 @@
 """ANT keeps the contract of every model."""
 
-import torch
-
-from recbole_xfer.experiment import Experiment
 from recbole_xfer.testing.contract import CausalContract
 
 
 class TestANT(CausalContract):
     model = "ANT"
-
-    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode_users(experiment.model.catalogue()[items], items > 0)
 
 
 class TestANTWithItemEmbeddingsAndInBatchNegatives(TestANT):

@@ -1,4 +1,4 @@
-"""The reference of ANT's equations is itself right: gradients, known values, and RecBole's own encoder."""
+"""The reference of ANT's equations against gradients, known values and RecBole's encoder."""
 
 import math
 
@@ -154,7 +154,7 @@ def test_probabilities_sum_to_one_over_the_allowed(generator: np.random.Generato
     assert np.all(p[~allowed] == 0)
 
 
-def test_equal_items_are_a_fair_guess(generator: np.random.Generator) -> None:
+def test_equal_items_have_equal_probability(generator: np.random.Generator) -> None:
     h = generator.normal(size=(3, 4))
     table = np.tile(generator.normal(size=4), (6, 1))
     assert ant.recommendation_loss(h, table, [0, 3, 5], TAU) == pytest.approx(math.log(6))
@@ -186,7 +186,7 @@ def test_recommendation_gradient_is_the_finite_difference(generator: np.random.G
 WINDOWS, WINDOW, TARGET = [[1, 2, 3], [4, 2, 5]], [0, 0, 1, 1], [2, 3, 2, 5]
 
 
-def test_in_batch_negatives_leave_out_the_users_own_items() -> None:
+def test_in_batch_negatives_exclude_the_users_own_items() -> None:
     candidates, place, allowed = ant.in_batch_candidates(TARGET, WINDOW, WINDOWS)
     assert candidates == [2, 3, 5]
     assert place == [0, 1, 0, 2]
@@ -207,7 +207,7 @@ def test_in_batch_loss_and_gradient(generator: np.random.Generator) -> None:
     np.testing.assert_array_equal(by_table[[0, 1, 4, 6]], 0)
 
 
-def test_alignment_leaves_incomplete_items_out(generator: np.random.Generator) -> None:
+def test_alignment_excludes_incomplete_items(generator: np.random.Generator) -> None:
     image, text = generator.normal(size=(6, 5)), generator.normal(size=(6, 5))
     complete = np.array([True, False, True, True, False, True])
     loss = ant.alignment_loss(image, text, complete, TAU)
@@ -227,7 +227,7 @@ def test_alignment_gradient_is_the_finite_difference(generator: np.random.Genera
     np.testing.assert_allclose(by_text, expected_by_text, atol=1e-6)
 
 
-def test_alignment_looks_from_the_image_to_the_texts() -> None:
+def test_alignment_ranks_texts_for_each_image() -> None:
     """Two equal images and two different texts: each image must choose between the texts."""
     image, text = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     both = np.ones(2, dtype=bool)

@@ -1,4 +1,4 @@
-"""RETR's pathway in RecBole's transformers: a router, and nothing else, is added."""
+"""RETR's pathway in RecBole's transformers: only routers are added."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(root: Path, model: str, **keys: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_with_all_routes_on_it_is_recboles_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+def test_with_full_routes_it_equals_recboles_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """Its other parameters start equal, and so do its scores."""
     monkeypatch.setattr(PathwayRouter, "decide", lambda self, z, route: torch.ones_like(route))
     scores = []
@@ -52,7 +52,7 @@ def test_routers_learn_and_are_saved(tmp_path: Path, model: str) -> None:
     assert loaded.trainer.evaluate(loaded.test_data, load_best_model=False) == result.test
 
 
-def test_a_route_never_comes_back_and_padding_is_off_it(tmp_path: Path) -> None:
+def test_routes_only_shrink_and_exclude_padding(tmp_path: Path) -> None:
     experiment = made(tmp_path, "PathwayBERT4Rec", n_layers=3)
     rows = experiment.test_data._dataset[np.arange(20)]
     for parameter in experiment.model.parameters():
@@ -65,7 +65,7 @@ def test_a_route_never_comes_back_and_padding_is_off_it(tmp_path: Path) -> None:
     assert 0 < routes[0].mean() < real.mean() < 1
 
 
-def test_s3rec_takes_its_routers_from_pre_training(tmp_path: Path) -> None:
+def test_s3rec_keeps_its_pre_trained_routers(tmp_path: Path) -> None:
     write_small(tmp_path)
     keys = {**settings(tmp_path, "PathwayS3Rec"), **MODELS["S3Rec"]}
     pretrained = load(run("PathwayS3Rec", "Small", overrides=keys).folder)

@@ -1,4 +1,4 @@
-"""RecGURU against its equations, and its game by the signs of its gradients."""
+"""RecGURU against its equations, and the signs of its game's gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def numpy(tensor: Tensor) -> Array:
 
 
 def parameters_of(transformer: Transformer) -> dict[str, Array]:
-    """Under the reference's names; queries and keys of the attention to a user, which has none, at random."""
+    """Parameters under the reference's names; the attention to a user gets random queries and keys, as it has none."""
     rng = np.random.default_rng(0)
     names = {f"LayerNorm.{part}": numpy(getattr(transformer.norm, part)) for part in ("weight", "bias")}
     for number, layer in enumerate(transformer.layers):
@@ -64,7 +64,7 @@ def parameters_of(transformer: Transformer) -> dict[str, Array]:
 
 
 def exact(root: Path, **keys: Any) -> Experiment:
-    """The same in float64, without dropout, with parameters of some size."""
+    """The experiment in float64, without dropout, with larger parameters."""
     made = experiment(root, hidden_dropout_prob=0.0, attn_dropout_prob=0.0, **keys)
     torch.manual_seed(0)
     for parameter in made.model.parameters():
@@ -85,7 +85,7 @@ def reference_user(made: Experiment, items: Tensor, domain: int) -> Array:
 
 
 def test_representation_equals_equation_4(tmp_path: Path) -> None:
-    """Of histories of all lengths, among longer ones."""
+    """For histories of all lengths, padded to the longest."""
     made = exact(tmp_path)
     histories = batch_of(made)[HISTORIES]
     users = numpy(made.model.guru.represent_domains(histories))
@@ -125,7 +125,7 @@ def test_reconstruction_equals_equation_5(tmp_path: Path, monkeypatch: pytest.Mo
         assert abs(float(loss.detach()) - expected) < TOLERANCE
 
 
-def test_overlap_penalty_equals_equation_9_over_shared_users_alone(tmp_path: Path) -> None:
+def test_overlap_penalty_equals_equation_9_over_shared_users(tmp_path: Path) -> None:
     made = exact(tmp_path)
     dataset, shared = made.train_data._dataset, batch_of(made)[SHARED]
     loader = DomainPairDataLoader(dataset, 8, 1, seed=0)
@@ -220,7 +220,7 @@ def test_ranking_equals_equation_11(tmp_path: Path) -> None:
 # --- what is read ----------------------------------------------------------------------------------------------------
 
 
-def test_the_representation_reads_every_item_and_the_end_and_no_padding(tmp_path: Path) -> None:
+def test_the_representation_reads_all_items_and_the_end_but_no_padding(tmp_path: Path) -> None:
     made = exact(tmp_path)
     guru = made.model.guru
     items = torch.tensor([[3, 4, 5, 6, 0, 0]])
@@ -239,8 +239,8 @@ def test_the_representation_reads_every_item_and_the_end_and_no_padding(tmp_path
     assert not torch.allclose(guru.represent(items, domain), before, atol=1e-6)
 
 
-def test_by_default_the_preference_knows_nothing_of_what_comes_later(tmp_path: Path) -> None:
-    """The literal form does: this is why it is not the default."""
+def test_by_default_preferences_do_not_depend_on_later_items(tmp_path: Path) -> None:
+    """In the literal form they do, so it is not the default."""
     made = exact(tmp_path)
     items = torch.tensor([[3, 4, 5, 6]])
     real = torch.tensor([[True, True, True, False]])
@@ -295,7 +295,7 @@ def test_the_critic_raises_the_estimate_and_the_encoder_lowers_it(tmp_path: Path
     assert abs(float(losses["adversarial"].detach()) - raised) < 1e-10
 
 
-def test_a_step_of_the_game_trains_both_sides_and_notes_every_loss(tmp_path: Path) -> None:
+def test_a_step_of_the_game_trains_both_sides_and_logs_every_loss(tmp_path: Path) -> None:
     made = experiment(tmp_path)
     model, trainer, batch = made.model.train(), made.trainer, batch_of(made, critic_steps=3)
     trainer._begin(ADVERSARIAL)
@@ -307,7 +307,7 @@ def test_a_step_of_the_game_trains_both_sides_and_notes_every_loss(tmp_path: Pat
     assert not any(gradients(model.cdsrec))
     means = trainer._scalars()
     assert set(means) == {
-        "critic loss", "Wasserstein distance", "gradient penalty", "reconstruction A", "reconstruction B",
+        "critic loss", "Wasserstein distance", "gradient penalty", "reconstruction/Small", "reconstruction/Other",
         "adversarial", "overlap",
     }  # fmt: skip
     assert means["critic loss"] == pytest.approx(10 * means["gradient penalty"] - means["Wasserstein distance"])
@@ -325,7 +325,7 @@ def test_without_shared_users_the_penalty_is_zero_and_training_works(tmp_path: P
 # --- users of both domains -------------------------------------------------------------------------------------------
 
 
-def test_the_overlap_is_hidden_by_share(tmp_path: Path) -> None:
+def test_a_share_of_the_overlap_is_hidden(tmp_path: Path) -> None:
     names, users = {}, {}
     for share in (1.0, 0.5, 0.25, 0.0):
         dataset = experiment(tmp_path, overlap=share).train_data._dataset
@@ -341,7 +341,7 @@ def test_the_overlap_is_hidden_by_share(tmp_path: Path) -> None:
         experiment(tmp_path, overlap=2)
 
 
-def test_batches_of_users_are_even_and_the_same_for_a_seed(tmp_path: Path) -> None:
+def test_batches_of_users_are_balanced_and_equal_for_equal_seeds(tmp_path: Path) -> None:
     dataset = experiment(tmp_path).train_data._dataset
     loader = DomainPairDataLoader(dataset, 16, 2, seed=3)
     first, second = ([batch.interaction for batch in loader] for _ in range(2))
@@ -366,7 +366,7 @@ def test_batches_of_users_are_even_and_the_same_for_a_seed(tmp_path: Path) -> No
         ("SeqRec", "Small", [RECOMMENDATION]),
     ],
 )
-def test_variants_leave_phases_out(tmp_path: Path, variant: str, dataset: str, phases: list[str]) -> None:
+def test_variants_omit_phases(tmp_path: Path, variant: str, dataset: str, phases: list[str]) -> None:
     made = experiment(tmp_path, dataset, variant=variant, autoencoder_epochs=1, epochs=1)
     assert made.trainer.phases == phases
     assert np.isfinite(fit(made)[0])
@@ -376,14 +376,14 @@ def test_variants_leave_phases_out(tmp_path: Path, variant: str, dataset: str, p
     assert reads_users == (variant != "SeqRec")
 
 
-def test_mistakes_are_explained(tmp_path: Path) -> None:
+def test_invalid_configurations_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(
         XferError, match=r"names 1. Name two, such as --dataset=Books\+Movies, or set --variant=AutoRec"
     ):
         experiment(tmp_path, "Small")
     write_small(tmp_path, "Third", seed=2)
     for variant in ("RecGURU", "AutoRec"):
-        with pytest.raises(XferError, match="joins two domains, and dataset=Small[+]Other[+]Third names 3"):
+        with pytest.raises(XferError, match="joins two domains, but dataset=Small[+]Other[+]Third names 3"):
             experiment(tmp_path, "Small+Other+Third", variant=variant)
     with pytest.raises(XferError, match="histories=across mixes domains"):
         experiment(tmp_path, histories="across")
@@ -394,7 +394,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
         experiment(tmp_path, critic_steps=0)
 
 
-def test_a_domain_without_histories_is_explained(tmp_path: Path) -> None:
+def test_a_domain_without_histories_is_rejected(tmp_path: Path) -> None:
     write_small(tmp_path)
     rows = [f"u{user}\ti{item}\t{item}" for user in range(9) for item in (user, user + 1)]
     (tmp_path / "Short").mkdir()
@@ -407,7 +407,7 @@ def test_a_domain_without_histories_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["full", "pop5"])
 @pytest.mark.parametrize(("variant", "dataset"), [("RecGURU", "Small+Other"), ("AutoRec", "Small")])
 def test_targets_are_ranked_within_their_domains(tmp_path: Path, mode: str, variant: str, dataset: str) -> None:
-    """By default, among all items of the domain, or, as in the paper, some that are drawn by popularity."""
+    """By default among all items of the domain; as in the paper, among items drawn by popularity."""
     made = experiment(tmp_path, dataset, variant=variant, eval_args={"mode": mode}, topk=[5, 10], mask_history=False)
     measured = made.trainer.evaluate(made.test_data, load_best_model=False)
     domains = dataset.split("+")
@@ -420,7 +420,7 @@ def test_targets_are_ranked_within_their_domains(tmp_path: Path, mode: str, vari
     }
 
 
-def test_a_domain_of_one_item_is_explained(tmp_path: Path) -> None:
+def test_a_domain_of_one_item_is_rejected(tmp_path: Path) -> None:
     rows = [(f"u{user}", "i1", float(time)) for user in range(9) for time in range(4)]
     write_domain(tmp_path, "One", pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), None)
     with pytest.raises(XferError, match="The domain One of Small[+]One has 1 item, so a target cannot be ranked"):

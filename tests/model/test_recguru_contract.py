@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from recbole_xfer.experiment import Experiment
 from recbole_xfer.testing.contract import CausalContract, ModelContract
 from recbole_xfer.testing.data import write_small
 
@@ -31,6 +29,3 @@ class TestAutoRecOnOneDomain(ModelContract):
 class TestSeqRec(CausalContract):
     model = "RecGURU"
     keys = {"variant": "SeqRec", "n_layers": 1}
-
-    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode(items)

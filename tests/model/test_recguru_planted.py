@@ -1,9 +1,9 @@
-"""Two domains without a common user or item but with the same tastes: what RecGURU makes of them.
+"""RecGURU on two domains without a common user or item but with the same tastes.
 
-RecGURU is better than AutoRec of the target alone, as in the paper's Table 2, after as many epochs, which are more than
-twice as many steps on two domains. With twice the epochs of the autoencoder AutoRec of the target alone is as good, so
-that it may be the steps that the second domain adds here. The game, which makes the domains alike, neither adds to it
-nor takes from it: AutoRec on both domains is as good.
+RecGURU ranks better than AutoRec of only the target, as in the paper's Table 2, after equally many epochs, which are
+more than twice as many steps on two domains. With twice the autoencoder's epochs, AutoRec of the target is as good, so
+the gain may come from the additional steps. The game, which makes the domains indistinguishable, has no effect on
+the ranking: AutoRec on both domains is as good.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build, fit
+from recbole_xfer.testing.data import paths
 from recbole_xfer.trainer.recguru import ADVERSARIAL
 
 KEYS = {
@@ -33,7 +34,7 @@ TASTES = 6
 
 
 def write_tastes(root: Path, name: str, users: int, items: int, length: int, rng: np.random.Generator) -> None:
-    """Each user has one of six tastes, some more common than others, and takes items of that taste, with some noise."""
+    """Users have one of six tastes, some more common than others, and interact with its items, with some noise."""
     share = 1 / np.arange(1, TASTES + 1) ** 0.7
     taste_of_item = rng.permutation(np.arange(items) % TASTES)
     taken = rng.integers(0, items, (users, length))
@@ -51,8 +52,7 @@ def write_tastes(root: Path, name: str, users: int, items: int, length: int, rng
 
 
 def experiment(root: Path, dataset: str, **keys: Any) -> Experiment:
-    paths = {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
-    return build(XferConfig("RecGURU", dataset, overrides={**KEYS, **paths, **keys}))
+    return build(XferConfig("RecGURU", dataset, overrides={**KEYS, **paths(root), **keys}))
 
 
 def users_of(made: Experiment) -> list[Tensor]:
@@ -61,8 +61,8 @@ def users_of(made: Experiment) -> list[Tensor]:
     return [made.model.extract(loader._histories(users)) for users in loader.users]
 
 
-def told_apart(made: Experiment) -> float:
-    """How often a discriminator, trained on half of the users, says which domain one of the other half is of."""
+def domain_accuracy(made: Experiment) -> float:
+    """Accuracy of a discriminator of domains that is trained on half of the users and tested on the other half."""
     torch.manual_seed(0)
     a, b = (users[torch.randperm(len(users))] for users in users_of(made))
     count = min(len(a), len(b))
@@ -78,7 +78,7 @@ def told_apart(made: Experiment) -> float:
 
 
 def target_rank(made: Experiment) -> float:
-    """Of Target's test rows: the mean share of its items that are ranked behind the target."""
+    """Mean fraction of the domain Target's items that rank below the target, over its test rows."""
     data = made.test_data._dataset
     rows = data[np.arange(len(data))]
     inside = torch.from_numpy(made.dataset.item_domain == made.dataset.domains.index("Target"))
@@ -91,7 +91,7 @@ def target_rank(made: Experiment) -> float:
 
 
 def test_recguru_ranks_better_than_autorec_of_the_target(tmp_path: Path) -> None:
-    """On four sets, for one alone has 150 test rows; on eight the gain was 0.028, with a standard error of 0.006."""
+    """On four sets, since one has only 150 test rows; on eight the gain was 0.028, standard error 0.006."""
     keys = {"autoencoder_epochs": 6, "adversarial_epochs": 5, "epochs": 6}
     gains = []
     for seed in range(4):
@@ -108,7 +108,7 @@ def test_recguru_ranks_better_than_autorec_of_the_target(tmp_path: Path) -> None
     assert np.mean(gains) > 0.015
 
 
-def test_the_game_makes_domains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_game_makes_domains_indistinguishable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     write_tastes(tmp_path, "Source", users=400, items=60, length=7, rng=rng)
     write_tastes(tmp_path, "Target", users=200, items=60, length=7, rng=rng)
@@ -120,9 +120,9 @@ def test_the_game_makes_domains_alike(tmp_path: Path, monkeypatch: pytest.Monkey
     def watch(phase: str) -> None:
         begin(phase)
         if phase == ADVERSARIAL:
-            before.append(told_apart(made))
+            before.append(domain_accuracy(made))
 
     monkeypatch.setattr(made.trainer, "_begin", watch)
     fit(made)
     assert before[0] > 0.95
-    assert told_apart(made) < 0.7  # 0.58 to 0.67 with other seeds; of 200 guesses, chance alone gives up to 0.58
+    assert domain_accuracy(made) < 0.7  # 0.58 to 0.67 with other seeds; chance gives up to 0.58 of 200 guesses

@@ -32,7 +32,7 @@ def numpy(tensor: torch.Tensor) -> Array:
 
 
 def experiment(root: Path, **keys: Any) -> Experiment:
-    """RETR in float64 whose routers decide both ways."""
+    """RETR in float64 with routers that both keep and drop behaviours."""
     write_small(root)
     made = build(config(root, "RETR", **keys))
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_pairwise_loss_equals_equation_8(tmp_path: Path) -> None:
     assert abs(float(model.calculate_loss(batch).detach()) - expected) < TOLERANCE
 
 
-def test_negatives_are_fresh_every_pass_and_never_the_target(tmp_path: Path) -> None:
+def test_negatives_are_redrawn_every_epoch_and_never_the_target(tmp_path: Path) -> None:
     made = experiment(tmp_path)
     loader = WindowDataLoader(made.train_data._dataset, 40, seed=0, shuffle=False, sampler=made.train_data._sampler)
     first, second = ([batch[NEGATIVES] for batch in loader] for _ in range(2))
@@ -149,7 +149,7 @@ def test_negatives_are_fresh_every_pass_and_never_the_target(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_route_never_comes_back(tmp_path: Path, training: bool) -> None:
+def test_routes_only_shrink(tmp_path: Path, training: bool) -> None:
     model = experiment(tmp_path, n_layers=4).model.train(training)
     routes = model.encoder.trace(model.embed(torch.randint(1, model.n_items, (20, 9)))).routes
     for before, after in pairwise(routes):
@@ -157,7 +157,7 @@ def test_a_route_never_comes_back(tmp_path: Path, training: bool) -> None:
     assert 0 < routes[0].mean() < 1
 
 
-def test_with_all_routes_on_the_layer_is_plain_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_full_route_the_layer_is_plain_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = experiment(tmp_path).model
     monkeypatch.setattr(PathwayRouter, "decide", lambda self, z, route: torch.ones_like(route))
     plain = CausalEncoder(model_config(tmp_path)).double().eval()
@@ -170,8 +170,8 @@ def model_config(root: Path) -> Any:
     return config(root, "RETR")
 
 
-def test_a_later_item_changes_nothing_before_in_training_either(tmp_path: Path) -> None:
-    """In training mode, dropout off and the Gumbel noise the same."""
+def test_later_items_change_nothing_earlier_in_training(tmp_path: Path) -> None:
+    """In training mode, without dropout and with equal Gumbel noise."""
     model = experiment(tmp_path, hidden_dropout_prob=0.0, attn_dropout_prob=0.0).model.train()
 
     def states(items: torch.Tensor) -> torch.Tensor:
@@ -186,7 +186,7 @@ def test_a_later_item_changes_nothing_before_in_training_either(tmp_path: Path) 
 
 
 def test_the_papers_context_sees_the_whole_window(tmp_path: Path) -> None:
-    """The literal form, for those who want it, leaks: this is why it is not the default."""
+    """The paper's literal form leaks later items, so it is not the default."""
     model = experiment(tmp_path, pathway_context="window").model
     items = torch.randint(1, model.n_items, (64, 10))
     changed = items.clone()
@@ -208,7 +208,7 @@ def test_padding_is_never_on_the_pathway(tmp_path: Path) -> None:
     assert torch.allclose(model(many, lengths), torch.cat(one_by_one), atol=1e-10)
 
 
-def test_without_the_pathway_it_is_recboles_sasrec(tmp_path: Path) -> None:
+def test_without_the_pathway_it_equals_recboles_sasrec(tmp_path: Path) -> None:
     write_small(tmp_path)
     theirs = build(config(tmp_path, "SASRec"))
     ours = build(config(tmp_path, "RETR", pathway=False, loss_type="CE", n_heads=2))
@@ -246,7 +246,7 @@ def test_all_positions_have_the_loss_and_gradient_of_the_prefixes(tmp_path: Path
 
 
 @pytest.mark.parametrize("keys", [{"loss_type": "MSE"}, {"pathway_route": "straight"}, {"pathway_context": "x"}])
-def test_values_that_do_not_exist(tmp_path: Path, keys: dict) -> None:
+def test_invalid_values_are_rejected(tmp_path: Path, keys: dict) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="must be"):
         build(config(tmp_path, "RETR", **keys))

@@ -1,16 +1,10 @@
 """RETR keeps the contract of every model."""
 
-import torch
-
-from recbole_xfer.experiment import Experiment
 from recbole_xfer.testing.contract import CausalContract
 
 
 class TestRETR(CausalContract):
     model = "RETR"
-
-    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode(items)
 
 
 class TestRETRWithoutPathwayByCrossEntropy(TestRETR):

@@ -1,8 +1,8 @@
-"""Histories in which a marked minority tells the next item: RETR must find it, and gain from it.
+"""Histories in which a marked minority of items determines the next item: RETR must find it, and gain from it.
 
-Three threads of marked items are interleaved with what a user takes by taste. Behind a marked item stands the item that
-the marked item before it, of the same thread, tells: a marked item has something to ask. What follows other items is
-one of the user's tastes, for which an even look at the past is best, and that is what a behaviour off the route does.
+Three threads of marked items are interleaved with items of the user's tastes. The previous marked item of the same
+thread determines the item after a marked item, so a marked item needs a query. The item after another item is of one of
+the user's tastes; uniform attention to the past predicts it best, and a behaviour off the route has it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import run
+from recbole_xfer.testing.data import paths
 
 USERS, LENGTH = 400, 60
 THREADS, MARKED = 3, 6
@@ -34,8 +35,8 @@ KEYS = {
 }  # fmt: skip
 
 
-def history(rng: np.random.Generator, told: np.ndarray) -> list[str]:
-    """Items of a user, the last of which is told: ``m0.3`` is marked, of thread 0, and ``417`` is taste."""
+def history(rng: np.random.Generator, determined: np.ndarray) -> list[str]:
+    """Items of a user, the last of which is determined: ``m0.3`` is marked, of thread 0, and ``417`` is of a taste."""
     tastes, length = rng.choice(TASTES, OF_A_USER, replace=False), rng.integers(LENGTH - 6, LENGTH + 6)
     before: dict[int, int] = {}
     items: list[str] = []
@@ -46,7 +47,7 @@ def history(rng: np.random.Generator, told: np.ndarray) -> list[str]:
         thread, number = int(rng.integers(THREADS)), int(rng.integers(MARKED))
         items.append(f"m{thread}.{number}")
         if thread in before:
-            items.append(str(told[thread, before[thread]]))
+            items.append(str(determined[thread, before[thread]]))
             if len(items) >= length:
                 return items
         before[thread] = number
@@ -55,15 +56,15 @@ def history(rng: np.random.Generator, told: np.ndarray) -> list[str]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("threads"), np.random.default_rng(0)
-    told = rng.choice(TASTES * TASTE_ITEMS, (THREADS, MARKED), replace=False)
-    rows = [(str(user), item, float(t)) for user in range(USERS) for t, item in enumerate(history(rng, told))]
+    determined = rng.choice(TASTES * TASTE_ITEMS, (THREADS, MARKED), replace=False)
+    rows = [(str(user), item, float(t)) for user in range(USERS) for t, item in enumerate(history(rng, determined))]
     write_domain(folder, "Threads", pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), None)
     return folder
 
 
 @dataclass
 class Outcome:
-    """A run's NDCG@5 of the told item, and which share of the marked items and of the rest is on its route."""
+    """A run's NDCG@5 of the determined item, and the fractions of marked and of other items on its route."""
 
     ndcg: float
     marked: float = 1.0
@@ -72,8 +73,7 @@ class Outcome:
 
 
 def outcome(root: Path, pathway: bool, seed: int) -> Outcome:
-    paths = {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
-    result = run("RETR", "Threads", overrides={**KEYS, **paths, "pathway": pathway, "seed": seed})
+    result = run("RETR", "Threads", overrides={**KEYS, **paths(root), "pathway": pathway, "seed": seed})
     if not pathway:
         return Outcome(result.test["ndcg@5"])
     made = load(result.folder)
@@ -87,7 +87,7 @@ def outcome(root: Path, pathway: bool, seed: int) -> Outcome:
     return Outcome(result.test["ndcg@5"], *(float(share.float().mean()) for share in shares))
 
 
-def test_the_route_keeps_what_tells_the_next_item_and_gains_from_it(root: Path) -> None:
+def test_the_route_keeps_the_items_that_determine_the_next_and_gains(root: Path) -> None:
     routed = [outcome(root, True, seed) for seed in SEEDS]
     plain = [outcome(root, False, seed) for seed in SEEDS]
     marked, rest, precision = (np.mean([getattr(o, name) for o in routed]) for name in ("marked", "rest", "precision"))

@@ -1,4 +1,4 @@
-"""SyNCRec against its equations: both views, what each expert learns from, gaps, weights and SC-MIM."""
+"""SyNCRec against its equations: both views, the losses that reach each expert, gaps, weights and SC-MIM."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def batch_of(made: Experiment, targets: int = 150) -> Interaction:
 
 
 def alone(acmoe: ACMoE, config: Any) -> list[CausalEncoder]:
-    """The experts 1 to K, each as an encoder by itself."""
+    """The experts 1 to K, each as a separate encoder."""
     experts = []
     for together in (acmoe.cross_experts, acmoe.single_experts):
         for number in range(len(together.norm.weight)):
@@ -157,7 +157,7 @@ def test_a_user_is_ranked_by_the_cross_domain_tower(tmp_path: Path) -> None:
 
 
 def gradients(model: SyNCRec, loss: torch.Tensor) -> list[float]:
-    """Largest gradient that the loss sends into each expert, 1 to K."""
+    """Largest gradient of the loss in each expert, 1 to K."""
     model.zero_grad()
     loss.backward(retain_graph=True)
     largest = []
@@ -168,7 +168,7 @@ def gradients(model: SyNCRec, loss: torch.Tensor) -> list[float]:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_experts_learn_from_one_task_alone(tmp_path: Path, training: bool) -> None:
+def test_experts_learn_from_one_task_only(tmp_path: Path, training: bool) -> None:
     made = experiment(tmp_path, n_experts=4, cross_experts=1)
     model = made.model.train(training)
     single, cross, _ = model.calculate_loss(batch_of(made))
@@ -177,7 +177,7 @@ def test_experts_learn_from_one_task_alone(tmp_path: Path, training: bool) -> No
 
 
 def test_no_single_domain_loss_reaches_the_cross_domain_experts(tmp_path: Path) -> None:
-    """Eq. 2 for each domain by itself: the targets of the other domains are taken out of the batch."""
+    """Eq. 2 for each domain separately: the targets of the other domains are removed from the batch."""
     made = experiment(tmp_path)
     model, batch = made.model, batch_of(made)
     for domain in range(3):
@@ -198,7 +198,7 @@ def test_without_acmoe_every_expert_learns_from_both(tmp_path: Path) -> None:
 
 
 def test_gradients_equal_finite_differences(tmp_path: Path) -> None:
-    """Of the single-domain loss in an expert that learns from it, and of the corrected loss in alpha and beta."""
+    """Those of the single-domain loss in an expert that learns from it, and of the corrected loss in alpha and beta."""
     made = experiment(tmp_path)
     model, batch = made.model, batch_of(made)
     expert = model.acmoe.single_experts.layers[0].out.weight
@@ -218,7 +218,7 @@ def test_gradients_equal_finite_differences(tmp_path: Path) -> None:
 
 
 def test_all_domains_in_one_batch_equal_one_domain_after_another(tmp_path: Path) -> None:
-    """Windows that hold one domain alone, read by its own tower, give what the joined windows give."""
+    """Windows of only one domain, read by its own tower, give the states of the joined windows."""
     made = experiment(tmp_path)
     model, domain_of = made.model, torch.from_numpy(made.dataset.item_domain).long()
     items = torch.randint(1, model.n_items, (7, 10))
@@ -232,7 +232,7 @@ def test_all_domains_in_one_batch_equal_one_domain_after_another(tmp_path: Path)
                 assert torch.allclose(together[window, 3:][own], by_itself[3:], atol=1e-10)
 
 
-def test_single_domain_states_know_nothing_later_where_a_gate_reads_its_position(tmp_path: Path) -> None:
+def test_single_domain_states_do_not_depend_on_later_items_with_a_gate_per_position(tmp_path: Path) -> None:
     model = experiment(tmp_path, gate="position").model
     items = torch.randint(1, model.n_items, (4, 9))
     changed = items.clone()
@@ -243,7 +243,7 @@ def test_single_domain_states_know_nothing_later_where_a_gate_reads_its_position
 
 
 def test_the_gap_is_negative_where_transfer_hurts(tmp_path: Path) -> None:
-    """And the weight is the smaller for it; a domain without targets keeps its gap (0.05) in a batch."""
+    """Its weight is then smaller; a domain without targets in a batch keeps its gap (0.05)."""
     model = experiment(tmp_path).model.train()
     domain = torch.tensor([0, 0, 1])
     gap = model.gaps(torch.tensor([0.5, 0.7, 0.9]).double(), torch.tensor([0.6, 0.8, 0.5]).double(), domain)
@@ -273,7 +273,7 @@ def test_alpha_and_beta_are_trained_and_gaps_and_weights_are_kept(
     assert made.model.epoch_scalars()["gap/A"] == pytest.approx(float(made.model.gap[0]))
 
 
-def test_without_loss_correction_weights_are_1_and_without_sc_mim_its_loss_is_gone(tmp_path: Path) -> None:
+def test_without_loss_correction_weights_are_1_and_without_sc_mim_there_is_no_such_loss(tmp_path: Path) -> None:
     made = experiment(tmp_path, loss_correction=False, harmonic_factor=1.0)
     losses = made.model.train().calculate_loss(batch_of(made))
     assert len(losses) == 2
@@ -282,7 +282,7 @@ def test_without_loss_correction_weights_are_1_and_without_sc_mim_its_loss_is_go
     assert made.model.alpha.grad is None and made.model.similarity.weight.grad is None
 
 
-def test_a_scale_of_the_weights_is_of_the_corrected_loss_alone(tmp_path: Path) -> None:
+def test_the_weight_scale_applies_only_to_the_corrected_loss(tmp_path: Path) -> None:
     made = experiment(tmp_path, weight_scale=3.0)
     model, batch = made.model.eval(), batch_of(made)  # no dropout
     single, corrected, mim = (loss.item() for loss in model.calculate_loss(batch))
@@ -311,7 +311,7 @@ def test_a_batch_of_one_user_has_no_sc_mim(tmp_path: Path) -> None:
         ({"gate": "item"}, "gate=item is invalid: it must be window or position"),
     ],
 )
-def test_configurations_that_cannot_be_meant(tmp_path: Path, keys: dict, message: str) -> None:
+def test_invalid_configurations_are_rejected(tmp_path: Path, keys: dict, message: str) -> None:
     write_joined(tmp_path)
     with pytest.raises(XferError, match=message):
         build(config(tmp_path, "SyNCRec", **{"dataset": DATASET, **keys}))

@@ -1,8 +1,5 @@
 """SyNCRec keeps the contract of every model, on three joined domains."""
 
-import torch
-
-from recbole_xfer.experiment import Experiment
 from recbole_xfer.testing.contract import CausalContract, ModelContract
 
 FEW_EXPERTS = {"n_experts": 2, "cross_experts": 1}
@@ -22,6 +19,3 @@ class TestSyNCRecWithAGateAtEachPosition(CausalContract):
     }  # fmt: skip
     dataset = "A+B+C"
     history = ["A/i1", "B/i1"]
-
-    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.cross_states(items, experiment.model.item_embedding(items))

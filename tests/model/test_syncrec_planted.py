@@ -1,4 +1,4 @@
-"""SyNCRec on generated domains with a known answer: two that tell of each other, and one that only disturbs them."""
+"""SyNCRec on generated domains with a known answer: two that inform each other, and one that is only noise."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.measure import measure
+from recbole_xfer.testing.data import paths
 
 STATES, COPIES = 10, 2
 KEYS = {
@@ -22,14 +23,16 @@ KEYS = {
     "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "user", "mode": "full"},
 }  # fmt: skip
 ALONE = 0.5
-"""The best recall@2 of Ann or Ben by itself."""
+"""The best possible recall@2 on only Ann or only Ben."""
 
 
 def write_truth(root: Path, users: int = 400, length: int = 20, seed: int = 0) -> None:
-    """Ann and Ben walk round one ring of states together: whoever is next shows the next state. Noise has its own ring.
+    """Ann and Ben walk around one ring of states together: whoever comes next shows the next state.
 
-    The state before tells the next item but for one of two copies, so that the best recall@2 is 1. Who sees Ann's
-    items alone does not know how often Ben came between: half of the time he did not, so that the best is then 1/2.
+    Noise has its own ring.
+
+    The previous state determines the next item except for one of two copies, so the best recall@2 is 1. Ann's items
+    without Ben's do not reveal how many of his came between: half of the time none did, so the best is then 1/2.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -47,9 +50,8 @@ def write_truth(root: Path, users: int = 400, length: int = 20, seed: int = 0) -
 
 
 def trained(root: Path, model: str, dataset: str, **keys: Any) -> tuple[dict[str, float], Experiment]:
-    """Test results, and the experiment that they are of."""
-    paths = {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
-    made = build(XferConfig(model, dataset, overrides={**KEYS, **paths, **keys}))
+    """Test results and the trained experiment."""
+    made = build(XferConfig(model, dataset, overrides={**KEYS, **paths(root), **keys}))
     _, valid = fit(made)
     return dict(measure(made, valid, 0, made.trainer.best_epoch).test), made
 
@@ -62,7 +64,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, fl
     return root, *trained(root, "SyNCRec", "Ann+Ben+Noise", n_experts=2, cross_experts=1)
 
 
-def test_the_gap_of_the_domain_that_disturbs_turns_negative_and_its_weight_falls(joined: Any) -> None:
+def test_the_noise_domain_has_a_negative_gap_and_a_falling_weight(joined: Any) -> None:
     epochs = [record["train"] for record in joined[2].trainer.history]
     first, last = epochs[0], epochs[-1]
     assert last["gap/Noise"] < -0.1
@@ -72,8 +74,8 @@ def test_the_gap_of_the_domain_that_disturbs_turns_negative_and_its_weight_falls
 
 
 @pytest.mark.parametrize("domain", ["Ann", "Ben"])
-def test_the_others_lose_nothing_against_training_alone(joined: Any, domain: str) -> None:
-    """They gain what each tells of the other: more than the best that the domain alone allows."""
+def test_the_other_domains_gain_over_training_alone(joined: Any, domain: str) -> None:
+    """They exceed the best possible recall of one domain."""
     root, together, _ = joined
     alone, _ = trained(root, "RETR", domain, pathway=False, n_heads=1)
     assert 0.25 < alone["recall@2"] < ALONE + 0.05

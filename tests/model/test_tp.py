@@ -1,4 +1,4 @@
-"""TP against its equations: inner and outer steps, the adversary, paths, and what Eq. 8 says of them."""
+"""TP against its equations: inner and outer steps, the adversary, paths, and Eq. 8."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.layers.alignment import AllPaths, descend, number_ids, sum_of_paths
-from recbole_xfer.model import tp
+from recbole_xfer.model import tp, tp_models
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import config, settings, write_small
 
-SIDE_BY_SIDE = ("TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR")
+IN_PARALLEL = ("TPSASRec", "TPGRU4Rec", "TPCaser", "TPRETR")
+OVER_ROWS = [
+    name.removeprefix("TP")
+    for name, kind in vars(tp_models).items()
+    if isinstance(kind, type) and issubclass(kind, tp.TPOverRows) and kind is not tp.TPOverRows
+]
 STILL: dict[str, Any] = {
     "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0, "embedding_size": 16,
     "pathway_route": "learned", "inner_rate": 0.5, "paths": 6,
@@ -33,7 +38,7 @@ STILL: dict[str, Any] = {
 
 
 def experiment(root: Path, model: str = "TPSASRec", **keys: Any) -> Experiment:
-    """A model in float64 without dropout, whose discriminator already has an opinion."""
+    """A model in float64 without dropout, with a random discriminator."""
     if not (root / "Small").exists():
         write_small(root)
     known = config(root, model).final_config_dict
@@ -63,7 +68,7 @@ def gradient(made: Experiment, batch: Interaction) -> dict[str, torch.Tensor]:
     return {name: value.grad.clone() for name, value in made.model.named_parameters() if value.grad is not None}
 
 
-def test_steps_on_a_quadratic_as_worked_by_hand() -> None:
+def test_steps_on_a_quadratic_equal_those_by_hand() -> None:
     """theta_0 = (1, 2), alpha = 0.1; losses (theta_1 - 3)^2 + theta_2^2, then (theta_1 + theta_2)^2."""
     losses = [lambda t: (t["x"][0] - 3) ** 2 + t["x"][1] ** 2, lambda t: (t["x"][0] + t["x"][1]) ** 2]
     steps = descend(lambda theta, batch: batch(theta), {"x": torch.tensor([1.0, 2.0])}, losses, rate=0.1)
@@ -75,7 +80,7 @@ def test_steps_on_a_quadratic_as_worked_by_hand() -> None:
 
 
 def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> None:
-    """Plain steps on a copy, every loss written out and differentiated by itself; a third of the users are new."""
+    """Plain steps on a copy, each loss written out and differentiated separately; a third of the users are new."""
     split = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
     steps, alpha, weight = 3, 0.5, 0.3
     made = experiment(tmp_path, inner_steps=steps, inner_rate=alpha, paths=2, adversary_weight=weight, eval_args=split)
@@ -108,7 +113,7 @@ def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> No
         assert torch.allclose(value, expected[name], atol=1e-10), name
 
 
-def test_an_adam_step_of_the_trainer_goes_along_the_outer_direction(tmp_path: Path) -> None:
+def test_an_adam_step_of_the_trainer_follows_the_outer_direction(tmp_path: Path) -> None:
     made = experiment(tmp_path, learning_rate=0.01)
     loader, trainer = made.trainer.train_loader(made.train_data), made.trainer
     batch = next(iter(loader))
@@ -123,7 +128,7 @@ def test_an_adam_step_of_the_trainer_goes_along_the_outer_direction(tmp_path: Pa
         assert torch.allclose(moved[sure], 0.01 * direction[name][sure].sign(), atol=1e-4), name
 
 
-@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+@pytest.mark.parametrize("model", IN_PARALLEL)
 def test_one_inner_step_is_ordinary_training_on_the_same_users(tmp_path: Path, model: str) -> None:
     made = experiment(tmp_path, model, inner_steps=1, adversary_weight=0)
     made.model.eval()  # no noise of routers
@@ -139,9 +144,9 @@ def test_one_inner_step_is_ordinary_training_on_the_same_users(tmp_path: Path, m
             assert torch.allclose(ours[name], value.grad, atol=1e-6), name
 
 
-@pytest.mark.parametrize("model", [*SIDE_BY_SIDE, "TPLightSANs"])
+@pytest.mark.parametrize("model", [*IN_PARALLEL, "TPLightSANs"])
 @pytest.mark.parametrize("loss_type", ["BPR", "CE"])
-def test_paths_side_by_side_equal_paths_one_by_one(
+def test_paths_in_parallel_equal_paths_one_after_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, loss_type: str
 ) -> None:
     keys = {"k_interests": 2} if model == "TPLightSANs" else {}
@@ -163,7 +168,7 @@ def test_paths_side_by_side_equal_paths_one_by_one(
         assert torch.allclose(value, grouped[name], atol=1e-10), name
 
 
-@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+@pytest.mark.parametrize("model", IN_PARALLEL)
 def test_reduced_precision_keeps_the_direction(tmp_path: Path, model: str) -> None:
     made = experiment(tmp_path, model)
     made.model.float().eval()
@@ -176,7 +181,7 @@ def test_reduced_precision_keeps_the_direction(tmp_path: Path, model: str) -> No
 
 
 @pytest.mark.parametrize("model", ["TPSASRec", "TPCaser"])
-def test_a_path_that_holds_only_its_rows_goes_as_one_that_holds_the_tables(tmp_path: Path, model: str) -> None:
+def test_a_path_with_only_its_rows_equals_one_with_whole_tables(tmp_path: Path, model: str) -> None:
     made = experiment(tmp_path, model)
     batch = batch_of(made)
     assert made.model.tables
@@ -220,7 +225,7 @@ def test_the_expected_direction_has_the_inner_products_of_equation_8(tmp_path: P
         assert error < tolerance * sum((e**2).sum() for e in expected) ** 0.5
 
 
-def test_the_discriminator_descends_and_the_encoder_climbs(tmp_path: Path) -> None:
+def test_the_discriminator_descends_and_the_encoder_ascends(tmp_path: Path) -> None:
     """Gradients of lambda L_d for f_d, and of -lambda L_d for theta, by finite differences (Eq. 10)."""
     weight, step = 0.7, 1e-6
     made = experiment(tmp_path, inner_steps=1, paths=1, adversary_weight=weight)
@@ -270,7 +275,7 @@ def test_all_positions_have_the_states_of_recboles_model(tmp_path: Path, model: 
         assert torch.allclose(states[position], expected, atol=1e-12)
 
 
-def test_loss_of_equation_2(tmp_path: Path) -> None:
+def test_the_loss_equals_equation_2(tmp_path: Path) -> None:
     made = experiment(tmp_path, adversary_weight=0)
     model = made.model.eval()
     user = one_user(batch_of(made), 0, 0)
@@ -303,13 +308,13 @@ def test_ids_are_numbered_from_the_padding() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2), (4, 3, 2, 5)])
-def test_sum_of_paths(shape: tuple[int, ...]) -> None:
+def test_paths_are_summed(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.float64)
     for order in (x, x.mT.contiguous().mT if x.dim() > 2 else x):
         assert torch.allclose(sum_of_paths(order), x.sum(dim=0))
 
 
-def test_an_epoch_comes_to_every_user_once(tmp_path: Path) -> None:
+def test_an_epoch_visits_every_user_once(tmp_path: Path) -> None:
     made = experiment(tmp_path, paths=3, MAX_ITEM_LIST_LENGTH=5)
     loader = made.trainer.train_loader(made.train_data)
     trained = np.unique(made.train_data._dataset.inter_feat["user_id"].numpy())
@@ -352,7 +357,7 @@ def test_head_users_are_those_with_most_interactions(tmp_path: Path, split: dict
     ("model", "table"),
     [("Caser", "user_embedding"), ("HGN", "user_embedding"), ("NPE", "user_embedding"), ("FOSSIL", "user_lambda")],
 )
-def test_nothing_is_known_of_a_new_user(tmp_path: Path, model: str, table: str) -> None:
+def test_parameters_of_new_users_are_zero(tmp_path: Path, model: str, table: str) -> None:
     write_small(tmp_path)
     eval_args = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
     made = build(config(tmp_path, f"TP{model}", eval_args=eval_args))
@@ -361,7 +366,7 @@ def test_nothing_is_known_of_a_new_user(tmp_path: Path, model: str, table: str) 
     assert len(known) and torch.equal(known, trained)
 
 
-@pytest.mark.parametrize("name", tp.OVER_ROWS)
+@pytest.mark.parametrize("name", OVER_ROWS)
 def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name: str) -> None:
     write_small(tmp_path)
     keys = {
@@ -384,11 +389,11 @@ def test_recboles_models_are_trained_and_have_an_adversary(tmp_path: Path, name:
         ({"inner_rate": 0}, "inner_rate=0 is invalid: it must be a number above 0"),
         ({"adversary_weight": -1}, "adversary_weight=-1 is invalid: it must be a number of at least 0"),
         ({"head_share": 1.5}, "head_share=1.5 is invalid: it must be a number between 0 and 1"),
-        ({"train_rows": "prefixes"}, "TPSASRec needs train_rows=windows"),
+        ({"train_rows": "prefixes"}, "TPSASRec needs --train_rows=windows"),
         ({"loss_type": "MSE"}, "loss_type=MSE is invalid: it must be BCE, BPR or CE"),
     ],
 )
-def test_values_that_do_not_exist(tmp_path: Path, keys: dict, message: str) -> None:
+def test_invalid_values_are_rejected(tmp_path: Path, keys: dict, message: str) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match=message):
         run("TPSASRec", "Small", overrides={**settings(tmp_path, "TPSASRec"), **keys})

@@ -1,4 +1,4 @@
-"""UniSRec and X-RETR: their adaptor and both contrastive tasks against the equations, and what adaptation trains."""
+"""UniSRec and the X- models: adaptor and contrastive tasks against the equations, and adaptation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, build, load
+from recbole_xfer.experiment import build, load
 from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.pathway import PathwayEncoder
@@ -30,9 +30,6 @@ TOLERANCE = 1e-6
 
 class TestContract(CausalContract):
     model = "UniSRec"
-
-    def states(self, experiment: Experiment, items: torch.Tensor) -> torch.Tensor:
-        return experiment.model.encode_users(experiment.model.catalogue()[items], items > 0)
 
 
 class TestContractOfXRETR(TestContract):
@@ -115,7 +112,7 @@ def test_both_tasks_equal_their_equations(tmp_path: Path, monkeypatch: pytest.Mo
     assert abs(float(weighted.detach()) - 0.3 * contrast) < TOLERANCE
 
 
-def test_a_step_passes_its_windows_once_plain_and_once_augmented(tmp_path: Path) -> None:
+def test_a_step_encodes_its_windows_once_plain_and_once_augmented(tmp_path: Path) -> None:
     model, batch = small(tmp_path, contrast_weight=0.3)
     passes: list[int] = []
     model.encoder.register_forward_hook(lambda *_: passes.append(1))
@@ -162,7 +159,7 @@ def test_each_sequence_loses_items_or_words(tmp_path: Path, monkeypatch: pytest.
     assert (lost_words.any(dim=1) & ~lost_words.all(dim=1)).any()  # drawn by sequence, not by batch
 
 
-def test_word_drop_is_used_where_its_vectors_are(tmp_path: Path) -> None:
+def test_word_drop_is_used_where_its_vectors_exist(tmp_path: Path) -> None:
     write_small(tmp_path)
     assert small(tmp_path, contrast_weight=0.3)[0].word_drop_share == 0
     with pytest.raises(XferError, match="Make them with `recbole-xfer encode --dataset=Small --drop_words=0.2`"):
@@ -192,7 +189,7 @@ def without_first(items: torch.Tensor) -> torch.Tensor:
     return torch.where(several, torch.nn.functional.pad(items[:, 1:], (0, 1)), items)
 
 
-def test_dropping_keeps_order_the_last_item_and_about_the_share() -> None:
+def test_item_drop_keeps_the_order_the_last_item_and_the_proportion() -> None:
     items = torch.arange(1, 41).repeat(300, 1)
     items[::2, 25:] = 0
     dropped = drop_items(items, 0.2)
@@ -204,7 +201,7 @@ def test_dropping_keeps_order_the_last_item_and_about_the_share() -> None:
     assert 0.78 < (dropped > 0).sum() / (items > 0).sum() < 0.83
 
 
-def test_finetuning_trains_the_adaptor_and_item_embeddings_alone(tmp_path: Path) -> None:
+def test_fine_tuning_trains_only_the_adaptor_and_item_embeddings(tmp_path: Path) -> None:
     model, batch = small(tmp_path)
     pretrained = {name: value.clone() for name, value in model.state_dict().items()}
     for keys in ({}, {"item_embedding": True}):
@@ -220,7 +217,7 @@ def test_finetuning_trains_the_adaptor_and_item_embeddings_alone(tmp_path: Path)
 @pytest.mark.parametrize(
     ("model", "encoder"), [("XSASRec", CausalEncoder), ("XRETR", PathwayEncoder), ("XLightSANs", LightEncoder)]
 )
-def test_x_models_take_their_backbone_to_the_target_and_leave_it(tmp_path: Path, model: str, encoder: type) -> None:
+def test_x_models_keep_their_backbone_on_the_target_and_freeze_it(tmp_path: Path, model: str, encoder: type) -> None:
     """Pre-trained without item embeddings, which the target adds; encoder and positions are as they were."""
     write_small(tmp_path)
     write_small(tmp_path, "A", seed=1)
@@ -235,7 +232,7 @@ def test_x_models_take_their_backbone_to_the_target_and_leave_it(tmp_path: Path,
     assert type(load(result.folder).model.encoder) is encoder
 
 
-def test_lightsans_rows_end_in_one_target_and_hold_nothing_behind_it(tmp_path: Path) -> None:
+def test_lightsans_rows_end_before_their_only_target(tmp_path: Path) -> None:
     """They are RecBole's rows of the training part, so that its look ahead never reaches a target."""
     write_small(tmp_path)
     experiment = build(config(tmp_path, "XLightSANs"))
@@ -256,13 +253,13 @@ def histories(items: torch.Tensor) -> list[list[int]]:
     return [row[row > 0].tolist() for row in items]
 
 
-def test_lightsans_is_not_trained_where_it_would_see_its_targets(tmp_path: Path) -> None:
+def test_lightsans_rejects_training_rows_that_show_its_targets(tmp_path: Path) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="train_rows=prefixes"):
         build(config(tmp_path, "XLightSANs", train_rows="windows"))
 
 
-def test_lightsans_encoder_is_recboles(tmp_path: Path) -> None:
+def test_lightsans_encoder_equals_recboles(tmp_path: Path) -> None:
     """On windows without padding, with the same parameters; and padding and other windows change nothing."""
     model, _ = small(tmp_path, "XLightSANs", MAX_ITEM_LIST_LENGTH=6, item_embedding=False)
     theirs = build(config(tmp_path, "LightSANs", MAX_ITEM_LIST_LENGTH=6, k_interests=10)).model.double().eval()
@@ -281,7 +278,7 @@ def test_lightsans_encoder_is_recboles(tmp_path: Path) -> None:
     assert torch.allclose(among_others[[0, 2, 4]], states[[0, 2, 4]])
 
 
-def test_a_target_without_texts(tmp_path: Path) -> None:
+def test_a_target_without_texts_is_rejected(tmp_path: Path) -> None:
     folder = write_small(tmp_path)
     (folder / "Small.text.parquet").unlink()
     with pytest.raises(XferError, match="text"):

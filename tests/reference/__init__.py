@@ -1,1 +1,1 @@
-"""The papers' equations once more, literally, in NumPy float64: what the models are compared with."""
+"""The papers' equations, literally, in NumPy float64, for comparison with the models."""

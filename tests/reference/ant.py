@@ -1,4 +1,4 @@
-"""ANT's equations once more, literally, in NumPy float64.
+"""ANT's equations, literally, in NumPy float64.
 
 Paper: Peng et al., "Multi-modality Meets Re-learning: Mitigating Negative Transfer in Sequential Recommendation".
 A loop stands where the paper has a sum: this is written to be checked by eye against the paper, not to be fast.

@@ -1,4 +1,4 @@
-"""RecGURU's equations once more, literally, in NumPy float64.
+"""RecGURU's equations, literally, in NumPy float64.
 
 Paper: "RecGURU: Adversarial Learning of Generalized User Representations for Cross-Domain Recommendation", section 3.
 A loop stands where the paper has a sum.
@@ -58,19 +58,19 @@ def transformer(x: Array, params: Parameters, n_heads: int, user: Array | None =
 
 
 def represent(items: Array, eos: Array, P: Array, params: Parameters, n_heads: int) -> Array:
-    """Eq. 4: h [d] of a history of item embeddings [L, d], with [eos] behind it."""
+    """Eq. 4: h [d] of a history of item embeddings [L, d], followed by [eos]."""
     embedded = np.vstack([items + positions(len(items), P), eos + P[-1]])
     return transformer(embedded, params, n_heads, causal=False)[-1]
 
 
 def reconstruct(items: Array, eos: Array, P: Array, user: Array, params: Parameters, n_heads: int) -> Array:
-    """Decoder's states [L, d], the t-th from h and the items before the t-th; [eos] stands before the first."""
+    """Decoder's states [L, d], the t-th from h and the items before the t-th; [eos] comes before the first."""
     before = np.vstack([eos, items[:-1]])
     return transformer(before + positions(len(items), P), params, n_heads, user)
 
 
 def reconstruction_loss(states: Array, own: Array, candidates: Sequence[Array]) -> float:
-    """Eq. 5 as a mean over items: states and item embeddings [T, d], and what each stands against, [K, d] each."""
+    """Eq. 5 as a mean over items: states and item embeddings [T, d], and the negatives of each, [K, d] each."""
     losses = []
     for state, item, others in zip(states, own, candidates, strict=True):
         total = math.exp(state @ item)

@@ -1,4 +1,4 @@
-"""RETR's equations once more, literally, in NumPy float64.
+"""RETR's equations, literally, in NumPy float64.
 
 Paper: "Recommender Transformers with Behavior Pathways", section 3.
 A loop stands where the paper has a sum. The MLPs of a router are dicts of `first.weight`, `first.bias`,

@@ -1,6 +1,6 @@
-"""SASRec's encoder once more, literally, in NumPy float64, for the papers that build on it.
+"""SASRec's encoder, literally, in NumPy float64, for the papers that build on it.
 
-Paper: Kang and McAuley, "Self-Attentive Sequential Recommendation", in the form that RecBole has it.
+Paper: Kang and McAuley, "Self-Attentive Sequential Recommendation", as RecBole implements it.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""SyNCRec's equations once more, literally, in NumPy float64 with loops.
+"""SyNCRec's equations, literally, in NumPy float64 with loops.
 
 Paper: "Pacer and Runner: Cooperative Learning Framework between Single- and Cross-Domain Sequential Recommendation",
 sections 4.1 to 4.5. A sequence is a list of item ids without its start token; an expert is SASRec's encoder.
@@ -23,7 +23,7 @@ class Model:
         start: (SOS), [r].
         M: item embeddings, [n_items, r].
         P: position embeddings, [most positions, r].
-        gates: W_g of each domain, and behind them of the cross-domain sequence, [D + 1, T or 1, K, r].
+        gates: W_g of each domain, followed by the cross-domain sequence, [D + 1, T or 1, K, r].
         W_H: of Eq. 17, [r, r].
     """
 
@@ -42,7 +42,7 @@ def sigmoid(x: float) -> float:
 
 
 def Y(model: Model, sequence: Sequence[int], task: int) -> Array:
-    """Eq. 2 or 4 at the start token and behind each item, [T, r]; forward, SG is the identity."""
+    """Eq. 2 or 4 at the start token and at each item, [T, r]; SG is the identity in the forward pass."""
     E = np.stack([vector + model.P[t] for t, vector in enumerate([model.start, *model.M[list(sequence)]])])
     outputs = [sasrec(E, expert, model.heads) for expert in model.experts]
     f = np.zeros_like(E)
@@ -54,7 +54,7 @@ def Y(model: Model, sequence: Sequence[int], task: int) -> Array:
 
 
 def gate(W: Array, E: Array, t: int) -> Array:
-    """Eq. 3, [K]: from the flattened sequence, or, with weights for one position, from position t alone."""
+    """Eq. 3, [K]: from the flattened sequence, or, with weights for one position, only from position t."""
     if len(W) == 1:
         return softmax(W[0] @ E[t])
     return softmax(sum(W[s] @ E[s] for s in range(len(E))))
@@ -70,7 +70,7 @@ def pairwise_loss(state: Array, positive: Array, negative: Array, bounded: bool)
 
 @dataclass(frozen=True)
 class Target:
-    """What one target is predicted from and against."""
+    """A target, with its states and its negative."""
 
     domain: int
     single: Array
@@ -111,7 +111,7 @@ def cross_loss(targets: Sequence[Target], weight: Array, bounded: bool) -> float
 
 
 def mutual_information_loss(sequences: Mapping[tuple[int, int], tuple[int, Array, Array]], W_H: Array) -> float:
-    """-L of Eq. 16, summed over the sequences that another user of the batch has one of the domain beside.
+    """-L of Eq. 16, summed over the sequences of a domain of which another user of the batch also has one.
 
     Args:
         sequences: by (window, domain): the user, and Y of the domain's items by both towers, [n, r] each.

@@ -1,4 +1,4 @@
-"""UniSRec's contrastive tasks once more, literally, in NumPy float64.
+"""UniSRec's contrastive tasks, literally, in NumPy float64.
 
 Paper: Hou et al., "Towards Universal Sequence Representation Learning for Recommender Systems", KDD 2022. Its adaptor
 (parametric whitening and mixture of experts) has the equations of ANT's text vector, see `ant.text_or_image_vector`.

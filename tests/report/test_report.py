@@ -79,7 +79,7 @@ def test_resumed_run_has_the_history_of_an_uninterrupted_one(
     fit(made("broken"))
     whole, resumed = (RunFolder(tmp_path / name).epochs() for name in ("whole", "broken"))
     assert resumed == whole
-    assert whole[0]["train"].keys() > {"reconstruction A"} or "gap/B" in whole[0]["train"]
+    assert whole[0]["train"].keys() > {"reconstruction/A"} or "gap/B" in whole[0]["train"]
     assert "ndcg@10" in whole[-1]["valid"]
 
 
@@ -169,7 +169,7 @@ def test_game_of_recguru_and_its_phases(tmp_path: Path) -> None:
     assert "in epoch 1 of the adversarial phase, 0.8000, and 0.2000 in the last epoch" in game.sentences[0]
     axes = {axis.get_title() or axis.get_ylabel(): axis for axis in game.figure.axes}
     assert axes["Wasserstein distance, estimated"].lines[0].get_ydata().tolist() == [0.1, 0.8, 0.2]
-    expected = [record["train"]["reconstruction A"] for record in history[:5]]
+    expected = [record["train"]["reconstruction/A"] for record in history[:5]]
     drawn = {line.get_label(): line.get_ydata() for line in axes["reconstruction loss"].lines}
     assert drawn["A"].tolist() == expected and len(drawn["B"]) == 5
     assert [text.get_text() for text in axes["reconstruction loss"].texts] == ["autoencoder phase", "adversarial phase"]

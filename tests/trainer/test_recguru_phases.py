@@ -45,7 +45,7 @@ def test_each_phase_logs_its_losses_and_trains_only_its_part(
     assert changed == [{"guru"}, {"guru", "critic", "cdsrec"}, {"cdsrec"}]  # cdsrec takes the embeddings over
     assert torch.equal(copies[2]["cdsrec.embed.items.weight"], copies[2]["guru.embed.items.weight"])
     assert [name for name in scalars if name.startswith(f"{AUTOENCODER}/")] == [
-        f"{AUTOENCODER}/reconstruction A", f"{AUTOENCODER}/reconstruction B",
+        f"{AUTOENCODER}/reconstruction/Small", f"{AUTOENCODER}/reconstruction/Other",
     ] * 2  # fmt: skip
     assert f"{ADVERSARIAL}/Wasserstein distance" in scalars and f"{RECOMMENDATION}/next item" in scalars
     assert "autoencoder epoch 1 training" in caplog.text and "Wasserstein distance" in caplog.text
