@@ -47,7 +47,7 @@ def test_training_and_evaluation_have_our_progress_bar_on_a_terminal(
     monkeypatch.setattr("sys.stderr", terminal)
     assert main(command(in_tmp_path)) == 0
     shown = terminal.getvalue()
-    assert "SASRec on Small, epoch 1" in shown and "Evaluating SASRec on Small: 100%" in shown
+    assert "SASRec on Small, epoch 1" in shown and "Evaluating SASRec on Small: " in shown
     assert "Evaluate   " not in shown and "\x1b[1;35m" not in shown  # RecBole's bar, in pink
 
 

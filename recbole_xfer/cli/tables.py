@@ -29,6 +29,11 @@ def print_table(table: Table) -> None:
     Console(width=max(width, width_of(parts))).print(*parts)
 
 
+def print_folding(table: Table) -> None:
+    """Prints a table; where it is wider than the terminal, its texts continue on the next line."""
+    Console().print(table, highlight=False)
+
+
 def on_its_side(table: Table, width: int) -> list[Table]:
     """A table with its rows as columns, in parts that fit a width; each part has at least one of the rows.
 
