@@ -115,3 +115,11 @@ def test_metrics_of_the_training_data_are_measured_again(tmp_path: Path, model: 
     first = run(model, "Small", overrides=keys)
     assert run(model, "Small", overrides=keys, reuse=True).test == first.test
     assert evaluate([first.folder]).results[0].test == first.test
+
+
+@pytest.mark.parametrize(("items", "remedy"), [(1, 1), (3, 3), (25, 5)])
+def test_the_remedy_for_rankings_longer_than_the_catalogue_holds(tmp_path: Path, items: int, remedy: int) -> None:
+    write_small(tmp_path, items=items, holes=False)
+    with pytest.raises(XferError, match=rf"exceeds the {items} items of Small. .* such as --topk=\[{remedy}\]"):
+        build(config(tmp_path, "Pop", topk=[30]))
+    build(config(tmp_path, "Pop", topk=[remedy]))
