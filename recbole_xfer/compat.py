@@ -9,6 +9,7 @@ from __future__ import annotations
 import copyreg
 import importlib.util
 import inspect
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -46,6 +47,7 @@ def apply() -> None:
     restore_numpy_names()
     restore_dok_update()
     make_checkpoints_plain()
+    hide_chained_assignment()
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
@@ -166,6 +168,14 @@ def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_fi
         torch.save(state, temporary)
     if verbose:
         self.logger.info(f"Saving current: {path}")
+
+
+def hide_chained_assignment() -> None:
+    """Hides the FutureWarnings of pandas 2 about RecBole's code.
+
+    Cause: RecBole fills missing values by chained assignment, which pandas 3 refuses. Remove when RecBole does not.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
 
 
 def count_every_interaction(pop: ModuleType) -> None:

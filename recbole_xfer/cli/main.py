@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 
 from recbole_xfer.cli import completion, data, keys, results, training
@@ -25,7 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if completion.asked():
         verb = VERBS.get(next(iter(completion.words()), ""))
         completion.complete(*parsers(verb))
-    warnings.filterwarnings("ignore", category=FutureWarning, module="recbole")
     show_messages()
     try:
         verb, options, given = parse(sys.argv[1:] if arguments is None else arguments)

@@ -1,4 +1,4 @@
-"""The verbs about results: compare, evaluate, report, explain."""
+"""The verbs about results: compare, evaluate, runs, report, explain."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def add_evaluate_options(parser: Parser) -> None:
     """Adds the options of evaluate."""
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a finished run")
     add_result(parser)
+
+
+def add_runs_options(parser: Parser) -> None:
+    """Adds the options of runs."""
+    help_text = "has one folder per run (default saved)"
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("saved"), metavar="FOLDER", help=help_text)
 
 
 def add_report_options(parser: Parser) -> None:
@@ -58,6 +64,18 @@ def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import evaluate
 
     print_comparison(evaluate(options.folders, keys, files(options)), options.result)
+
+
+def runs(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Lists runs; prints their table."""
+    from recbole_xfer.cli.tables import print_folding
+    from recbole_xfer.report.runs import list_runs, runs_table
+
+    found = list_runs(options.folder)
+    if found:
+        print_folding(runs_table(found))
+    else:
+        print(f"No run is in {options.folder}.")
 
 
 def report(options: argparse.Namespace, keys: dict[str, str]) -> None:
@@ -95,6 +113,14 @@ VERBS = (
         ("recbole-xfer evaluate saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --mask_history=True",),
         add_evaluate_options,
         evaluate,
+    ),
+    Verb(
+        "runs",
+        "list runs, newest first: model, dataset, scores, seed and date",
+        ("recbole-xfer runs", "recbole-xfer runs saved/search-ANT-Shop-1a2b3c4d"),
+        add_runs_options,
+        runs,
+        takes_keys=False,
     ),
     Verb(
         "report",

@@ -138,16 +138,23 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
 
 USUAL_NAMES = {
     "batch_size": "train_batch_size",
+    "data_dir": "data_path",
     "device": "gpu_id",
     "dropout": "hidden_dropout_prob",
+    "dropout_rate": "hidden_dropout_prob",
+    "early_stop": "stopping_step",
     "early_stopping": "stopping_step",
+    "embedding_dim": "hidden_size",
     "embedding_size": "hidden_size",
+    "gpu": "gpu_id",
     "hidden_units": "hidden_size",
     "k": "topk",
     "lr": "learning_rate",
     "max_len": "MAX_ITEM_LIST_LENGTH",
+    "max_length": "MAX_ITEM_LIST_LENGTH",
     "max_seq_len": "MAX_ITEM_LIST_LENGTH",
     "maxlen": "MAX_ITEM_LIST_LENGTH",
+    "optimizer": "learner",
     "patience": "stopping_step",
 }
 """Names of keys in other libraries, where their spelling does not lead to RecBole's name."""
