@@ -251,5 +251,5 @@ def _preparation_hint(domain: str) -> str:
     if source:
         return f"Make it with `recbole-xfer prepare {source}`."
     return (
-        f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see dataset/README.md."
+        f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see docs/data.md."
     )
