@@ -82,6 +82,25 @@ def split_domains(dataset: str) -> list[str]:
     return dataset.split("+")
 
 
+LONGEST_DOMAIN = 200
+"""Bytes of a domain's name; file systems allow 255, and names of its files are longer."""
+
+
+def domain_problem(name: str) -> str | None:
+    """Says why a name cannot be that of a domain, whose folder and files it names; None if it can."""
+    if not name:
+        return "a name is empty; write a name before and after each '+'"
+    if name != name.strip() or not name.isprintable():
+        return f"{name!r} begins or ends with a blank, or has a character such as a line break; remove it"
+    if len(name.encode()) > LONGEST_DOMAIN:
+        return f"'{name[:20]}...' has {len(name.encode())} bytes; shorten it to at most {LONGEST_DOMAIN}"
+    if "+" in name:
+        return f"'{name}' has a '+', which joins domains; rename it"
+    if "/" in name or "\\" in name or name.startswith("."):
+        return f"'{name}' is not the name of a folder; set the path to this folder with data_path"
+    return None
+
+
 def join_domains(names: Iterable[str]) -> str:
     """The dataset that joins these domains, such as ``Books+Toys``."""
     return "+".join(names)

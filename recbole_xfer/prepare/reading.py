@@ -18,7 +18,8 @@ import pyarrow
 
 from recbole_xfer.errors import XferError, did_you_mean
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
+ATOMIC = (".inter", ".item", ".user")
+SEPARATORS = {".csv": ",", ".tsv": "\t"} | dict.fromkeys(ATOMIC, "\t")
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 
@@ -32,7 +33,7 @@ class TextFormat:
     """Whether the first line names the columns; otherwise they are named '1', '2', ...."""
     encoding: str = "utf-8"
     quotes: bool = True
-    """Whether quotation marks enclose fields, as in csv; otherwise they are ordinary characters."""
+    """Whether quotation marks enclose fields, as in csv; otherwise, and in atomic files, they are letters."""
 
 
 def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
@@ -83,6 +84,7 @@ def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFor
     separator = form.separator or SEPARATORS.get(suffix)
     if separator is None:
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
+    quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
     table = pd.read_csv(
         file,
         sep=re.escape(separator) if len(separator) > 1 else separator,
@@ -92,7 +94,7 @@ def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFor
         dtype=str,
         keep_default_na=False,
         na_values=[""],
-        quoting=csv.QUOTE_MINIMAL if form.quotes and len(separator) == 1 else csv.QUOTE_NONE,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas reads extra columns as an index
         raise XferError(f"{path} has rows with more fields than its header. Check the separator.")

@@ -97,6 +97,11 @@ class TestTable:
                             "--quotes", "none")  # fmt: skip
         assert inter(folder)["item_id"].tolist() == ['"a', 'b"']
 
+    def test_quotation_marks_in_atomic_files_are_letters(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, 'user\titem\nu\t"a\nv\tb\nv\t"c\n', "log.inter")
+        (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
+        assert inter(folder)["item_id"].tolist() == ['"a', "b", '"c']
+
     def test_json_by_user_and_by_item(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, json.dumps({"0": [1, 0], "1": [0]}, indent=1), "log.json")
         records = {"0": {"title": "A", "tags": ["x", ["y"]], "brand": None}, "1": {"title": "B&amp;C", "tags": []}}
@@ -118,6 +123,26 @@ class TestTable:
         assert [item(folder)["text"].tolist() for folder in folders] == [["Bread"], ["Lamp", "Bed"]]
         folders = prepare_table(tmp_path, log, LOG, name="Shop", domain_column="shop")
         assert [folder.name for folder in folders] == ["Shop-Food", "Shop-Home"]
+
+    @pytest.mark.parametrize(
+        ("last", "sentence"),
+        [
+            ("Ho/me", "'Ho/me' is not the name of a folder"),
+            ("A+B", "which joins domains"),
+            ("Home ", "'Home ' begins or"),
+        ],
+    )
+    def test_domain_column_with_a_value_that_is_no_name(self, tmp_path: Path, last: str, sentence: str) -> None:
+        log = self.write(tmp_path, f"user,item,time,shop\nu,1,1,Food\nv,2,3,{last}\n")
+        with pytest.raises(XferError, match=sentence):
+            prepare_table(tmp_path / "out", log, LOG, domain_column="shop")
+        assert not (tmp_path / "out").exists()
+
+    def test_domains_are_written_all_or_none(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,time,shop\nu,1,1,Food\nv,NA,3,Home\n")
+        with pytest.raises(XferError, match="the value 'NA' is read back as a missing value"):
+            prepare_table(tmp_path / "out", log, LOG, domain_column="shop")
+        assert not (tmp_path / "out" / "Food").exists()
 
     def test_listed_items(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\n")
