@@ -139,12 +139,18 @@ Ranks = Annotated[
 Text = Annotated[str, Field(description="a string (in quotes if it looks like a number)")]
 Name = Annotated[str, Field(min_length=1, description="a name (in quotes if it looks like a number)")]
 FilePath = Annotated[str | Path, Field(description="a path (in quotes if it looks like a number)")]
+PICKLES = "because RecBole writes and reads it as a pickle, which can run code"
+NoPickle = Annotated[Literal[False], Field(description=f"False, {PICKLES}")]
+NoPicklePath = Annotated[None, Field(description=f"None, {PICKLES}")]
 Character = Annotated[str, Field(min_length=1, max_length=1, description="one character")]
 Names = Annotated[list[Name], Field(description="a list of names, such as [a, b]")]
 NameOrNames = Annotated[
     Name | Annotated[list[Name], Field(min_length=1)], Field(description="a name or a list of names, such as [a, b]")
 ]
-Domains = Annotated[str | int, Field(description="a name, or several joined by +")]
+Domains = _that(
+    lambda value: fits(value, int) or (isinstance(value, str) and not re.search(r"[/\\]", value)),
+    "a name without '/', or several joined by +",
+)
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]
 GPU = r"(\d+|(GPU|MIG)-[\w/-]+)"
 GpuIds = Annotated[
