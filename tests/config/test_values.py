@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
 
-REPEATED = "".join(f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n" for name, after in zip("abcdefg", "bcdefgh"))
+REPEATED = "".join(f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n" for name, after in pairwise("abcdefgh"))
 FORM = "a value does not have the form of its type"
 
 
