@@ -14,7 +14,9 @@ import pytest
 import torch
 import yaml
 from recbole.data import create_dataset, data_preparation
+from recbole.utils import KGDataLoaderState
 
+from recbole_xfer.config.config import settings as all_settings
 from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
@@ -23,11 +25,15 @@ from recbole_xfer.testing.data import config, settings, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
 
 TEXT = {"item_attribute": "text"}
+INTER = ["user_id", "item_id", "timestamp"]
+LINK = ["item_id", "entity_id"]
 STAGE = {"pretrain_epochs": 1, "save_step": 1}
 MODELS: dict[str, dict[str, Any]] = {
     "ANT": {},
     "BPR": {},
-    "CFKG": {},
+    "CFKG": {
+        "load_col": {"inter": INTER, "kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+    },
     "FEARec": {},
     "FM": {},
     "KD_DAGFM": {},
@@ -72,7 +78,7 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
     torch_load = torch.load
     monkeypatch.setattr(torch, "load", safe_load)
-    for name in ("load", "loads", "Unpickler"):
+    for name in ("load", "loads"):
         monkeypatch.setattr(pickle, name, forbidden(f"pickle.{name}"))
     for name in ("eval", "exec"):
         monkeypatch.setattr(builtins, name, guarded(name))
@@ -106,13 +112,17 @@ def test_a_run_evaluates_and_unpickles_nothing(model: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("model", ["CFKG", "FEARec", "FM"])
 def test_datasets_and_loaders_equal_those_of_recbole(model: str, tmp_path: Path) -> None:
     plant(tmp_path, model)
-    made = config(tmp_path, model, checkpoint_dir=str(tmp_path / "empty"), eval_args={"mode": "uni9"})
+    keys = {**MODELS[model], "checkpoint_dir": str(tmp_path / "empty"), "eval_args": {"mode": "uni9"}}
+    made = config(tmp_path, model, **keys)
     pairs = []
     for dataset_of, loaders_of in ((make_dataset, make_loaders), (create_dataset, data_preparation)):
         np.random.seed(0)
         torch.manual_seed(0)
         dataset = dataset_of(made)
-        pairs.append([[part for batch in loader for part in _tensors(batch)] for loader in loaders_of(made, dataset)])
+        loaders = loaders_of(made, dataset)
+        if model == "CFKG":
+            loaders[0].set_mode(KGDataLoaderState.RSKG)
+        pairs.append([[part for batch in loader for part in _tensors(batch)] for loader in loaders])
     for ours, theirs in zip(*pairs, strict=True):
         assert len(ours) > 3
         assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
@@ -131,7 +141,6 @@ def _tensors(batch: Any) -> list[torch.Tensor]:
         ("FM", {"dataloaders_save_path": "given.pth"}, "must be None, because RecBole .* pickle"),
         ("FM", {"save_dataset": True}, "must be False, because RecBole .* pickle"),
         ("FM", {"save_dataloaders": True}, "must be False, because RecBole .* pickle"),
-        ("FM", {"dataset": "../given"}, "must be a name without '/'"),
     ],
 )
 def test_a_given_run_cannot_name_code_or_pickles(
@@ -140,10 +149,16 @@ def test_a_given_run_cannot_name_code_or_pickles(
     write_small(tmp_path)
     Path("given.pth").write_bytes(pickle.dumps(Malicious()))
     folder = RunFolder(tmp_path / "given")
-    folder.begin({"model": model, "dataset": "Small", **settings(tmp_path, model), **keys})
+    folder.begin({**all_settings(config(tmp_path, model)), **keys})
     with pytest.raises(XferError, match=message):
         load(folder.path)
     assert not Path("touched").exists()
+
+
+def test_a_dataset_named_as_a_path_leads_to_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "given.yaml").write_text("teacher: __import__('os').abort()\nembedding_size: 7\n")
+    made = config(tmp_path, "KD_DAGFM", str(tmp_path / "given"))
+    assert (made["teacher"], made["embedding_size"]) == ("CrossNet", 16)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -154,6 +169,14 @@ def test_recboles_own_configuration_cannot_evaluate_a_teacher(tmp_path: Path) ->
     with pytest.raises(KeyError):
         kd_dagfm.eval("__import__('pathlib').Path('touched').touch()")
     assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("model", ["BPR", "FM", "SASRec"])
+def test_more_candidates_than_items_are_rejected(model: str, tmp_path: Path) -> None:
+    write_small(tmp_path)
+    keys = {**settings(tmp_path, model), "eval_args": {"mode": "uni100000000"}}
+    with pytest.raises(XferError, match=r"uni100000000 needs 100,000,000 negatives, but Small has 25 items"):
+        run(model, "Small", overrides=keys)
 
 
 def test_pickled_vectors_of_ldiffrec_are_rejected(tmp_path: Path) -> None:

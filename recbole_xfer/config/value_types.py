@@ -147,10 +147,7 @@ Names = Annotated[list[Name], Field(description="a list of names, such as [a, b]
 NameOrNames = Annotated[
     Name | Annotated[list[Name], Field(min_length=1)], Field(description="a name or a list of names, such as [a, b]")
 ]
-Domains = _that(
-    lambda value: fits(value, int) or (isinstance(value, str) and not re.search(r"[/\\]", value)),
-    "a name without '/', or several joined by +",
-)
+Domains = Annotated[str | int, Field(description="a name, or several joined by +")]
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]
 GPU = r"(\d+|(GPU|MIG)-[\w/-]+)"
 GpuIds = Annotated[

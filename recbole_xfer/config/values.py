@@ -12,7 +12,7 @@ import yaml
 
 from recbole_xfer.errors import XferError
 
-LONGEST, DEEPEST = 1_000_000, 50
+LONGEST, DEEPEST = 100_000, 50
 """Maximal number of values in yaml, counting those of repeated anchors, and maximal depth of its lists."""
 LARGEST = 2**64
 """Maximal size of an integer in yaml; Python does not print much longer ones."""

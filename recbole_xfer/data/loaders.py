@@ -65,6 +65,7 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
                 f"{config['model']} reads its own data and cannot be ranked within domains. "
                 f"Leave out --rank_within_domain."
             )
+        _check_candidates(config, dataset)
         return _recboles_loaders(config, dataset)
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
@@ -72,6 +73,7 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             f"topk={config['topk']} exceeds the {dataset.item_num - 1} items of {join_domains(dataset.domains)}. "
             f"Set shorter rankings, such as --topk=[5]."
         )
+    _check_candidates(config, dataset)
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)
     loaders = []
@@ -119,6 +121,18 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
         return kind(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
     kind = DomainSampler if within else HistorySampler
     return kind(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
+
+
+def _check_candidates(config: Any, dataset: Any) -> None:
+    """Raises XferError if an evaluation samples more negatives than there are items."""
+    for phase in PHASES[1:]:
+        negatives, items = config[f"{phase}_neg_sample_args"]["sample_num"], dataset.item_num - 1
+        if negatives != "none" and negatives > items:
+            mode = config["eval_args"]["mode"][phase]
+            raise XferError(
+                f"eval_args.mode={mode} needs {negatives:,} negatives, but {config['dataset']} has {items:,} items. "
+                f"Set fewer, such as uni{min(99, max(items - 1, 1))}, or full."
+            )
 
 
 def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
