@@ -183,7 +183,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         XferError: if the file cannot be read.
     """
-    return {key.decode(): value.decode() for key, value in (_parquet(path).schema_arrow.metadata or {}).items()}
+    metadata = _parquet(path).schema_arrow.metadata or {}
+    try:
+        return {key.decode(): value.decode() for key, value in metadata.items()}
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
 
 
 def _open(path: Path) -> _VectorFile:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.reading import TextFormat, read_table
+from recbole_xfer.prepare.reading import TextFormat, check_unpacked_size, read_table
 from recbole_xfer.prepare.table import ItemTable, interactions_of, items_of
 
 
@@ -102,9 +102,9 @@ def _unpacked(copy: Path) -> Iterator[Path]:
         folder = Path(temporary) / copy.name
         try:
             with zipfile.ZipFile(copy) as archive:
-                archive.extractall(
-                    folder, [name for name in archive.namelist() if _is_wanted(PurePosixPath(name).name)]
-                )
+                wanted = [member for member in archive.infolist() if _is_wanted(PurePosixPath(member.filename).name)]
+                check_unpacked_size(copy, sum(member.file_size for member in wanted))
+                archive.extractall(folder, wanted)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
             raise XferError(f"{copy} cannot be unpacked: {error}. Name the published zip file or a folder.") from error
         try:

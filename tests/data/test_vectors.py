@@ -218,3 +218,12 @@ class TestMistakes:
 
     def test_unknown_format(self, tmp_path: Path) -> None:
         self.assert_rejected(tmp_path / "D.text.csv", "has an unknown format")
+
+
+def test_metadata_in_another_encoding_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "A.text.parquet"
+    table = pa.table({"item_id": IDS, "vector": VALUES.tolist()})
+    pq.write_table(table.replace_schema_metadata({b"encoder": b"\xff\xfe"}), path)
+    for reader in (read_metadata, lambda file: read_vectors(file, TOKENS)):
+        with pytest.raises(XferError, match=r"A.text.parquet cannot be read: 'utf-8' codec"):
+            reader(path)

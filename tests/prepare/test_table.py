@@ -230,6 +230,12 @@ class TestTable:
             ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2: invalid JSON"),
             ("log.json", b"[1, 2]", "every record must be a JSON object"),
             ("log.json", b"", r"log\.json is empty"),
+            ("log.json", b"[" * 100_000, r"log\.json: invalid JSON: its lists or objects are nested too deeply"),
+            ("log.json", b'{"user": ' + b"9" * 5000 + b"}", r"log\.json, line 1: invalid JSON: Exceeds the limit"),
+            ("log.json", b'{"user": ' + b"9" * 4000 + b"}", r"log\.json cannot be read: int too large"),
+            ("log.json", b'{"user": "\\ud800"}', r"log\.json, line 1: a character is half of a surrogate pair"),
+            ("log.csv.gz", gzip.compress(b"user,item\n" + b"0" * 2**27), r"log\.csv\.gz unpacks to more than 64 MiB"),
+            ("log.json.gz", gzip.compress(b"0" * 2**27), r"log\.json\.gz unpacks to more than 64 MiB"),
         ],
     )
     def test_invalid_files(self, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
