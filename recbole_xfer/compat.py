@@ -69,11 +69,11 @@ def restore_numpy_names() -> None:
 def restore_dok_update() -> None:
     """Restores scipy's private method ``dok_matrix._update``.
 
-    Cause: RecBole's graph models call it; scipy 1.13 and later have only ``update``. Remove when LightGCN and the
-    other graph models of RecBole build their matrices without it.
+    Cause: RecBole's graph models call it; scipy 1.13 and later do not have it, and before 1.17 ``update`` always
+    raises. Remove when LightGCN and the other graph models of RecBole build their matrices without it.
     """
     if not hasattr(scipy.sparse.dok_matrix, "_update"):
-        scipy.sparse.dok_matrix._update = scipy.sparse.dok_matrix.update
+        scipy.sparse.dok_matrix._update = lambda matrix, values: matrix._dict.update(values)
 
 
 def define_torchvision_ops() -> None:
