@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,9 @@ def on_its_side(table: Table, width: int) -> list[Table]:
         width: in characters.
     """
     names, *columns = ([str(cell) for cell in (column.header, *column.cells)] for column in table.columns)
-    heads = list(accumulate(names, lambda previous, name: name or previous))
+    heads: list[str] = []
+    for name in names:
+        heads.append(name or heads[-1])
     parts: list[list[int]] = [[]]
     for row in range(1, len(heads)):
         if parts[-1] and width_of([_side(heads, columns, [*parts[-1], row])]) > width:
