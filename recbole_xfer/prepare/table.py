@@ -207,7 +207,12 @@ def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Serie
         readings.append(pd.to_numeric(values, errors="coerce").astype(np.float64))
     if not readings or readings[0].isna().any():
         for date_format in [time_format] if time_format else DATE_FORMATS:
-            dates = pd.to_datetime(values, errors="coerce", utc=True, format=date_format)
+            try:
+                dates = pd.to_datetime(values, errors="coerce", utc=True, format=date_format)
+            except ValueError as error:
+                raise XferError(
+                    f"--time_format={time_format} is invalid: {error}. Use codes such as %Y-%m-%d."
+                ) from error
             readings.append((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
     best = min(readings, key=lambda reading: reading.isna().sum())
     expected = f"a date of the format {time_format}" if time_format else "a number or a date such as 2015-06-23"

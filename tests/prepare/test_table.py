@@ -71,6 +71,11 @@ class TestTable:
         (folder,) = prepare_table(tmp_path, path, LOG, name="D", time_format="%d/%m/%Y")
         assert inter(folder)["timestamp"].tolist() == [1435104000]
 
+    def test_an_invalid_time_format_is_rejected(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "user,item,time\nu,a,24/06/2015\n")
+        with pytest.raises(XferError, match="--time_format=%q is invalid: .* Use codes such as %Y-%m-%d"):
+            prepare_table(tmp_path, path, LOG, name="D", time_format="%q")
+
     def test_without_a_time_the_order_of_the_rows_counts(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "user,item\nu,c\nu,a\nu,b\n")
         (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
