@@ -193,9 +193,15 @@ def test_sampled_ranking_without_sequences_respects_the_batch_size(tmp_path: Pat
     assert settings["eval_batch_size"] == 20
 
 
-@pytest.mark.parametrize("keys", [{"loss_type": "BPR"}, {"eval_args": {"mode": "uni5"}}])
-def test_negatives_need_two_items(tmp_path: Path, keys: dict) -> None:
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"loss_type": "BPR"}, "Small has one item, so no negative can be drawn"),
+        ({"eval_args": {"mode": "uni5"}}, "eval_args.mode=uni5 needs 5 negatives, but Small has 1 items"),
+    ],
+)
+def test_negatives_need_two_items(tmp_path: Path, keys: dict, message: str) -> None:
     write_small(tmp_path, items=1, holes=False)
     made = config(tmp_path, "SASRec", topk=[1], **keys)
-    with pytest.raises(XferError, match="Small has one item, so no negative can be drawn"):
+    with pytest.raises(XferError, match=message):
         make_loaders(made, make_dataset(made))

@@ -12,9 +12,21 @@ import pytest
 import yaml
 
 from recbole_xfer.cli.main import main
+from recbole_xfer.evaluation.result import Protocol, Result
 
-KEYS = {"model": "ANT", "dataset": "Toys", "adaptation": "relearn", "seed": 7, "valid_metric": "NDCG@10"}
-RESULT = {"valid": {"ndcg@10": 0.1234}, "test": {"ndcg@10": 0.1111, "recall@10": 0.2}}
+KEYS = {
+    "model": "ANT", "dataset": "Toys", "adaptation": "relearn", "seed": 7, "valid_metric": "NDCG@10",
+    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+}  # fmt: skip
+RESULT = Result(
+    label="ANT (relearn)", model="ANT", dataset="Toys", source="Books", adaptation="relearn",
+    protocol=Protocol("leave one out by time", "all 9 items", False), seed=7, valid={"ndcg@10": 0.1234},
+    test={"ndcg@10": 0.1111, "recall@10": 0.2}, rows=5, best_epoch=1, seconds=1.0, folder="saved/ANT",
+    valid_score=0.1234, cutoff=10,
+).as_dict()  # fmt: skip
+PRETRAINED = {
+    "model": "ANT", "source": "Books+Games", "valid": {"ndcg@10": 0.3}, "best_epoch": 1, "seconds": 1.0, "seed": 7,
+}  # fmt: skip
 
 
 def write_run(name: str, time: int, result: dict[str, Any] | None = None, **keys: Any) -> Path:
@@ -40,7 +52,7 @@ def clock(time: int) -> str:
 def runs(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     write_run("ANT-Toys-relearn-1a2b3c4d", 1_800_000_000, RESULT)
-    write_run("ANT-Books+Games-pretrained-5e6f7a", 1_700_000_000, {"valid": {"ndcg@10": 0.3}}, dataset="Books+Games")
+    write_run("ANT-Books+Games-pretrained-5e6f7a", 1_700_000_000, PRETRAINED, dataset="Books+Games")
     write_run("killed", 1_900_000_000, model="SASRec", adaptation=None, single_domain="Toys", dataset="Toys+Books")
 
 
@@ -67,7 +79,8 @@ def test_a_damaged_run_is_reported_and_the_others_are_listed(runs: None, capsys:
     assert main(["runs", "saved"]) == 0
     shown = capsys.readouterr()
     assert "saved/cut/result.json is damaged" in shown.err
-    assert "saved/cut" not in shown.out and "ANT (relearn) on Toys" in shown.out
+    assert "saved/ANT-Toys-relearn-1a2b3c4d/result.json is damaged" in shown.err
+    assert "saved/cut" not in shown.out and "SASRec on Toys" in shown.out
 
 
 def test_a_folder_without_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
