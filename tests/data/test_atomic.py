@@ -124,9 +124,9 @@ class TestWriteDomain:
 
     def test_longest_name(self, tmp_path: Path) -> None:
         folder = write_domain(tmp_path, "D" * 200, interactions(), None)
-        write_vectors(
-            folder / f"{folder.name}.word_drop.parquet", ["a"], np.ones((1, 2), np.float32), encoder="", source=""
-        )
+        path = folder / f"{folder.name}.word_drop.parquet"
+        write_vectors(path, ["a"], np.ones((1, 2), np.float32), encoder="", source="")
+        assert path.is_file()
 
     def test_no_interactions(self, tmp_path: Path) -> None:
         with pytest.raises(XferError, match="D has no interactions"):
