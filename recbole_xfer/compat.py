@@ -9,6 +9,7 @@ from __future__ import annotations
 import copyreg
 import importlib.util
 import inspect
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -46,6 +47,7 @@ def apply() -> None:
     restore_numpy_names()
     restore_dok_update()
     make_checkpoints_plain()
+    hide_chained_assignment()
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
@@ -95,8 +97,8 @@ def define_torchvision_ops() -> None:
 def make_checkpoints_plain() -> None:
     """Lets RecBole write checkpoints that ``torch.load(weights_only=True)`` reads, so that loading runs no code.
 
-    Cause: this is the default since torch 2.6. RecBole's checkpoints hold a pickled Config with classes in it, for some
-    models a whole layer with the dataset inside, and use a pickle protocol that this mode does not support. Remove when
+    Cause: this is the default since torch 2.6. RecBole's checkpoints hold a pickled Config with classes in it, and for
+    some models a whole layer with the dataset inside. Their pickle protocol is not supported by this mode. Remove when
     RecBole's own checkpoints load with ``weights_only=True``.
     """
     from recbole.config import Config
@@ -166,6 +168,14 @@ def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_fi
         torch.save(state, temporary)
     if verbose:
         self.logger.info(f"Saving current: {path}")
+
+
+def hide_chained_assignment() -> None:
+    """Hides the FutureWarnings of pandas 2 about RecBole's code.
+
+    Cause: RecBole fills missing values by chained assignment, which pandas 3 refuses. Remove when RecBole does not.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
 
 
 def count_every_interaction(pop: ModuleType) -> None:

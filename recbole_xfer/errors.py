@@ -13,14 +13,15 @@ class XferError(ValueError):
     """
 
 
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """The known word of the most similar spelling, in capitals or not; None if its similarity is below the cutoff."""
-    names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=cutoff)
-    return names[near[0]] if near else None
+SIMILAR = 0.7
+"""The smallest similarity of two spellings, from 0 to 1, at which one is a plausible mistake for the other."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: ``. Did you mean 'learning_rate'?``, or a full stop."""
-    near = nearest(word, known)
-    return f". Did you mean '{near}'?" if near else "."
+    """The end of a sentence about an unknown word: ``. Did you mean 'learning_rate'?``, or only a full stop.
+
+    The suggestion is the known word of the most similar spelling, whatever its capitals.
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=SIMILAR)
+    return f". Did you mean '{names[near[0]]}'?" if near else "."

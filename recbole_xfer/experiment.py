@@ -93,10 +93,10 @@ def make_model(config: XferConfig, dataset: Any) -> Any:
 
 
 def adapt(config: XferConfig, model: Any, pretrained: RunFolder) -> None:
-    """Copies what a pre-trained model has learned to a new model.
+    """Copies the parameters that an adaptation keeps from a pre-trained model to a new one.
 
     Raises:
-        XferError: if the new model would compute something else with the same parameters.
+        XferError: if a key of the encoder has another value than in pre-training.
     """
     model.adapt(pretrained.weights(), config["adaptation"])
     theirs = pretrained.config()
@@ -117,12 +117,19 @@ def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, 
     trainer, config = experiment.trainer, experiment.config
     if config["resume"] and trainer.resume(experiment.train_data):
         logger.info(f"Resuming the interrupted run {trainer.folder} at epoch {trainer.start_epoch}")
-    return trainer.fit(
+    measured = trainer.fit(
         experiment.train_data,
         experiment.valid_data,
         show_progress=config["show_progress"],
         callback_fn=on_epoch,
     )
+    last = max((epoch["epoch"] for epoch in trainer.history if "valid" in epoch), default=0)
+    if trainer.best_epoch == last > 0:
+        logger.warning(
+            f"The best epoch of {label(config)} on {target(config)} was the last one, {last}: training may not be at "
+            f"its end. Raise the number of epochs, now {trainer.epochs}."
+        )
+    return measured
 
 
 def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -184,7 +191,8 @@ def target(config: XferConfig) -> str:
 def describe(experiment: Experiment) -> str:
     """Numbers of users, items and parameters, and how many items have each feature."""
     dataset = experiment.dataset
-    text = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items"
+    shared = f" ({dataset.shared_users:,} in several domains)" if len(getattr(dataset, "domains", ())) > 1 else ""
+    text = f"{dataset.user_num - 1:,} users{shared}, {dataset.item_num - 1:,} items"
     if hooks_of(experiment.model).reads_features:
         text += f"; {experiment.train_data._dataset.features.coverage()}"
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)

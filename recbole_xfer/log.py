@@ -1,22 +1,40 @@
-"""Prints this package's messages; writes them and RecBole's to the log file of a run."""
+"""Prints this package's messages and progress; writes its messages and RecBole's to the log file of a run."""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 logger = logging.getLogger("recbole_xfer")
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats messages without the colours that RecBole writes into its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return COLOUR.sub("", super().format(record))
 
 
 def show_messages() -> None:
     """Prints this package's messages as plain text to standard error; standard output is for results."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(PlainFormatter("%(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
+
+
+def progress_bar(shown: bool = True, **settings: Any) -> tqdm:
+    """A progress bar on standard error; invisible if it is not wanted, or if standard error is not a terminal."""
+    return tqdm(disable=None if shown else True, dynamic_ncols=True, **settings)
 
 
 @contextmanager
@@ -24,7 +42,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     """Appends all log messages of the block to ``<folder>/<name of folder>.log``."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{folder.name}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)

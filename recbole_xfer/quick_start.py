@@ -133,12 +133,16 @@ def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
     """The ids of the items of a history.
 
     Raises:
-        XferError: if the history is empty, or an item is not a string or not in the data.
+        XferError: if the history is empty or no list of items, or an item is not a string or not in the data.
     """
-    if not history:
+    if isinstance(history, str):
+        raise XferError(f"A history must be a list of items: write ['{history}'] instead of '{history}'.")
+    if not len(history):
         raise XferError("The history is empty. Give at least one item; for new users, use the model Pop.")
     known = dataset.field2token_id[dataset.iid_field]
     for token in history:
+        if isinstance(token, Iterable) and not isinstance(token, str):
+            raise XferError("recommend ranks for one history, and this is a list of several. Call it once for each.")
         if not isinstance(token, str):
             raise XferError(f"An item must be a string: write '{token}' instead of {token!r}.")
         if not known.get(token):  # id 0 is the padding
@@ -157,8 +161,9 @@ def compare(
 
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
-            rows; only adapted rows use ``source``. A row may have a ``name`` and ``config_files``; ``alone`` compares
-            it with models of each joined domain alone (see :func:`recbole_xfer.comparison.joint.references`).
+            rows whose models know them; only adapted rows use ``source``. A row may have a ``name`` and
+            ``config_files``; ``alone`` compares it with models of each joined domain alone (see
+            :func:`recbole_xfer.comparison.joint.references`).
         overrides: keys for all rows; they win over the file.
         config_files: yaml files of keys for all rows; the file wins over them.
     """

@@ -7,6 +7,7 @@ therefore installed with ``pip install --no-deps recbole==1.2.1``.
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -127,3 +128,26 @@ class TestCheckpoints:
     def test_a_config_of_a_model_unknown_to_recbole_can_be_pickled(self, config: Config) -> None:
         config.model = "Mine"
         assert pickle.loads(pickle.dumps(config)).model == "Mine"
+
+
+READ_DATA = """
+from pathlib import Path
+import recbole_xfer
+from recbole_xfer.data.loaders import make_dataset
+from recbole_xfer.testing.data import config, write_small
+write_small(Path())
+print(make_dataset(config(Path(), "Pop")).item_num)
+"""
+
+
+def test_reading_data_shows_no_warning_of_pandas(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", READ_DATA],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "26\n"
+    assert "Warning" not in done.stderr

@@ -2,12 +2,13 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import build, load
+from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.quick_start import evaluate, pretrain, recommend, run
 from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, write_small
@@ -115,3 +116,23 @@ def test_metrics_of_the_training_data_are_measured_again(tmp_path: Path, model: 
     first = run(model, "Small", overrides=keys)
     assert run(model, "Small", overrides=keys, reuse=True).test == first.test
     assert evaluate([first.folder]).results[0].test == first.test
+
+
+@pytest.mark.parametrize(("items", "remedy"), [(1, 1), (3, 3), (25, 5)])
+def test_the_remedy_for_rankings_longer_than_the_catalogue_holds(tmp_path: Path, items: int, remedy: int) -> None:
+    write_small(tmp_path, items=items, holes=False)
+    with pytest.raises(XferError, match=rf"exceeds the {items} items of Small. .* such as --topk=\[{remedy}\]"):
+        build(config(tmp_path, "Pop", topk=[30]))
+    build(config(tmp_path, "Pop", topk=[remedy]))
+
+
+@pytest.mark.parametrize(("best", "validated", "warned"), [(4, [2, 4], True), (2, [2, 4], False), (0, [0], False)])
+def test_a_best_epoch_that_was_the_last_one_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, best: int, validated: list[int], warned: bool
+) -> None:
+    history = [{"epoch": epoch, "valid": {}} if epoch in validated else {"epoch": epoch} for epoch in range(6)]
+    experiment = Experiment(config(tmp_path, "SASRec", resume=False), *[None] * 5)
+    experiment.trainer = SimpleNamespace(fit=lambda *_, **__: (0.1, {}), history=history, best_epoch=best, epochs=6)
+    assert fit(experiment) == (0.1, {})
+    sentence = "The best epoch of SASRec on Small was the last one, 4: training may not be at its end. Raise the number"
+    assert (sentence in caplog.text) == warned

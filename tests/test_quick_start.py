@@ -18,11 +18,14 @@ from recbole_xfer.testing.data import config, write_small
         ("ItemKNN", ["i1"], 5, "ItemKNN does not read histories"),
         ("Pop", ["i1"], 0, "k=0 is invalid: it must be an integer of at least 1"),
         ("Pop", ["[PAD]"], 5, r"The item '\[PAD\]' is not in Small\."),
+        ("Pop", "i1", 5, r"A history must be a list of items: write \['i1'\] instead of 'i1'"),
+        ("Pop", [["i1"], ["i2", "i3"]], 5, "ranks for one history, and this is a list of several. Call it once for"),
+        ("Pop", [], 5, "The history is empty. Give at least one item"),
         ("Pop", [1], 5, "An item must be a string: write '1' instead of 1"),
     ],
 )
 def test_invalid_recommendation_requests_are_explained(
-    tmp_path: Path, model: str, history: list[Any], k: int, message: str
+    tmp_path: Path, model: str, history: Any, k: int, message: str
 ) -> None:
     write_small(tmp_path)
     experiment = build(config(tmp_path, model))

@@ -1,4 +1,4 @@
-"""The verbs about results: compare, evaluate, report, explain."""
+"""The verbs about results: compare, evaluate, runs, report, explain."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def add_evaluate_options(parser: Parser) -> None:
     add_result(parser)
 
 
+def add_runs_options(parser: Parser) -> None:
+    """Adds the options of runs."""
+    help_text = "has one folder per run (default saved)"
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("saved"), metavar="FOLDER", help=help_text)
+
+
 def add_report_options(parser: Parser) -> None:
     """Adds the options of report."""
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a run")
@@ -38,9 +44,9 @@ def add_report_options(parser: Parser) -> None:
 def add_explain_options(parser: Parser) -> None:
     """Adds the options of explain."""
     add = parser.add_argument
-    add("--run", dest="folder", required=True, metavar="FOLDER", help="the folder of a run of RETR")
+    add("--run", dest="folder", required=True, metavar="FOLDER", help="the folder of a run, such as one of RETR")
     add("--user", required=True, metavar="TOKEN", help="the user, as in the data")
-    add("--beside", metavar="FOLDER", help="a second run on the same data, such as one without pathway")
+    add("--other", metavar="FOLDER", help="a second run on the same data, such as one without pathway")
     add("--output", type=Path, default=Path("explanation.html"), metavar="FILE", help="a page; a PNG has the same name")
 
 
@@ -60,8 +66,20 @@ def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
     print_comparison(evaluate(options.folders, keys, files(options)), options.result)
 
 
+def runs(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Lists runs; prints their table."""
+    from recbole_xfer.cli.tables import print_folding
+    from recbole_xfer.report.runs import list_runs, runs_table
+
+    found = list_runs(options.folder)
+    if found:
+        print_folding(runs_table(found))
+    else:
+        print(f"No run is in {options.folder}.")
+
+
 def report(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Draws runs; prints what the pictures say, and the files."""
+    """Draws runs; prints their findings and the files."""
     from recbole_xfer.report.report import report, write
 
     drawn = report(options.folders)
@@ -74,7 +92,7 @@ def explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Draws the explanation of a ranking; prints the files."""
     from recbole_xfer.report.explain import explain, write
 
-    for path in write(explain(options.folder, options.user, options.beside), options.output):
+    for path in write(explain(options.folder, options.user, options.other), options.output):
         print(path)
 
 
@@ -97,19 +115,27 @@ VERBS = (
         evaluate,
     ),
     Verb(
+        "runs",
+        "list runs, newest first: model, dataset, scores, seed and date",
+        ("recbole-xfer runs", "recbole-xfer runs saved/search-ANT-Shop-1a2b3c4d"),
+        add_runs_options,
+        runs,
+        takes_keys=False,
+    ),
+    Verb(
         "report",
         "draw runs: domain gaps, losses and validation by epoch, results by group",
         ("recbole-xfer report saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --output=report",),
         add_report_options,
         report,
-        takes_keys=False,
+        accepts_keys=False,
     ),
     Verb(
         "explain",
-        "draw why a run of RETR ranks as it does for a user",
+        "draw why a run of RETR or UniSRec ranks as it does for a user",
         ("recbole-xfer explain --run=saved/RETR-Shop-1a2b3c4d --user=A1 --output=explanation.html",),
         add_explain_options,
         explain,
-        takes_keys=False,
+        accepts_keys=False,
     ),
 )

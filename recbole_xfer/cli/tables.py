@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import StringIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from recbole_xfer.config.plain import as_json
 from recbole_xfer.evaluation.domain_ranking import by_domain
@@ -20,8 +23,46 @@ WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def print_table(table: Table) -> None:
-    """Prints a table; in a narrow terminal its lines break, but no number is cut."""
-    Console(width=max(Console().width, width_of([table]))).print(table)
+    """Prints a table; one that is wider than the terminal is turned on its side, so that no number is cut."""
+    width = Console().width
+    parts = [table] if width_of([table]) <= width else on_its_side(table, width)
+    Console(width=max(width, width_of(parts))).print(*parts)
+
+
+def print_folding(table: Table) -> None:
+    """Prints a table; where it is wider than the terminal, its texts continue on the next line."""
+    Console().print(table, highlight=False)
+
+
+def on_its_side(table: Table, width: int) -> list[Table]:
+    """A table with its rows as columns, in parts that fit a width; each part has at least one of the rows.
+
+    Args:
+        table: of text with markup. Its first column names the rows; an empty name repeats the previous one.
+        width: in characters.
+    """
+    heads, *columns = ([column.header, *column.cells] for column in table.columns)
+    heads = list(accumulate(map(str, heads), lambda previous, head: head or previous))
+    parts: list[list[int]] = [[]]
+    for row in range(1, len(heads)):
+        if parts[-1] and width_of([_side(heads, columns, [*parts[-1], row])]) > width:
+            parts.append([])
+        parts[-1].append(row)
+    tables = [_side(heads, columns, rows) for rows in parts]
+    tables[0].title, tables[-1].caption, tables[-1].caption_justify = table.title, table.caption, "left"
+    return tables
+
+
+def _side(heads: Sequence[str], columns: Sequence[Sequence[Any]], rows: Sequence[int]) -> Table:
+    """Some rows of a table as columns, which are as wide as their cells and the longest word of their heads."""
+    side = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    side.add_column(heads[0], no_wrap=True)
+    for row in rows:
+        words = [*heads[row].split(), *(str(column[row]) for column in columns)]
+        side.add_column(heads[row], justify="right", width=max(Text.from_markup(word).cell_len for word in words))
+    for column in columns:
+        side.add_row(str(column[0]), *(column[row] for row in rows))
+    return side
 
 
 def print_result(result: Any) -> None:
@@ -35,7 +76,7 @@ def print_result(result: Any) -> None:
         for domain, row in by_domain(metrics).items():  # RecBole's pre-training of S3Rec has no metrics
             name = escape(f"{split}, {domain}") if domain else split
             table.add_row(name, *(f"{value:.4f}" for value in row.values()))
-    Console().print(table)
+    print_table(table)
     print(f"{result.folder}/result.json")
 
 

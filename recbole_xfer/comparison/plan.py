@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_xfer.comparison.joint import check_pairing, references
-from recbole_xfer.config.config import XferConfig, settings
+from recbole_xfer.config import properties
+from recbole_xfer.config.config import XferConfig, known_keys, settings
+from recbole_xfer.config.model_checks import TP_MODEL, trained_by_tp
 from recbole_xfer.config.plain import plain
-from recbole_xfer.config.schema import PLAN, check_values
+from recbole_xfer.config.schema import PLAN, check_keys, check_values
 from recbole_xfer.config.values import parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
 
@@ -59,10 +61,22 @@ def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a row: the keys of all rows, overridden by its own; ``source`` only if it is adapted."""
+    """The configuration of a row: those keys of all rows that its model knows, overridden by its own.
+
+    ``source`` is only for rows that are adapted.
+    """
     left_out = TABLE_KEYS if row.get("adaptation") in ("relearn", "finetune") else {*TABLE_KEYS, "source"}
-    keys = {key: value for key, value in plan.items() if key not in left_out}
+    known = known_to(plan, row) if plan else set()
+    keys = {key: value for key, value in plan.items() if key in known - left_out}
     return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}
+
+
+def known_to(plan: Mapping[str, Any], row: Mapping[str, Any]) -> set[str]:
+    """The keys that the model of a row knows."""
+    model, dataset = str(row["model"]), str({**plan, **row}["dataset"])
+    if model != properties.TP:
+        return known_keys(model, dataset)
+    return {TP_MODEL, *known_keys(trained_by_tp({**plan, **row}.get(TP_MODEL)), dataset)}
 
 
 def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
@@ -91,4 +105,5 @@ def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
             )
         if reference is not None:
             check_pairing(config, own_model=reference == number)
+    check_keys(plan, TABLE_KEYS.union(*(known_to(plan, row) for row in rows)))
     return against

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,22 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import by_domain, split_metric_name
 from recbole_xfer.evaluation.result import Result, score_text
 
+REMEDIES: Sequence[tuple[Callable[[Result], str], str]] = (
+    (lambda result: result.dataset, "Choose runs on one dataset."),
+    (lambda result: result.protocol.split, "Set one eval_args.split for all runs, and train them again."),
+    (
+        lambda result: result.protocol.candidates,
+        "Set one eval_args.mode and one rank_within_domain for all runs. If their numbers of items differ, train all "
+        "on the same files with the same item_inter_num_interval, user_inter_num_interval and val_interval.",
+    ),
+    (
+        lambda result: f"history {'masked' if result.protocol.history_masked else 'kept'}",
+        "Set one mask_history for all runs: --mask_history=True or False.",
+    ),
+    (lambda result: str(result.protocol), "Evaluate all runs with the same keys."),
+)
+"""What must be equal in all results of a table, and what to do where it is not."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -34,12 +51,13 @@ class Comparison:
     joint: JointAgainstAlone | None = None
 
     def __post_init__(self) -> None:
-        measured = dict.fromkeys(f"{result.dataset} ({result.protocol})" for result in self.results)
-        if len(measured) > 1:
-            raise XferError(
-                f"These results cannot be compared: {' versus '.join(measured)}. "
-                f"Evaluate all runs on the same data with the same eval_args, mask_history and rank_within_domain."
-            )
+        for measured, remedy in REMEDIES:
+            labels: dict[str, str] = {}
+            for result in self.results:
+                labels.setdefault(measured(result), result.label)
+            if len(labels) > 1:
+                differing = " versus ".join(f"{value} ({label})" for value, label in labels.items())
+                raise XferError(f"These results cannot be compared: {differing}. {remedy}")
         if len({frozenset(result.test_by_part()) for result in self.results}) > 1:
             raise XferError(
                 "These results have different metrics or groups. Set --metrics, --topk and --eval_groups for all runs."
@@ -67,7 +85,7 @@ class Comparison:
         }
 
     def caption(self) -> str:
-        """What was measured."""
+        """Numbers of test targets, protocol and seeds, as text."""
         first = self.results[0]
         seeds = sorted({result.seed for result in self.results})
         spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
@@ -139,7 +157,7 @@ class Comparison:
         return rows.get(same_keys) or (of_model[0] if len(of_model) == 1 else None)
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """The content of the file of ``--result``."""
         return {
             "dataset": self.results[0].dataset,
             "measured": self.caption(),
@@ -151,7 +169,7 @@ class Comparison:
 
 
 def with_distinct_labels(results: Sequence[Result], keys: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """Adds to equal labels the keys in which their runs differ, such as ``RETR n_heads=4``.
+    """Adds to equal labels the keys in which their runs differ: ``RETR n_heads=4``, ``ANT (relearn), source Toys``.
 
     Args:
         results: of several runs.
@@ -165,8 +183,20 @@ def with_distinct_labels(results: Sequence[Result], keys: Sequence[Mapping[str, 
             for key, value in own.items()
             if key != "seed" and any(key not in others or others[key] != value for others in same_label)
         }
-        labelled.append(replace(result, label=f"{result.label} {text_of(differing)}".strip()))
+        other_models = [o for o in same_label if o.get("pretrained") != own.get("pretrained")]
+        if all(others.get("source") != own.get("source") for others in other_models):
+            differing.pop("pretrained", None)  # the source says enough without a path
+        labelled.append(replace(result, label=_described(result.label, differing)))
     return labelled
+
+
+def _described(label: str, differing: Mapping[str, Any]) -> str:
+    """A label with some keys of its run, those of its pre-training in words."""
+    origin = f", source {differing['source']}" if differing.get("source") else ""
+    if differing.get("pretrained"):
+        origin += f", from {Path(differing['pretrained']).name}"
+    others = {key: value for key, value in differing.items() if key not in ("source", "pretrained")}
+    return f"{label}{origin} {text_of(others)}".strip()
 
 
 def mean_by_row(results: Sequence[Result]) -> np.ndarray:

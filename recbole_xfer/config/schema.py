@@ -1,7 +1,7 @@
 """Validates configuration keys and values before any data is loaded; reports each problem in one sentence.
 
-:data:`KEYS` is the only place that says what a value must be. The yaml files of ``properties/`` hold the defaults and
-the meaning of each key. A key with a dot, such as ``eval_args.mode``, is one of the keys inside ``eval_args``.
+:data:`KEYS` alone declares the type of each key. The yaml files of ``properties/`` hold the defaults and the meaning
+of each key. A key with a dot, such as ``eval_args.mode``, is one of the keys inside ``eval_args``.
 """
 
 from __future__ import annotations
@@ -138,16 +138,23 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
 
 USUAL_NAMES = {
     "batch_size": "train_batch_size",
+    "data_dir": "data_path",
     "device": "gpu_id",
     "dropout": "hidden_dropout_prob",
+    "dropout_rate": "hidden_dropout_prob",
+    "early_stop": "stopping_step",
     "early_stopping": "stopping_step",
+    "embedding_dim": "hidden_size",
     "embedding_size": "hidden_size",
+    "gpu": "gpu_id",
     "hidden_units": "hidden_size",
     "k": "topk",
     "lr": "learning_rate",
     "max_len": "MAX_ITEM_LIST_LENGTH",
+    "max_length": "MAX_ITEM_LIST_LENGTH",
     "max_seq_len": "MAX_ITEM_LIST_LENGTH",
     "maxlen": "MAX_ITEM_LIST_LENGTH",
+    "optimizer": "learner",
     "patience": "stopping_step",
 }
 """Names of keys in other libraries, where their spelling does not lead to RecBole's name."""

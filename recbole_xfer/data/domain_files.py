@@ -71,6 +71,13 @@ class AtomicFilesMixin(Dataset):
             return tokens
         return np.r_[tokens[:1], pd.Series(tokens[1:]).str.partition("/")[2].to_numpy(dtype=str)]
 
+    @property
+    def shared_users(self) -> int:
+        """How many users have interactions in several domains."""
+        users = np.repeat(self.sequences.users, self.sequences.ends - self.sequences.starts).astype(np.int64)
+        pairs = np.unique(users * len(self.domains) + self.item_domain[self.sequences.items])
+        return int((np.unique(pairs // len(self.domains), return_counts=True)[1] > 1).sum())
+
     def _load_data(self, token: str, dataset_path: str) -> None:
         frames = {domain: self._load_domain(domain) for domain in self.domains}
         if self.config["overlap_file"] is not None:
@@ -246,6 +253,4 @@ def _preparation_hint(domain: str) -> str:
     source = {"CJ": "completejourney", "Toy": "toy"}.get(family)
     if source:
         return f"Make it with `recbole-xfer prepare {source}`."
-    return (
-        f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see dataset/README.md."
-    )
+    return f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see docs/data.md."

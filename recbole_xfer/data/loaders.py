@@ -60,7 +60,7 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
             f"topk={config['topk']} exceeds the {dataset.item_num - 1} items of {join_domains(dataset.domains)}. "
-            f"Set shorter rankings, such as --topk=[5]."
+            f"Set shorter rankings, such as --topk=[{min(5, dataset.item_num - 1)}]."
         )
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)

@@ -76,7 +76,7 @@ class Result:
     tied: float | None = None
 
     def caption(self) -> str:
-        """What the test metrics were measured on, and how."""
+        """Numbers of test targets, protocol, seed, best epoch and share of tied targets, as text."""
         tied = f"; {self.tied:.1%} of the targets tied" if self.tied else ""
         return f"{self.target_counts()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}{tied}"
 
@@ -100,7 +100,7 @@ class Result:
         return {**self.test, **of_groups}
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """The content of result.json."""
         values = asdict(self)
         del values["by_row"], values["row_targets"]
         return values

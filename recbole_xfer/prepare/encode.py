@@ -19,7 +19,7 @@ from recbole_xfer.data.atomic import read_atomic_file, read_header
 from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing
-from recbole_xfer.log import logger
+from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.prepare.options import PACKAGED, Pooling
 
 CHUNK = 4096
@@ -161,7 +161,7 @@ def _digest(items: pd.DataFrame, *settings: str) -> str:
 
 def _encoded(encode: Encode, texts: list[str], cache: Path, title: str) -> Iterator[np.ndarray]:
     """Yields the vectors of ``texts`` chunk by chunk; writes each to ``cache``, or reads it from there."""
-    with tqdm(total=len(texts), desc=title, unit="text", unit_scale=True) as progress:
+    with progress_bar(total=len(texts), desc=title, unit="text", unit_scale=True) as progress:
         for start in range(0, len(texts), CHUNK):
             file = cache / f"{start}.npy"
             if not file.is_file():

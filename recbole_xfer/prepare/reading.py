@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pyarrow
 
-from recbole_xfer.errors import XferError, nearest
+from recbole_xfer.errors import XferError, did_you_mean
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
@@ -74,10 +74,9 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
 
 
 def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
-    """Raises XferError, with the closest name, if the table has no such column."""
+    """Raises XferError, with the columns, if the table has no such column."""
     if column not in table:
-        near = nearest(column, table, cutoff=0)
-        raise XferError(f"{path} has no column '{column}' (columns: {', '.join(table)}). Did you mean '{near}'?")
+        raise XferError(f"{path} has no column '{column}' (columns: {', '.join(table)}){did_you_mean(column, table)}")
 
 
 def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:

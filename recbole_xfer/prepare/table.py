@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.data.atomic import write_domain
-from recbole_xfer.errors import XferError, nearest
+from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
 from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
 
@@ -73,7 +73,8 @@ def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: t
         if not equals or not column:
             raise XferError(f"{option}: '{pair}' is invalid. Write ROLE=COLUMN, such as {needed[0]}=name.")
         if role not in known:
-            raise XferError(f"{option}: unknown role '{role}'. Did you mean '{nearest(role, known, cutoff=0)}'?")
+            names = ", ".join(known)
+            raise XferError(f"{option}: unknown role '{role}' (roles: {names}){did_you_mean(role, known)}")
         if role in roles:
             raise XferError(f"{option}: the role '{role}' is repeated. Name one column for it.")
         roles[role] = column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
@@ -73,6 +75,8 @@ class TextEncoder:
 
 def _load(encoder: str) -> tuple[Any, Any, bool]:
     """Returns the tokenizer, the model, and whether its vectors are scaled to length 1."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     local = Path(encoder).is_dir()
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=local)

@@ -26,7 +26,7 @@ from recbole_xfer.device import has_fast_bfloat16
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
-from recbole_xfer.log import logger
+from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.trainer.other_parameters import as_tensors, from_tensors
 from recbole_xfer.trainer.ranking import RankingTrainer
 from recbole_xfer.trainer.run_folder import RunFolder
@@ -61,6 +61,7 @@ class XferTrainer(RankingTrainer):
         self.saved_model_file = str(self.folder.path / RunFolder.WEIGHTS)
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
+        self._evaluation_bar = progress_bar(shown=False)
         self.enable_amp = self._reduced_precision()
 
     def _reduced_precision(self) -> bool:
@@ -91,7 +92,7 @@ class XferTrainer(RankingTrainer):
             check_valid_metric(self.config)
         self._train_data = self.train_loader(train_data)
         self.folder.begin(settings(self.config))
-        with tqdm(desc=self.folder.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
+        with progress_bar(show_progress, desc=self.folder.name, leave=False) as self._bar:
             return super().fit(self._train_data, valid_data, *args, **kwargs)
 
     def train_loader(self, train_data: Any) -> Any:
@@ -238,7 +239,17 @@ class XferTrainer(RankingTrainer):
         if load_best_model:
             folder = RunFolder(Path(model_file).parent) if model_file else self.folder
             self.load_weights(folder.weights())
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        title = f"Evaluating {self.config['model']} on {self.config['dataset']}"
+        with progress_bar(show_progress, desc=title, total=len(eval_data or ()), leave=False) as self._evaluation_bar:
+            return super().evaluate(eval_data, load_best_model=False)
+
+    def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
+        self._evaluation_bar.update()
+        return super()._full_sort_batch_eval(batched_data)
+
+    def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
+        self._evaluation_bar.update()
+        return super()._neg_sample_batch_eval(batched_data)
 
 
 class Ticking:

@@ -176,6 +176,14 @@ def test_an_error_in_the_input_is_one_sentence_and_status_2(
         ("dataset: Small\nrows: [{epochs: 1}]", "--seeds=[7]", "'rows' must be a list with a 'model' in each entry"),
         ("dataset: [A, B]\nrows: [{model: Pop}]", "--seeds=[7]", "dataset=['A', 'B'] is invalid: it must be a name"),
         ("rows: [{model: Pop}]", "--seeds=[7]", "plan.yaml lacks the key 'dataset'"),
+        (
+            "dataset: Small\nhiden_size: 8\nrows: [{model: Pop}, {model: SASRec}]",
+            "--seeds=[7]",
+            "Unknown key 'hiden_size'. Did you mean 'hidden_size'?",
+        ),
+        ("dataset: Small\nrows: [{model: Pop}]", "--hidden_size=8", "Unknown key 'hidden_size'."),
+        ("dataset: Small\nrows: [{model: Pop, hidden_size: 8}]", "--seeds=[7]", "Unknown key 'hidden_size'."),
+        ("dataset: Small\nrows: [{model: Popp}]", "--epochs=1", "The model 'Popp' does not exist. Did you mean 'Pop'?"),
     ],
 )
 def test_compare_rejects_an_invalid_plan(

@@ -134,10 +134,47 @@ def test_labels_of_one_model_get_the_keys_that_differ(scratch: np.ndarray) -> No
     assert list(summary) == ["RETR tau=0.1235", "RETR", "RETR route=random", "Pop"]
 
 
-def test_results_of_different_protocols_are_rejected(scratch: np.ndarray) -> None:
-    masked = Protocol("leave one out", "all 9 items", history_masked=True)
-    with pytest.raises(XferError, match="cannot be compared"):
-        Comparison([result("a", scratch), result("b", scratch, protocol=masked)])
+def test_labels_name_the_source_but_no_path_that_says_no_more(scratch: np.ndarray) -> None:
+    rows = [("Toys", "saved/ANT-Toys-1a"), ("Toys+Books", "saved/ANT-Toys+Books-2b"), ("Games", "saved/ANT-Games-3c")]
+    keys = [{"source": source, "pretrained": path, "seed": seed} for source, path in rows for seed in (1, 2)]
+    summary = Comparison(
+        with_distinct_labels([result("ANT (relearn)", scratch, seed) for _ in rows for seed in (1, 2)], keys)
+    ).summary()
+    assert list(summary) == [f"ANT (relearn), source {source}" for source, _ in rows]
+    same_source = [{"source": "Toys", "pretrained": f"saved/ANT-Toys-{digest}", "d": 8} for digest in ("1a", "2b")]
+    own_path = [{"pretrained": "../saved/ANT-Toys-1a/"}, {"pretrained": "saved/ANT-Toys-2b", "d": 4}]
+    for keys, ends in (
+        (same_source, [", from ANT-Toys-1a", ", from ANT-Toys-2b"]),
+        (own_path, [", from ANT-Toys-1a", ", from ANT-Toys-2b d=4"]),
+        ([{"source": None}, {"source": "Toys"}], ["", ", source Toys"]),
+    ):
+        labelled = with_distinct_labels([result("ANT (relearn)", scratch) for _ in keys], keys)
+        assert [own.label.removeprefix("ANT (relearn)") for own in labelled] == ends
+
+
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "message"),
+    [
+        ("E", PROTOCOL, r"D \(a\) versus E \(b\). Choose runs on one dataset"),
+        (
+            "D",
+            replace(PROTOCOL, history_masked=True),
+            r"history kept \(a\) versus history masked \(b\). .*mask_history",
+        ),
+        ("D", replace(PROTOCOL, split="ratio"), r"leave one out \(a\) versus ratio \(b\). Set one eval_args.split"),
+        (
+            "D",
+            replace(PROTOCOL, candidates="all 7 items"),
+            r"all 9 items \(a\) versus all 7 items \(b\). .*eval_args.mode .*with the same item_inter_num_interval",
+        ),
+    ],
+)
+def test_results_that_cannot_be_compared_name_the_difference_and_the_remedy(
+    scratch: np.ndarray, dataset: str, protocol: Protocol, message: str
+) -> None:
+    other = replace(result("b", scratch, protocol=protocol), dataset=dataset)
+    with pytest.raises(XferError, match=f"cannot be compared: {message}"):
+        Comparison([result("a", scratch), replace(result("a", scratch), seed=2), other])
 
 
 def test_results_of_different_groups_are_rejected(scratch: np.ndarray) -> None:

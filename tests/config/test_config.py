@@ -50,6 +50,8 @@ def test_an_expression_stays_a_string(tmp_path: Path) -> None:
         ("pretrain_epoch", "pretrain_epochs"),
         ("batch_size", "train_batch_size"),  # eval_batch_size is spelt more similarly
         ("device", "gpu_id"),  # no key is spelt similarly
+        ("early_stop", "stopping_step"),  # eval_step is spelt similarly
+        ("optimizer", "learner"),
     ],
 )
 def test_an_unknown_key_suggests_the_nearest(tmp_path: Path, key: str, near: str) -> None:
@@ -59,6 +61,18 @@ def test_an_unknown_key_suggests_the_nearest(tmp_path: Path, key: str, near: str
     file.write_text(f"{key}: 1\n")
     with pytest.raises(XferError, match=near):
         XferConfig("ANT", "Small", [file])
+
+
+@pytest.mark.parametrize("key", ["nproc", "world_size", "group_offset", "k_fold", "grad_clip", "verbose", "tau"])
+def test_an_unknown_key_that_resembles_none_has_no_suggestion(tmp_path: Path, key: str) -> None:
+    with pytest.raises(XferError, match=rf"^Unknown key '{key}'\.$"):
+        config(tmp_path, **{key: 1})
+
+
+@pytest.mark.parametrize("value", ["abc", "cuda:0", "0;1", "[-2]", "1.5"])
+def test_an_invalid_gpu_is_an_error(tmp_path: Path, value: str) -> None:
+    with pytest.raises(XferError, match=r"gpu_id=.* is invalid: it must be the number of a GPU, several as '0,1', or"):
+        config(tmp_path, gpu_id=value)
 
 
 def test_usual_names_suggest_existing_keys() -> None:

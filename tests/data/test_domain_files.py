@@ -7,7 +7,8 @@ import pytest
 
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
-from recbole_xfer.testing.data import config, write_small
+from recbole_xfer.experiment import build, describe
+from recbole_xfer.testing.data import config, write_joined, write_small
 
 
 @pytest.mark.parametrize(
@@ -174,3 +175,13 @@ def test_joining_a_domain_with_itself(tmp_path: Path) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="different domains"):
         TransferDataset(config(tmp_path, dataset="Small+Small"))
+
+
+@pytest.mark.parametrize("keys", [{}, {"histories": "per_domain"}], ids=str)
+@pytest.mark.parametrize("model", ["Pop", "SASRec"])
+def test_a_join_says_how_many_users_its_domains_share(tmp_path: Path, model: str, keys: dict[str, str]) -> None:
+    write_joined(tmp_path, ["A", "B"])
+    files = [(tmp_path / name / f"{name}.inter").read_text().splitlines()[1:] for name in "AB"]
+    a, b = ({line.split("\t")[0] for line in lines} for lines in files)
+    experiment = build(config(tmp_path, model, "A+B", **keys))
+    assert describe(experiment).startswith(f"{len(a | b)} users ({len(a & b)} in several domains), 24 items")

@@ -249,7 +249,7 @@ def test_domain_of_one_item(tmp_path: Path) -> None:
     for key in ("rank_within_domain", "negatives_within_domain"):
         with pytest.raises(XferError, match=r"The domain A of A\+B has 1 item, so"):
             build(config(tmp_path, "RETR", dataset, topk=[2], **{key: True}))
-    with pytest.raises(XferError, match="The domain A has one item, so that none can stand against it"):
+    with pytest.raises(XferError, match="The domain A has one item, so no negative can be drawn"):
         build(config(tmp_path, "RecGURU", dataset, topk=[2], rank_within_domain=False))
 
 

@@ -215,7 +215,7 @@ class TestTable:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (["--columns", "user=user", "itm=item"], "--columns: unknown role 'itm'. Did you mean 'item'"),
+            (["--columns", "user=user", "itm=item"], r"unknown role 'itm' \(roles: .*\). Did you mean 'item'"),
             (["--columns", "user=user"], "--columns: the role 'item' is missing. Add item=COLUMN"),
             (["--columns", "user"], "--columns: 'user' is invalid. Write ROLE=COLUMN"),
             (["--columns", "user=a", "user=b"], "--columns: the role 'user' is repeated"),

@@ -86,7 +86,7 @@ def test_mask_does_not_depend_on_the_target(tmp_path: Path, split: dict[str, Any
 
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: next(iter(split)))
 def test_masked_history_is_never_sampled_as_a_negative(tmp_path: Path, split: dict[str, Any]) -> None:
-    """Includes its first item and a held-out user's items before the ranked ones; for models of both kinds."""
+    """Excludes the first item and a held-out user's items before the ranked ones, for both types of models."""
     write_small(tmp_path, users=60, items=40)
     eval_args = {"split": split, "order": "TO", "group_by": "user", "mode": "uni9"}
     for model in ("RETR", "BPR"):
