@@ -1,9 +1,10 @@
 # make run    the demo: a table of models on real data
-# make test   the test suite
+# make test   the test suite; TESTS=tests/data runs a part of it
 # make lint   ruff and mypy
 # Each first creates the environment if it is missing or out of date.
 
 VENV := .venv
+TESTS := tests
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 READY := $(VENV)/ready
 
@@ -13,7 +14,7 @@ run: $(READY)
 	@$(VENV)/bin/recbole-xfer demo
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n auto --maxprocesses=8 --dist loadscope
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses=8 --dist loadscope $(TESTS)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

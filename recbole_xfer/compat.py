@@ -48,6 +48,8 @@ def apply() -> None:
     restore_dok_update()
     make_checkpoints_plain()
     hide_chained_assignment()
+    after_import("recbole.model.context_aware_recommender.kd_dagfm", look_up_teacher)
+    after_import("recbole.model.general_recommender.ldiffrec", refuse_pickled_vectors)
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
@@ -67,11 +69,11 @@ def restore_numpy_names() -> None:
 def restore_dok_update() -> None:
     """Restores scipy's private method ``dok_matrix._update``.
 
-    Cause: RecBole's graph models call it; scipy 1.13 and later have only ``update``. Remove when LightGCN and the
-    other graph models of RecBole build their matrices without it.
+    Cause: RecBole's graph models call it; scipy 1.13 and later do not have it, and before 1.17 ``update`` always
+    raises. Remove when LightGCN and the other graph models of RecBole build their matrices without it.
     """
     if not hasattr(scipy.sparse.dok_matrix, "_update"):
-        scipy.sparse.dok_matrix._update = scipy.sparse.dok_matrix.update
+        scipy.sparse.dok_matrix._update = lambda matrix, values: matrix._dict.update(values)
 
 
 def define_torchvision_ops() -> None:
@@ -168,6 +170,23 @@ def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_fi
         torch.save(state, temporary)
     if verbose:
         self.logger.info(f"Saving current: {path}")
+
+
+def look_up_teacher(kd_dagfm: ModuleType) -> None:
+    """Lets RecBole's KD_DAGFM look its teacher up by name.
+
+    Cause: it evaluates the value of ``teacher`` as Python. Remove when KD_DAGFM has a table of its teachers.
+    """
+    teachers = {name: getattr(kd_dagfm, name) for name in ("CrossNet", "CIN", "CINComp")}
+    kd_dagfm.eval = teachers.__getitem__  # type: ignore[attr-defined]
+
+
+def refuse_pickled_vectors(ldiffrec: ModuleType) -> None:
+    """Lets RecBole's LDiffRec read vectors of items, but no pickle.
+
+    Cause: it reads ``item_emb.npy`` with ``allow_pickle=True``. Remove when it does not.
+    """
+    ldiffrec.np = SimpleNamespace(**{**vars(np), "load": lambda path, **_: np.load(path)})  # type: ignore[attr-defined]
 
 
 def hide_chained_assignment() -> None:

@@ -30,6 +30,16 @@ MEASURING = {
 }  # fmt: skip
 """Keys that say how a finished run is evaluated; they can change after training."""
 
+UNREAD: Mapping[str, Mapping[str, Any]] = {
+    "ConvNCF": {"train_method": "no_pretrain"},
+    "KD_DAGFM": {"phase": "teacher_training"},
+    "NAIS": {"pretrain_path": None},
+    "NeuMF": {"use_pretrain": False},
+    "RaCT": {"train_stage": "actor_pretrain"},
+    "S3Rec": {"train_stage": "pretrain"},
+}
+"""Values with which RecBole's models begin with random parameters, not with those of a file that a key names."""
+
 
 @dataclass
 class Experiment:
@@ -53,7 +63,9 @@ class Experiment:
         return RunFolder(self.config["run_dir"])
 
 
-def build(config: XferConfig, pretrained: RunFolder | None = None, stage: str = "run") -> Experiment:
+def build(
+    config: XferConfig, pretrained: RunFolder | None = None, stage: str = "run", trained: bool = False
+) -> Experiment:
     """Builds the data and the model of a configuration.
 
     The experiment's configuration also has what identifies the run: ``data_digest``, ``pretrained`` and ``run_dir``.
@@ -62,13 +74,14 @@ def build(config: XferConfig, pretrained: RunFolder | None = None, stage: str = 
         config: of the run.
         pretrained: the model to adapt.
         stage: ``run`` or ``pretrain``.
+        trained: whether the parameters of a finished run follow, so that no file of parameters is read.
     """
     init_seed(config["seed"], config["reproducibility"])
     dataset = make_dataset(config)
     tables = tables_digest(dataset)
     train_data, valid_data, test_data = make_loaders(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    model = make_model(config, train_data._dataset)
+    model = make_model(config, train_data._dataset, UNREAD.get(config["model"], {}) if trained else {})
     if pretrained is not None:
         adapt(config, model, pretrained)
         config = config.replace(pretrained=str(pretrained))
@@ -77,19 +90,27 @@ def build(config: XferConfig, pretrained: RunFolder | None = None, stage: str = 
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
 
 
-def make_model(config: XferConfig, dataset: Any) -> Any:
+def make_model(config: XferConfig, dataset: Any, instead: Mapping[str, Any] | None = None) -> Any:
     """A new model.
+
+    Args:
+        config: of the model.
+        dataset: of training.
+        instead: values with which the model is built; afterwards, it has those of ``config``.
 
     Raises:
         XferError: for values that the model rejects.
     """
     model_class = get_model(config["model"])
     try:
-        return model_class(config, dataset).to(config["device"])
+        model = model_class(config.replace(**instead) if instead else config, dataset).to(config["device"])
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
         if config["model"] in properties.models():
             raise  # our models explain what they reject
         raise XferError(f"RecBole's {config['model']} rejects this configuration: {error}") from error
+    for key in (instead or {}).keys() & vars(model).keys():
+        setattr(model, key, config[key])
+    return model
 
 
 def adapt(config: XferConfig, model: Any, pretrained: RunFolder) -> None:
@@ -155,7 +176,7 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
                 f"{folder} was trained with {key}={trained.get(key)}, not {keys[key]}. Remove the key, or train again."
             )
     weights = run.weights()
-    experiment = build(config)
+    experiment = build(config, trained=True)
     if config["data_digest"] not in (None, experiment.config["data_digest"]):
         _check_other_data(experiment, weights)
     experiment.trainer.load_weights(weights)

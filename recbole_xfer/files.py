@@ -1,16 +1,25 @@
-"""Writes files so that no reader finds half of one."""
+"""Writes files and folders so that no reader finds half of one."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from recbole_xfer.errors import XferError
+
+WORKSPACE = ".unfinished"
+"""The temporary folders of :func:`replacing_folders` begin with this."""
+
+COMPLETE = "complete"
+"""Within a temporary folder of :func:`replacing_folders`, the folder of what only has to be moved to its place."""
 
 
 @contextmanager
@@ -36,6 +45,117 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _explained(error, path) from error
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextmanager
+def replacing_folders(
+    root: str | os.PathLike[str], is_obsolete: Callable[[Path], bool] = lambda path: False
+) -> Iterator[Path]:
+    """Yields a temporary folder; if the block succeeds, each folder in it replaces the one of its name in ``root``.
+
+    A new folder keeps the files of the old one that it lacks, except obsolete ones. One process at a time is in the
+    block. If a process is killed while it moves complete folders to their places, the next block first moves the
+    others too; incomplete folders are removed.
+
+    Raises:
+        XferError: if the disk is full, or ``root`` is not writable.
+    """
+    root = Path(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root / "folders"):
+            for unfinished in _workspaces(root):
+                _move_complete(unfinished, root)
+                shutil.rmtree(unfinished, ignore_errors=True)
+            workspace = Path(tempfile.mkdtemp(prefix=f"{WORKSPACE}.", dir=root))
+            try:
+                (workspace / "new").mkdir()
+                yield workspace / "new"
+                _complete(workspace, root, is_obsolete)
+            except XferError as error:  # names the folders that the user knows
+                raise XferError(str(error).replace(str(workspace / "new"), str(root))) from error
+            finally:
+                _move_complete(workspace, root)  # after Ctrl-C while folders were moved
+                shutil.rmtree(workspace, ignore_errors=True)
+    except OSError as error:
+        raise _explained(error, root) from error
+
+
+def check_complete(folder: str | os.PathLike[str]) -> None:
+    """Raises XferError if a process was killed before it moved the new version of a folder to its place."""
+    folder = Path(folder)
+    if any((workspace / COMPLETE / folder.name).exists() for workspace in _workspaces(folder.parent)):
+        raise XferError(
+            f"The preparation of {folder} was interrupted, or is still running. Run `recbole-xfer prepare` again."
+        )
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets one process at a time into the block for this path, by a hidden file beside it."""
+    path = Path(path)
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise _explained(error, path) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Removes what killed processes left of :func:`replacing` this path; call it only where no other writes it."""
+    path = Path(path)
+    for workspace in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        if workspace.is_dir():
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _workspaces(root: Path) -> list[Path]:
+    return sorted(root.glob(f"{WORKSPACE}.*"))
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob("[!.]*") if path.is_dir())
+
+
+def _complete(workspace: Path, root: Path, is_obsolete: Callable[[Path], bool]) -> None:
+    """Moves new folders to their places, each with the other files of the folder that it replaces."""
+    new = workspace / "new"
+    with ExitStack() as locks:
+        for folder in _folders(new):
+            if not (root / folder.name).exists():
+                continue
+            locks.enter_context(locked(root / folder.name))
+            _keep_others(root / folder.name, folder, is_obsolete)
+        new.rename(workspace / COMPLETE)  # from here on, a killed process is completed by the next one
+        _move_complete(workspace, root)
+
+
+def _move_complete(workspace: Path, root: Path) -> None:
+    for folder in _folders(workspace / COMPLETE):
+        if (root / folder.name).exists():
+            (workspace / "old").mkdir(exist_ok=True)
+            (root / folder.name).rename(workspace / "old" / folder.name)
+        folder.rename(root / folder.name)
+
+
+def _keep_others(old: Path, new: Path, is_obsolete: Callable[[Path], bool]) -> None:
+    """Adds the files of the old folder that the new one lacks, as links where the file system has them."""
+    for place, folders, names in os.walk(old):
+        target = new / Path(place).relative_to(old)
+        target.mkdir(parents=True, exist_ok=True)
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in {*names, *links}.difference(os.listdir(target)):
+            source = Path(place, name)
+            if is_obsolete(source):
+                continue
+            try:
+                os.link(source, target / name, follow_symlinks=False)
+            except OSError:
+                shutil.copy2(source, target / name, follow_symlinks=False)
 
 
 def _explained(error: OSError, path: Path) -> XferError:

@@ -72,6 +72,17 @@ def test_a_sparse_dictionary_has_its_private_update() -> None:
     assert matrix.toarray().tolist() == [[0, 0, 0], [0, 0, 4]]
 
 
+@pytest.mark.skipif(not hasattr(scipy.sparse.dok_matrix((1, 1)), "_dict"), reason="this scipy has the method")
+def test_the_private_update_does_not_need_the_public_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def update(self: object, values: object) -> None:  # as scipy 1.13 to 1.16 have it
+        raise NotImplementedError("Direct update to DOK sparse format is not allowed.")
+
+    monkeypatch.setattr(scipy.sparse.dok_matrix, "update", update)
+    monkeypatch.delattr(scipy.sparse.dok_matrix, "_update")
+    compat.restore_dok_update()
+    test_a_sparse_dictionary_has_its_private_update()
+
+
 def test_torchvision_can_be_imported() -> None:
     assert pytest.importorskip("torchvision").ops
 

@@ -120,7 +120,7 @@ VERBS = (
         ("recbole-xfer runs", "recbole-xfer runs saved/search-ANT-Shop-1a2b3c4d"),
         add_runs_options,
         runs,
-        takes_keys=False,
+        accepts_keys=False,
     ),
     Verb(
         "report",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,10 @@ def on_its_side(table: Table, width: int) -> list[Table]:
         table: of text with markup. Its first column names the rows; an empty name repeats the previous one.
         width: in characters.
     """
-    heads, *columns = ([column.header, *column.cells] for column in table.columns)
-    heads = list(accumulate(map(str, heads), lambda previous, head: head or previous))
+    names, *columns = ([str(cell) for cell in (column.header, *column.cells)] for column in table.columns)
+    heads: list[str] = []
+    for name in names:
+        heads.append(name or heads[-1])
     parts: list[list[int]] = [[]]
     for row in range(1, len(heads)):
         if parts[-1] and width_of([_side(heads, columns, [*parts[-1], row])]) > width:
@@ -53,15 +54,15 @@ def on_its_side(table: Table, width: int) -> list[Table]:
     return tables
 
 
-def _side(heads: Sequence[str], columns: Sequence[Sequence[Any]], rows: Sequence[int]) -> Table:
+def _side(heads: Sequence[str], columns: Sequence[Sequence[str]], rows: Sequence[int]) -> Table:
     """Some rows of a table as columns, which are as wide as their cells and the longest word of their heads."""
     side = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     side.add_column(heads[0], no_wrap=True)
     for row in rows:
-        words = [*heads[row].split(), *(str(column[row]) for column in columns)]
+        words = [*heads[row].split(), *(column[row] for column in columns)]
         side.add_column(heads[row], justify="right", width=max(Text.from_markup(word).cell_len for word in words))
     for column in columns:
-        side.add_row(str(column[0]), *(column[row] for row in rows))
+        side.add_row(column[0], *(column[row] for row in rows))
     return side
 
 

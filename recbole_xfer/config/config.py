@@ -97,6 +97,11 @@ class XferConfig(Config):
         if "eval_args" in given:  # RecBole replaces a missing order by a random one
             given["eval_args"] = {**defaults["eval_args"], **given["eval_args"]}
 
+    def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
+        """Reads RecBole's own files only: a dataset named as a path would lead to another file."""
+        own = Path(file).resolve().is_relative_to(properties.recbole_folder().resolve())
+        return super()._update_internal_config_dict(file) if own else {}
+
     def _load_config_files(self, file_list: Iterable[Path] | None) -> dict[str, Any]:
         return read_yaml_files(file_list or ())
 

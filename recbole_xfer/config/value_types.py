@@ -139,6 +139,9 @@ Ranks = Annotated[
 Text = Annotated[str, Field(description="a string (in quotes if it looks like a number)")]
 Name = Annotated[str, Field(min_length=1, description="a name (in quotes if it looks like a number)")]
 FilePath = Annotated[str | Path, Field(description="a path (in quotes if it looks like a number)")]
+PICKLES = "because RecBole writes and reads it as a pickle, which can run code"
+NoPickle = Annotated[Literal[False], Field(description=f"False, {PICKLES}")]
+NoPicklePath = Annotated[None, Field(description=f"None, {PICKLES}")]
 Character = Annotated[str, Field(min_length=1, max_length=1, description="one character")]
 Names = Annotated[list[Name], Field(description="a list of names, such as [a, b]")]
 NameOrNames = Annotated[

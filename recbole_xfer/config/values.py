@@ -12,9 +12,21 @@ import yaml
 
 from recbole_xfer.errors import XferError
 
+LONGEST, DEEPEST = 100_000, 50
+"""Maximal number of values in yaml, counting those of repeated anchors, and maximal depth of its lists."""
+LARGEST = 2**64
+"""Maximal size of an integer in yaml; Python does not print much longer ones."""
+TOO_DEEP = "its lists or mappings are nested too deeply"
+
 
 class YamlLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which also reads ``1e-3`` as a number and ``None`` as null, as RecBole does."""
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        """Rejects the nesting early: PyYAML needs seconds for thousands of brackets."""
+        if self.flow_level > DEEPEST:
+            raise yaml.YAMLError(TOO_DEEP)
+        super().fetch_flow_collection_start(kind)
 
 
 YamlLoader.add_implicit_resolver(
@@ -25,13 +37,49 @@ YamlLoader.add_implicit_resolver(
 YamlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$"), ["N"])
 
 
+def read_yaml(text: str) -> Any:
+    """The value of a yaml document.
+
+    Raises:
+        ValueError: if it is invalid, or larger than a configuration can be.
+    """
+    try:
+        value = yaml.load(text, Loader=YamlLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # as for 2020-13-45
+        raise ValueError(f"a value does not have the form of its type ({error})") from error
+    _check_size(value)
+    return value
+
+
+def _check_size(value: Any) -> None:
+    """Raises ValueError for a value that is too large to be printed or checked, such as one that contains itself."""
+    parts, count = [(value, 0)], 0
+    while parts:
+        part, depth = parts.pop()
+        count += 1
+        if depth > DEEPEST:
+            raise ValueError(TOO_DEEP)
+        if count > LONGEST:
+            raise ValueError(f"it has more than {LONGEST:,} values")
+        if isinstance(part, int) and abs(part) > LARGEST:
+            raise ValueError("an integer has too many digits")
+        if isinstance(part, Mapping):
+            parts += [(inner, depth + 1) for pair in part.items() for inner in pair]
+        elif isinstance(part, (list, tuple, set)):
+            parts += [(inner, depth + 1) for inner in part]
+
+
 def parse_value(text: str) -> Any:
     """Parses a value of the command line as yaml; spaces, ``|`` and invalid yaml such as ``[5,inf)`` stay strings."""
     if not text.strip() or text == "|":
         return text
     try:
-        return yaml.load(text, Loader=YamlLoader)
-    except yaml.YAMLError:
+        return read_yaml(text)
+    except ValueError:
         return text
 
 
@@ -64,9 +112,9 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise XferError(f"The file {path} is missing.")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise XferError(f"{path} is not valid yaml: {' '.join(str(error).split())}.") from error
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise XferError(f"{path} is not valid yaml: {error}.") from error
     if not isinstance(content, dict):
         raise XferError(f"{path} must have lines such as 'learning_rate: 0.001'.")
     return content
@@ -80,6 +128,25 @@ def read_yaml_files(paths: Iterable[str | Path]) -> dict[str, Any]:
 def split_domains(dataset: str) -> list[str]:
     """The domains that a dataset joins: ``["Books", "Toys"]`` for ``Books+Toys``."""
     return dataset.split("+")
+
+
+LONGEST_DOMAIN = 200
+"""Bytes of a domain's name; file systems allow 255, and names of its files are longer."""
+
+
+def domain_problem(name: str) -> str | None:
+    """Says why a name cannot be that of a domain, whose folder and files it names; None if it can."""
+    if not name:
+        return "a name is empty; write a name before and after each '+'"
+    if name != name.strip() or not name.isprintable():
+        return f"{name!r} begins or ends with a blank, or has a character such as a line break; remove it"
+    if len(name.encode()) > LONGEST_DOMAIN:
+        return f"'{name[:20]}...' has {len(name.encode())} bytes; shorten it to at most {LONGEST_DOMAIN}"
+    if "+" in name:
+        return f"'{name}' has a '+', which joins domains; rename it"
+    if "/" in name or "\\" in name or name.startswith("."):
+        return f"'{name}' is not the name of a folder; set the path to this folder with data_path"
+    return None
 
 
 def join_domains(names: Iterable[str]) -> str:

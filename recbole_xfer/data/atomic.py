@@ -1,7 +1,7 @@
 """Reads and writes RecBole's atomic files, with a clear error where a file or a table is wrong.
 
-Reading is by pandas: pyarrow.csv rejects rows without their last values, reads on to the end of the file where a
-quotation mark does not close, and rounds numbers of many digits differently.
+Quotation marks are letters: the format has no rule for them. Reading is by pandas: pyarrow.csv rejects rows without
+their last values, and rounds numbers of many digits differently.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.config.values import split_domains
+from recbole_xfer.config.values import domain_problem
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import replacing
+from recbole_xfer.files import replacing_folders
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 """Types of columns, as in the header of an atomic file."""
@@ -101,11 +101,11 @@ def read_atomic_file(
 
     Raises:
         XferError: if the file is missing, is empty, has no rows or has another encoding, a row is longer than the
-            header, or a float is infinite or not a number.
+            header, a line has a NUL character, or a float is infinite or not a number.
     """
     types = read_header(path, form)
     wanted = [name for name in types if columns is None or name in columns]
-    _check_lengths(path, len(types), form)
+    rows = _count_rows(path, len(types), form)
     try:
         frame = pd.read_csv(
             path,
@@ -115,12 +115,15 @@ def read_atomic_file(
             usecols=wanted,
             dtype={name: np.float64 if types[name] == "float" else str for name in wanted},
             encoding=form.encoding,
+            quoting=csv.QUOTE_NONE,
             low_memory=False,  # one pass, so that equal tokens share one object
         )
     except UnicodeError:
         raise _encoding_error(path, form.encoding) from None
     except (ValueError, pd.errors.ParserError) as error:
         raise _located(path, wanted, types, form, error) from None
+    if len(frame) != rows:
+        raise XferError(f"{path} has {rows:,} rows, but {len(frame):,} were read. Write one line for each row.")
     if frame.empty:
         raise XferError(f"{path} has a header and no rows.")
     for name in wanted:
@@ -179,39 +182,59 @@ def _encoding_error(path: Path, encoding: str) -> XferError:
     return XferError(f"{path} cannot be read as {encoding} text.")
 
 
-def _check_lengths(path: Path, columns: int, form: AtomicFormat) -> None:
-    """Raises XferError for the first row that is longer than the header; pandas cuts it where columns are chosen.
+def _count_rows(path: Path, columns: int, form: AtomicFormat) -> int:
+    """The number of rows, which are the lines after the header that are not blank.
 
-    Rows are parsed only if the number of separators differs between lines.
+    Lines are decoded only if their numbers of separators differ.
+
+    Raises:
+        XferError: for the first row that is longer than the header, because pandas cuts it where columns are chosen,
+            or that has a NUL character, at which pandas cuts a value, or a carriage return, at which it cuts a row.
     """
-    if _is_regular(path, columns, form.separator.encode()):
-        return
+    count = _count_regular_lines(path, columns, form.separator.encode())
+    if count is not None:
+        return count - 1
+    blanks = " \t\r\n".replace(form.separator, "")
+    rows = 0
+    cut: dict[bool, int] = {}  # by whether a line ends with a carriage return only, the first such line
     with open(path, encoding=form.encoding, errors="replace", newline="") as file:
-        rows = csv.reader(file, delimiter=form.separator)
-        try:
-            longer = next((row for row in rows if len(row) > columns), None)
-        except csv.Error:  # such as a quotation mark that does not close, which pandas reports
-            return
-        if longer:
-            raise XferError(
-                f"{path}, line {rows.line_num}: there are {len(longer)} values for the {columns} columns of the "
-                f"header. Remove the extra values, or add their columns to the header."
-            )
+        for number, line in enumerate(file, start=1):
+            if line.endswith(("\r", "\n")):
+                cut.setdefault(line.endswith("\r"), number)
+            values = line.count(form.separator) + 1
+            if values > columns:
+                raise XferError(
+                    f"{path}, line {number}: there are {values} values for the {columns} columns of the header. Remove "
+                    f"the extra values, or add their columns to the header."
+                )
+            if "\0" in line:
+                raise XferError(f"{path}, line {number}: there is a NUL character. Remove it.")
+            rows += line.strip(blanks) != ""
+    if len(cut) == 2:
+        raise XferError(f"{path}, line {cut[True]}: there is a carriage return inside the line. Remove it.")
+    return rows - 1
 
 
-def _is_regular(path: Path, columns: int, separator: bytes) -> bool:
-    """Whether every line has exactly the separators that this number of columns needs."""
-    line = separator * (columns - 1) + b"\n"  # a line without its values
-    values = bytes(set(range(256)).difference(line))
-    rest = b""
+def _count_regular_lines(path: Path, columns: int, separator: bytes) -> int | None:
+    """The number of lines if each has exactly the separators that this number of columns needs, else None."""
     with open(path, "rb") as file:
+        end = b"\r\n" if file.readline().endswith(b"\r\n") else b"\n"
+        file.seek(0)
+        line = separator * (columns - 1) + end  # a line without its values
+        values = bytes(set(range(256)).difference(separator + b"\r\n\0"))
+        rest, count, last = b"", 0, b""
         for piece in iter(partial(file.read, 2**20), b""):
             left = rest + piece.translate(None, values)
             lines, more = divmod(len(left), len(line))
             rest = line[:more]
             if left != line * lines + rest:
-                return False
-    return rest in (b"", line[:-1])
+                return None
+            count += lines
+            last = piece[-1:]
+    if columns == 1:
+        return None  # a blank line is no row
+    unfinished = b"" if last == b"\n" else separator * (columns - 1)
+    return count + bool(unfinished) if rest == unfinished else None
 
 
 def _located(path: Path, wanted: list[str], types: dict[str, str], form: AtomicFormat, error: Exception) -> XferError:
@@ -219,7 +242,7 @@ def _located(path: Path, wanted: list[str], types: dict[str, str], form: AtomicF
     try:
         text = pd.read_csv(
             path, sep=form.separator, names=list(types), header=0, dtype=str, encoding=form.encoding,
-            keep_default_na=False, index_col=False,
+            keep_default_na=False, index_col=False, quoting=csv.QUOTE_NONE,
         )  # fmt: skip
     except pd.errors.ParserError:
         return XferError(f"{path} cannot be read: {error}. Every line needs one value for each column.")
@@ -243,8 +266,8 @@ def _located(path: Path, wanted: list[str], types: dict[str, str], form: AtomicF
 def write_domain(output: Path, name: str, interactions: pd.DataFrame, items: pd.DataFrame | None) -> Path:
     """Writes ``<output>/<name>/<name>.inter`` and, with items, ``<name>.item``; keeps the folder's other files.
 
-    Vectors of an earlier preparation stay aligned, because they are matched by item id. A field with a quotation
-    mark is written in quotation marks, because RecBole reads the files with the defaults of ``pandas.read_csv``.
+    The folder is written beside and replaced whole. Vectors of an earlier preparation stay aligned, because they are
+    matched by item id.
 
     Args:
         interactions: ``user_id``, ``item_id``, ``timestamp`` (seconds) and optional columns. Rows are sorted by
@@ -259,22 +282,30 @@ def write_domain(output: Path, name: str, interactions: pd.DataFrame, items: pd.
         XferError: if the name is invalid, there is no interaction, a column is missing, a token is empty or cannot be
             read back, a number is infinite, a timestamp is missing, a price is negative, or an item is repeated.
     """
-    if not name or name != Path(name).name or name.startswith(".") or len(split_domains(name)) > 1:
-        raise XferError(f"'{name}' cannot be the name of a domain: it must be the name of a folder, without '+'.")
+    check_domain_name(name)
     interactions = _checked(interactions, f"{name}.inter", ["user_id", "item_id", "timestamp"])
     if interactions.empty:
         raise XferError(f"The domain {name} has no interactions. Check the input and its filters.")
     interactions = interactions.sort_values("timestamp", kind="stable")
 
-    folder = Path(output) / name
     if items is not None:
         items = _checked(items, f"{name}.item", ["item_id"])
         repeated = items["item_id"][items["item_id"].duplicated()]
         if len(repeated):
             raise XferError(f"{name}.item: item '{repeated.iloc[0]}' is listed twice. Keep one of its rows.")
-        _write(folder / f"{name}.item", items)
-    _write(folder / f"{name}.inter", interactions)
-    return folder
+    with replacing_folders(output) as temporary:
+        (temporary / name).mkdir()
+        if items is not None:
+            _write(temporary / name / f"{name}.item", items)
+        _write(temporary / name / f"{name}.inter", interactions)
+    return Path(output) / name
+
+
+def check_domain_name(name: str) -> None:
+    """Raises XferError if a domain cannot have this name."""
+    problem = domain_problem(name)
+    if problem is not None:
+        raise XferError(f"This cannot be the name of a domain: {problem}.")
 
 
 def _checked(table: pd.DataFrame, file: str, needed: list[str]) -> pd.DataFrame:
@@ -291,6 +322,7 @@ def _checked(table: pd.DataFrame, file: str, needed: list[str]) -> pd.DataFrame:
             continue
         values = table[column].astype("string")
         if column == "text":
+            values = values.str.replace("[\0\ud800-\udfff]", " ", regex=True)
             table[column] = values.str.split().str.join(" ").replace("", pd.NA)
             continue
         _check_strings(values, f"{file}, column {column}", required=str(column).endswith("_id"))
@@ -301,7 +333,10 @@ def _checked(table: pd.DataFrame, file: str, needed: list[str]) -> pd.DataFrame:
 def _check_strings(values: pd.Series, where: str, required: bool) -> None:
     """Raises XferError for the first value that would be read back differently."""
     distinct = values.drop_duplicates()
-    problems = {"contains a tab or a line break, which ends a field": distinct.str.contains(r"[\t\r\n]", na=False)}
+    problems = {
+        "contains a tab or a line break, which ends a field": distinct.str.contains(r"[\t\r\n]", na=False),
+        "contains a character that a text file cannot": distinct.str.contains("[\0\ud800-\udfff]", na=False),
+    }
     if required:
         problems["is empty"] = distinct.fillna("").str.strip() == ""
         problems["is read back as a missing value"] = distinct.isin(READ_AS_MISSING.split("|"))
@@ -328,8 +363,7 @@ def _write(path: Path, table: pd.DataFrame) -> None:
         values = table[column].dropna()
         if (values.mod(1) == 0).all() and (values.abs() < 2**53).all():
             table[column] = table[column].astype("Int64")
-    with replacing(path) as temporary:
-        table.to_csv(temporary, sep="\t", header=header, index=False, lineterminator="\n")
+    table.to_csv(path, sep="\t", header=header, index=False, lineterminator="\n", quoting=csv.QUOTE_NONE)
 
 
 def _type_of(column: str) -> str:

@@ -18,11 +18,12 @@ from recbole_xfer.config.config import FIELDS, item_features
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import Interval, Tokens
 from recbole_xfer.config.values import join_domains, split_domains
-from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header, split_sequences
+from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, split
 from recbole_xfer.data.users import hide_overlap, join_users
 from recbole_xfer.errors import XferError
+from recbole_xfer.files import check_complete
 
 
 class AtomicFilesMixin(Dataset):
@@ -44,7 +45,9 @@ class AtomicFilesMixin(Dataset):
     def _get_preset(self) -> None:
         super()._get_preset()
         self.domains: list[str] = split_domains(self.dataset_name)
-        if len(set(self.domains)) < len(self.domains) or not all(self.domains):
+        for domain in self.domains:
+            check_domain_name(domain)
+        if len(set(self.domains)) < len(self.domains):
             raise XferError(f"dataset={self.dataset_name} must name different domains, such as Books+Toys.")
         single = self.config["single_domain"]
         if single is not None and (single not in self.domains or len(self.domains) < 2):
@@ -97,6 +100,7 @@ class AtomicFilesMixin(Dataset):
 
     def _load_domain(self, domain: str) -> dict[str, pd.DataFrame | None]:
         folder = self.root / domain
+        check_complete(folder)
         if not folder.is_dir():
             raise XferError(f"The folder {folder} does not exist. {_preparation_hint(domain)}")
         self._load_inter_feat(domain, str(folder))

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import recbole.data.dataset as recbole_datasets
-from recbole.data import create_dataset, data_preparation
-from recbole.data.utils import get_dataloader
-from recbole.sampler import RepeatableSampler
+from recbole.data.utils import create_samplers, get_dataloader
+from recbole.sampler import KGSampler, RepeatableSampler
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_xfer.config.values import join_domains
@@ -26,7 +25,10 @@ SCORES_IN_BATCH = 2**25
 
 
 def make_dataset(config: Any) -> Any:
-    """Makes a model's dataset: ours for general and sequential models, RecBole's for models with their own."""
+    """Makes a model's dataset: ours for general and sequential models, RecBole's for models with their own.
+
+    RecBole's ``create_dataset`` is not called, because it unpickles saved datasets, which can run code.
+    """
     by_type = {
         ModelType.SEQUENTIAL: TransferDataset,
         ModelType.GENERAL: InteractionDataset,
@@ -38,9 +40,18 @@ def make_dataset(config: Any) -> Any:
     if own is not None and issubclass(own, AtomicFilesMixin) and not rows_needed:
         return own(config)
     try:
-        return create_dataset(config)
+        return (named or _recboles_dataset(config["MODEL_TYPE"]))(config)
     except ValueError as error:  # RecBole's error for a missing file
         raise XferError(f"{config['model']} cannot read {config['dataset']}: {error}") from error
+
+
+def _recboles_dataset(kind: ModelType) -> type:
+    """RecBole's dataset for a type of models without a dataset of their own."""
+    by_type = {
+        ModelType.SEQUENTIAL: recbole_datasets.SequentialDataset,
+        ModelType.KNOWLEDGE: recbole_datasets.KnowledgeBasedDataset,
+    }
+    return by_type.get(kind, recbole_datasets.Dataset)
 
 
 def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
@@ -55,13 +66,15 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
                 f"{config['model']} reads its own data and cannot be ranked within domains. "
                 f"Leave out --rank_within_domain."
             )
-        return data_preparation(config, dataset)
+        _check_candidates(config, dataset)
+        return _recboles_loaders(config, dataset)
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
             f"topk={config['topk']} exceeds the {dataset.item_num - 1} items of {join_domains(dataset.domains)}. "
             f"Set shorter rankings, such as --topk=[{min(5, dataset.item_num - 1)}]."
         )
+    _check_candidates(config, dataset)
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)
     loaders: list[Any] = []
@@ -77,6 +90,20 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         )
         shuffle = config["shuffle"] if training else False
         loaders.append(get_dataloader(keys, phase)(keys, part, sampler, shuffle=shuffle) if len(part) else None)
+    return loaders[0], loaders[1], loaders[2]
+
+
+def _recboles_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """The loaders of RecBole's ``data_preparation``, which is not called, because it unpickles saved loaders."""
+    parts = dataset.build()
+    loaders = []
+    for phase, part, sampler in zip(PHASES, parts, create_samplers(config, dataset, parts), strict=True):
+        samplers, shuffle = [sampler], config["shuffle"] and phase == "train"
+        if phase == "train" and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+            negatives = config["train_neg_sample_args"]
+            samplers.append(KGSampler(dataset, negatives["distribution"], negatives["alpha"]))
+            shuffle = True
+        loaders.append(get_dataloader(config, phase)(config, part, *samplers, shuffle=shuffle))
     return loaders[0], loaders[1], loaders[2]
 
 
@@ -99,6 +126,18 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
         return kind(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
     kind = DomainSampler if within else HistorySampler
     return kind(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
+
+
+def _check_candidates(config: Any, dataset: Any) -> None:
+    """Raises XferError if an evaluation samples more negatives than there are items."""
+    for phase in PHASES[1:]:
+        negatives, items = config[f"{phase}_neg_sample_args"]["sample_num"], dataset.item_num - 1
+        if negatives != "none" and negatives > items:
+            mode = config["eval_args"]["mode"][phase]
+            raise XferError(
+                f"eval_args.mode={mode} needs {negatives:,} negatives, but {config['dataset']} has {items:,} items. "
+                f"Set fewer, such as uni{min(99, max(items - 1, 1))}, or full."
+            )
 
 
 def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:

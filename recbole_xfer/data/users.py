@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ def _read(path: Path, frames: Frames, field: str) -> pd.DataFrame:
     if not path.is_file():
         raise XferError(f"The file overlap_file={path} does not exist.")
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
+        table = pd.read_csv(
+            path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
+            quoting=csv.QUOTE_NONE,
+        )  # fmt: skip
     except (ValueError, pd.errors.ParserError) as error:
         raise XferError(f"{path} cannot be read: {error}. Write a table of ids, separated by tabs.") from error
     table = table.fillna("")  # missing last cells

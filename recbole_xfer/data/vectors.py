@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         XferError: if the file cannot be read.
     """
-    return {key.decode(): value.decode() for key, value in (_parquet(path).schema_arrow.metadata or {}).items()}
+    metadata = _parquet(path).schema_arrow.metadata or {}
+    try:
+        return {key.decode(): value.decode() for key, value in metadata.items()}
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
 
 
 def _open(path: Path) -> _VectorFile:
@@ -224,20 +229,39 @@ def _open_parquet(path: Path) -> _VectorFile:
 
 
 def _parquet_blocks(path: Path, file: pq.ParquetFile, ids: pd.Index) -> Blocks:
-    dimension, start = None, 0
-    for batch in file.iter_batches(batch_size=BLOCK, columns=["vector"]):
-        vectors = batch.column(0)
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(vectors), 0))
-        dimension = dimension or int(lengths.max(initial=0))
-        if (lengths != dimension).any():
-            row = int((lengths != dimension).argmax())
-            raise XferError(
-                f"{path}: the vectors have different lengths: that of item '{ids[start + row]}' has {lengths[row]} "
-                f"values, others have {dimension}. Remove the rows of items without a vector."
-            )
-        matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), dimension)
-        yield matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix
-        start += len(batch)
+    kind, start = file.schema_arrow.field("vector").type, 0
+    dimension = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+    try:
+        for batch in file.iter_batches(batch_size=BLOCK, columns=["vector"]):
+            vectors = batch.column(0)
+            lengths = np.asarray(pc.fill_null(pc.list_value_length(vectors), 0))
+            dimension = dimension or int(lengths.max(initial=0))
+            if (lengths != dimension).any():
+                row = int((lengths != dimension).argmax())
+                raise _unequal_lengths(path, ids[start + row], lengths[row], dimension)
+            matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), dimension)
+            yield matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix
+            start += len(batch)
+    except pa.ArrowInvalid as error:
+        if "had size=0" not in str(error):
+            raise
+        raise _unequal_lengths(path, ids[_readable_rows(file)], 0, dimension) from error
+
+
+def _readable_rows(file: pq.ParquetFile) -> int:
+    """Counts the rows before the first missing vector of a fixed-size column, which pyarrow before 26 cannot read."""
+    count = 0
+    with suppress(pa.ArrowInvalid):
+        for _ in file.iter_batches(batch_size=1, columns=["vector"]):
+            count += 1
+    return count
+
+
+def _unequal_lengths(path: Path, item: str, length: int, expected: int | None) -> XferError:
+    return XferError(
+        f"{path}: the vectors have different lengths: that of item '{item}' has {length} values, others have "
+        f"{expected}. Remove the rows of items without a vector."
+    )
 
 
 def _open_npy(path: Path) -> _VectorFile:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import DEPARTMENTS
 
 SHUFFLE_SEED = 0
@@ -63,12 +64,12 @@ def prepare_completejourney(output: Path, departments: Collection[str] = tuple(D
             "price": products["product_id"].map(prices).round(4),
         }
     )
-    folders = []
-    for name in departments:
-        members = items[products["department"].isin(DEPARTMENTS[name])]
-        purchases = interactions[interactions["item_id"].isin(members["item_id"])]
-        folders.append(write_domain(output, name, purchases, members))
-    return folders
+    with replacing_folders(output) as temporary:
+        for name in departments:
+            members = items[products["department"].isin(DEPARTMENTS[name])]
+            purchases = interactions[interactions["item_id"].isin(members["item_id"])]
+            write_domain(temporary, name, purchases, members)
+    return [Path(output) / name for name in departments]
 
 
 def _load() -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -15,10 +15,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.data.atomic import read_atomic_file, read_header
+from recbole_xfer.data.atomic import check_domain_name, read_atomic_file, read_header
 from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import replacing
+from recbole_xfer.files import check_complete, locked, remove_unfinished, replacing
 from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.prepare.options import PACKAGED, Pooling
 
@@ -52,7 +52,7 @@ def encode_texts(
     """Writes ``<folder>/<name>.text.parquet``; an item without text has no row.
 
     Each distinct text is encoded once. An interrupted run is resumed by the next identical run. A file that already
-    holds the vectors of the same texts from the same encoder is kept.
+    holds the vectors of the same texts from the same encoder is kept. One process at a time encodes a domain.
 
     Args:
         folder: the domain's folder, with ``<name>.item``.
@@ -74,28 +74,32 @@ def encode_texts(
         raise XferError(f"batch_size={batch_size} and max_length={max_length} must be at least 1.")
     if drop_words is not None and not 0 < drop_words < 1:
         raise XferError(f"drop_words={drop_words} must be between 0 and 1, such as 0.2.")
+    check_domain_name(name)
     folder = Path(folder)
+    check_complete(folder)
     items = _read_texts(folder / f"{name}.item")
     path = folder / f"{name}.{'text' if drop_words is None else WORD_DROP}.parquet"
     dropped = {} if drop_words is None else {"drop_words": str(drop_words)}
     if drop_words is not None:
         items["text"] = [without_words(text, drop_words) for text in items["text"]]
     digest = _digest(items, encoder, pooling, str(max_length), str(half), *dropped.values())
-    if not overwrite and path.is_file() and read_metadata(path).get("digest") == digest:
-        logger.info(f"{path} is up to date.")
-        return path
+    with locked(folder):
+        if not overwrite and path.is_file() and read_metadata(path).get("digest") == digest:
+            logger.info(f"{path} is up to date.")
+            return path
+        remove_unfinished(path)
 
-    from recbole_xfer.prepare.text_encoder import TextEncoder  # here, because torch takes seconds to import
+        from recbole_xfer.prepare.text_encoder import TextEncoder  # here, because torch takes seconds to import
 
-    place = str(_packaged_folder()) if encoder == PACKAGED else encoder
-    reader = TextEncoder(place, pooling, device, max_length, batch_size)
-    unfinished = folder / f".{name}.encoding"  # of this run, and of earlier runs with other texts or settings
-    kind = np.dtype(np.float16 if half else np.float32)
-    vectors, count = _vectors(reader, reader.dimension, items["text"], kind, unfinished / digest, name)
-    source = f"{count} different texts of {name}.item, {pooling} of up to {max_length} tokens"
-    metadata = {"digest": digest, **dropped}
-    write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata=metadata)
-    shutil.rmtree(unfinished, ignore_errors=True)
+        place = str(_packaged_folder()) if encoder == PACKAGED else encoder
+        reader = TextEncoder(place, pooling, device, max_length, batch_size)
+        unfinished = folder / f".{name}.encoding"  # of this run, and of earlier runs with other texts or settings
+        kind = np.dtype(np.float16 if half else np.float32)
+        vectors, count = _vectors(reader, reader.dimension, items["text"], kind, unfinished / digest, name)
+        source = f"{count} different texts of {name}.item, {pooling} of up to {max_length} tokens"
+        metadata = {"digest": digest, **dropped}
+        write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata=metadata)
+        shutil.rmtree(unfinished, ignore_errors=True)
     logger.info(f"{path}: vectors of {len(items):,} items with {count:,} distinct texts.")
     return path
 

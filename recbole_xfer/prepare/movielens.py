@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.prepare.reading import TextFormat, read_table
+from recbole_xfer.prepare.reading import TextFormat, check_unpacked_size, read_table
 from recbole_xfer.prepare.table import ItemTable, interactions_of, items_of
 
 
@@ -76,6 +76,8 @@ def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path
         XferError: if the copy has no pair of files or several, or a value cannot be read; it names the row.
     """
     copy = Path(copy).resolve()
+    name = name or (copy.name if copy.is_dir() else copy.stem)
+    check_domain_name(name)
     with _unpacked(copy) as folder:
         layout, ratings = _found(folder, copy)
         movies = layout.movies_of(ratings)
@@ -85,7 +87,7 @@ def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path
         described = read_table(movies, form).rename(columns={"class": "genre"})  # as RecBole's copy of 100K has it
         items = items_of(described, source, interactions["item_id"])
     items["text"] = items["text"].str.replace("|", " ")  # between genres
-    return write_domain(output, name or (copy.name if copy.is_dir() else copy.stem), interactions, items)
+    return write_domain(output, name, interactions, items)
 
 
 @contextmanager
@@ -100,9 +102,9 @@ def _unpacked(copy: Path) -> Iterator[Path]:
         folder = Path(temporary) / copy.name
         try:
             with zipfile.ZipFile(copy) as archive:
-                archive.extractall(
-                    folder, [name for name in archive.namelist() if _is_wanted(PurePosixPath(name).name)]
-                )
+                wanted = [member for member in archive.infolist() if _is_wanted(PurePosixPath(member.filename).name)]
+                check_unpacked_size(copy, sum(member.file_size for member in wanted))
+                archive.extractall(folder, wanted)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
             raise XferError(f"{copy} cannot be unpacked: {error}. Name the published zip file or a folder.") from error
         try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import itertools
 import json
 import re
 import zlib
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ import pyarrow
 
 from recbole_xfer.errors import XferError, did_you_mean
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
+ATOMIC = (".inter", ".item", ".user")
+SEPARATORS = {".csv": ",", ".tsv": "\t"} | dict.fromkeys(ATOMIC, "\t")
+UNPACKED_FREELY, UNPACKED_RATIO = 2**26, 100
+"""A compressed file may unpack to so many bytes, or to so many times its size; only a zip bomb has more."""
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 
@@ -32,7 +35,7 @@ class TextFormat:
     """Whether the first line names the columns; otherwise they are named '1', '2', ...."""
     encoding: str = "utf-8"
     quotes: bool = True
-    """Whether quotation marks enclose fields, as in csv; otherwise they are ordinary characters."""
+    """Whether quotation marks enclose fields, as in csv; otherwise, and in atomic files, they are letters."""
 
 
 def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
@@ -51,11 +54,11 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
     gzipped = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if gzipped else path.suffix
     try:
-        with gzip.open(path) if gzipped else path.open("rb") as file:
+        with io.BufferedReader(_Unpacked(path)) if gzipped else path.open("rb") as file:
             if suffix in (".json", ".jsonl"):
                 table = _read_json(path, file)
             elif suffix == ".parquet":
-                table = pd.read_parquet(pyarrow.BufferReader(file.read()))
+                table = _read_parquet(path, file)
             else:
                 table = _read_separated(path, file, suffix, form)
     except LookupError:
@@ -64,7 +67,9 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
         ) from None
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
-    except (pd.errors.ParserError, pyarrow.ArrowInvalid, UnicodeError, EOFError, OSError, zlib.error) as error:
+    except (
+        pd.errors.ParserError, pyarrow.ArrowInvalid, UnicodeError, EOFError, OSError, OverflowError, zlib.error
+    ) as error:  # fmt: skip
         hint = " Name its encoding with --encoding." if isinstance(error, UnicodeError) else ""
         raise XferError(f"{path} cannot be read: {error}.{hint}") from error
     if table.empty:
@@ -73,16 +78,47 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
     return table.rename(columns=lambda column: ATOMIC_TYPE.sub("", str(column)))
 
 
+def check_unpacked_size(path: Path, size: int) -> None:
+    """Raises XferError if a compressed file unpacks to too many bytes."""
+    limit = max(UNPACKED_FREELY, UNPACKED_RATIO * path.stat().st_size)
+    if size > limit:
+        raise XferError(
+            f"{path} unpacks to more than {limit / 2**20:,.0f} MiB and {UNPACKED_RATIO} times its size, as only a zip "
+            f"bomb does. If you trust it, unpack it first."
+        )
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzipped file; raises XferError where it becomes too long."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file, self.size = path, gzip.GzipFile(path, "rb"), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)
+        self.size += count
+        check_unpacked_size(self.path, self.size)
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
     """Raises XferError, with the columns, if the table has no such column."""
     if column not in table:
         raise XferError(f"{path} has no column '{column}' (columns: {', '.join(table)}){did_you_mean(column, table)}")
 
 
-def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
+def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
     separator = form.separator or SEPARATORS.get(suffix)
     if separator is None:
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
+    quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
     table = pd.read_csv(
         file,
         sep=re.escape(separator) if len(separator) > 1 else separator,
@@ -92,14 +128,22 @@ def _read_separated(path: Path, file: BufferedIOBase, suffix: str, form: TextFor
         dtype=str,
         keep_default_na=False,
         na_values=[""],
-        quoting=csv.QUOTE_MINIMAL if form.quotes and len(separator) == 1 else csv.QUOTE_NONE,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas reads extra columns as an index
         raise XferError(f"{path} has rows with more fields than its header. Check the separator.")
     return table if form.header else table.rename(columns=lambda position: str(position + 1))
 
 
-def _read_json(path: Path, file: BufferedIOBase) -> pd.DataFrame:
+def _read_parquet(path: Path, file: io.BufferedIOBase) -> pd.DataFrame:
+    content = pyarrow.BufferReader(file.read())
+    try:
+        return pd.read_parquet(content)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in pandas' own metadata
+        raise XferError(f"{path} cannot be read: {error}. The file may be damaged. Make it again.") from error
+
+
+def _read_json(path: Path, file: io.BufferedIOBase) -> pd.DataFrame:
     first = file.readline()
     if first.strip() == b"{" or first.lstrip()[:1] == b"[":
         return _to_table(path, _parse(path, first + file.read()))
@@ -110,8 +154,17 @@ def _read_json(path: Path, file: BufferedIOBase) -> pd.DataFrame:
 
 def _parse(where: Path | str, text: bytes) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        document = json.loads(text)
+        if b"\\ud" in text.lower():
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
+    except UnicodeDecodeError:
+        raise
+    except UnicodeEncodeError as error:
+        raise XferError(f"{where}: a character is half of a surrogate pair ({error}). Correct the text.") from error
+    except RecursionError as error:
+        raise XferError(f"{where}: invalid JSON: its lists or objects are nested too deeply.") from error
+    except ValueError as error:  # also a number of more digits than Python reads
         raise XferError(f"{where}: invalid JSON: {error}.") from error
 
 

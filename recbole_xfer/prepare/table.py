@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
+from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
 from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
 
@@ -126,21 +127,24 @@ def prepare_table(
     domains = pd.Series("", index=raw.index)
     if domain_column is not None:
         domains = _tokens(raw, domain_column, interactions)
+    names = {value: "-".join(filter(None, [name, value])) for value in domains.unique()}
+    for domain in names.values():
+        check_domain_name(domain)
     catalogue = None
     if items is not None:
         catalogue = read_table(items.path, form)
         if domain_column is not None and items.all_items:
             check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
-    folders = []
-    for value, rows in table.groupby(domains, sort=False):
-        described = None
-        if items is not None and catalogue is not None:
-            split = domain_column in catalogue
-            listed = catalogue[catalogue[domain_column].astype(str) == value] if split else catalogue
-            described = items_of(listed, items, rows["item_id"])
-        folders.append(write_domain(output, "-".join(filter(None, [name, str(value)])), rows, described))
-    return folders
+    with replacing_folders(output) as temporary:
+        for value, rows in table.groupby(domains, sort=False):
+            described = None
+            if items is not None and catalogue is not None:
+                split = domain_column in catalogue
+                listed = catalogue[catalogue[domain_column].astype(str) == value] if split else catalogue
+                described = items_of(listed, items, rows["item_id"])
+            write_domain(temporary, names[str(value)], rows, described)
+    return [Path(output) / domain for domain in names.values()]
 
 
 def interactions_of(
@@ -203,7 +207,12 @@ def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Serie
         readings.append(pd.to_numeric(values, errors="coerce").astype(np.float64))
     if not readings or readings[0].isna().any():
         for date_format in [time_format] if time_format else DATE_FORMATS:
-            dates = pd.to_datetime(values, errors="coerce", utc=True, format=date_format)
+            try:
+                dates = pd.to_datetime(values, errors="coerce", utc=True, format=date_format)
+            except ValueError as error:
+                raise XferError(
+                    f"--time_format={time_format} is invalid: {error}. Use codes such as %Y-%m-%d."
+                ) from error
             readings.append((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
     best = min(readings, key=lambda reading: reading.isna().sum())
     expected = f"a date of the format {time_format}" if time_format else "a number or a date such as 2015-06-23"

@@ -10,7 +10,8 @@ Toy-Music.
 from __future__ import annotations
 
 import argparse
-import shutil
+import re
+import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ import pandas as pd
 
 from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
-from recbole_xfer.files import replacing
+from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing_folders
 
 CLASSES = {"text": 16, "image": 3, "price": 3}
 """Parts of an item and their numbers of classes."""
@@ -34,6 +36,7 @@ ITEMS = 960  # per domain: 20 share topic and colour, or topic and price; rankin
 
 WORDS_PER_TOPIC = 6
 WORD_SIZE = 32  # dimension of a word's vector
+PICTURES = "images"  # folder of the pictures
 PICTURE_SIZE = 8  # pixels in width and in height
 PALETTE = np.array([[0.8, 0.3, 0.3], [0.3, 0.8, 0.3], [0.3, 0.3, 0.8]])
 PRICE_BANDS = np.array([[2, 6], [12, 30], [60, 150]])
@@ -143,8 +146,28 @@ def prepare_toy(output: Path, seed: int = 0) -> list[Path]:
 
     Returns:
         The domains' folders; the target, Toy-Games, is the last.
+
+    Raises:
+        XferError: if a picture of the user's own has the name of a generated one.
     """
-    return [_write(Path(output), name, toy_truth(name, seed), seed) for name in DOMAINS]
+    output = Path(output)
+    with replacing_folders(output, _is_generated) as temporary:
+        for name in DOMAINS:
+            _write(temporary, name, toy_truth(name, seed), seed)
+        for new in temporary.glob(f"*/{PICTURES}/*"):
+            old = output / new.relative_to(temporary)
+            if old.exists() and not _is_generated(old):
+                raise XferError(f"{old} is not a generated picture. Move it elsewhere, or set another --output.")
+    return [output / name for name in DOMAINS]
+
+
+def _is_generated(path: Path) -> bool:
+    """Whether a file is a picture that this module wrote, by its name, its format and its size."""
+    if path.parent.name != PICTURES or not re.fullmatch(r"[bmg]\d{3}\.png", path.name):
+        return False
+    with path.open("rb") as file:
+        start = file.read(24)
+    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[16:] == struct.pack(">2I", PICTURE_SIZE, PICTURE_SIZE)
 
 
 def _rules(seed: int) -> tuple[np.ndarray, ...]:
@@ -229,7 +252,7 @@ def _write(output: Path, name: str, truth: ToyTruth, seed: int) -> Path:
         encoder="toy words",
         source="mean of the vectors of the text's words",
     )
-    _write_pictures(folder / "images", ids[has_picture], pictures[has_picture])
+    _write_pictures(folder / PICTURES, ids[has_picture], pictures[has_picture])
     write_vectors(
         folder / f"{name}.image.parquet",
         ids[has_picture],
@@ -256,8 +279,6 @@ def _write_pictures(folder: Path, ids: np.ndarray, pictures: np.ndarray) -> None
     """``<folder>/<item id>.png`` for each of ``pictures`` [N, H, W, 3]."""
     from PIL import Image  # here, because only this function needs it
 
-    shutil.rmtree(folder, ignore_errors=True)
-    with replacing(folder) as temporary:
-        temporary.mkdir()
-        for name, picture in zip(ids, pictures, strict=True):
-            Image.fromarray(picture).save(temporary / f"{name}.png")
+    folder.mkdir()
+    for name, picture in zip(ids, pictures, strict=True):
+        Image.fromarray(picture).save(folder / f"{name}.png")

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
+from recbole_xfer.files import replacing_folders
 
 
 def run(args: argparse.Namespace) -> list[Path]:
@@ -44,6 +45,7 @@ def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -
     Raises:
         XferError: if a file is missing or invalid, or the splits of a user contradict each other.
     """
+    check_domain_name(name)
     folder = Path(folder)
     item_ids = _read_index(folder / f"{name}.item2index")
     user_ids = _read_index(folder / f"{name}.user2index")
@@ -58,17 +60,18 @@ def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -
     if (folder / f"{name}.text").exists():
         items["text"] = items["item_id"].map(_read_texts(folder / f"{name}.text", item_ids))
 
-    domain = write_domain(output, name, interactions, items)
-    for modality, table in tables.items():
-        vectors = table.values[1:]  # without the padding item
-        write_vectors(
-            domain / f"{name}.{modality}.parquet",
-            item_ids.tolist(),
-            vectors.astype(np.float16) if half else vectors,
-            encoder=table.encoder,
-            source=table.source,
-        )
-    return domain
+    with replacing_folders(output) as temporary:
+        domain = write_domain(temporary, name, interactions, items)
+        for modality, table in tables.items():
+            vectors = table.values[1:]  # without the padding item
+            write_vectors(
+                domain / f"{name}.{modality}.parquet",
+                item_ids.tolist(),
+                vectors.astype(np.float16) if half else vectors,
+                encoder=table.encoder,
+                source=table.source,
+            )
+    return Path(output) / name
 
 
 def _sequences(paths: list[Path]) -> pd.DataFrame:

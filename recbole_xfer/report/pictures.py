@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 WARNING, CALM, GREY = "#D55E00", "#0072B2", "#8c8c8c"
@@ -244,7 +245,9 @@ def _caption(figure: Figure, caption: str) -> None:
 
 
 def _tidied(figure: Figure) -> Figure:
-    """The figure with light axes and small fonts."""
+    """The figure with light axes and small fonts; its texts are names, in which ``$`` begins no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontsize(10)

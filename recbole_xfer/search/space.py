@@ -19,6 +19,13 @@ from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import is_number, parse_value, read_yaml_file
 from recbole_xfer.errors import XferError
 
+MOST_VALUES = 100_000
+"""Maximal number of values of a step."""
+LARGEST = 2.0**53
+"""Maximal distance of bounds: integers below it are exact as floats."""
+PATIENCE = 1000
+"""Number of draws without a new configuration after which a space has no more."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -76,8 +83,10 @@ def _loguniform(low: float, high: float) -> Interval:
 def _quniform(low: float, high: float, step: float) -> Choice:
     _check_order(low, high)
     _check_order(0, step)
+    if (high - low) / step > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES:,} values; take a larger step, or uniform")
     count = math.floor((high - low) / step + 1e-9) + 1
-    return Choice([round(low + index * step, 12) for index in range(count)])
+    return _choice(*(round(low + index * step, 12) for index in range(count)))
 
 
 def _randint(low: int, high: int) -> Choice:
@@ -92,6 +101,8 @@ def _check_order(low: Any, high: Any) -> None:
         raise TypeError("its bounds must be numbers")
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"{low} must be below {high}, and both must be finite")
+    if high - low > LARGEST:
+        raise ValueError(f"its bounds must be at most {LARGEST:g} apart")
 
 
 DISTRIBUTIONS: dict[str, Callable[..., Choice | Interval]] = {
@@ -130,7 +141,7 @@ def _hyper_line(path: Path, line: str) -> tuple[str, dict[str, Any]]:
         key, kind, text = line.split(maxsplit=2)
         values = list(ast.literal_eval(text) if kind == "choice" else map(parse_value, text.split(",")))
         return key, {kind: [math.exp(bound) for bound in values] if kind == "loguniform" else values}
-    except (ValueError, SyntaxError, TypeError, OverflowError) as error:
+    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         example = "'learning_rate loguniform -8,0' or 'dropout choice [0.1,0.2]'"
         raise XferError(f"{path}: the line '{line.strip()}' is invalid. Write it as in {example}.") from error
 
@@ -143,7 +154,7 @@ def _distribution(where: str, spec: Any) -> Choice | Interval:
         raise XferError(f"{where} must be a list of values, or one of {', '.join(DISTRIBUTIONS)} with a list.")
     try:
         return DISTRIBUTIONS[kind](*values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise XferError(f"{where}: {kind}: {values} is invalid: {error}.") from error
 
 
@@ -164,9 +175,12 @@ def draw(space: Space, trials: int | None, seed: int) -> list[dict[str, Any]]:
         raise XferError(f"--trials={trials} is invalid: it must be an integer of at least 1.")
     if finite and (trials is None or trials >= math.prod(map(len, values))):
         return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*values)]
-    random, drawn = Random(seed), dict[str, dict[str, Any]]()
+    random, drawn, repeated = Random(seed), dict[str, dict[str, Any]](), 0
     while trials is not None and len(drawn) < trials:
         keys = {key: distribution.draw(random) for key, distribution in space.items()}
+        repeated = repeated + 1 if identity(keys) in drawn else 0
+        if repeated > PATIENCE and not finite:
+            raise XferError(f"The space has too few different configurations: set --trials={len(drawn)} or widen it.")
         drawn.setdefault(identity(keys), keys)
     return list(drawn.values())
 

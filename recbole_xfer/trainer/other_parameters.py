@@ -41,4 +41,16 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
                 tensors[f"{name}.sparse.{part}"].cpu().numpy() for part in ("data", "indices", "indptr", "shape")
             )
             values[name] = scipy.sparse.csr_matrix((data, indices, indptr), shape=tuple(shape))
+            values[name].check_format()  # all indices, which compiled code trusts
     return values
+
+
+def check_other_parameters(model: Any, values: Mapping[str, Any]) -> None:
+    """Raises ValueError unless a model has all these values, each of the same shape."""
+    known = getattr(model, "other_parameter_name", ())
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"the model has no value '{name}'")
+        own = getattr(getattr(model, name, None), "shape", None)
+        if own is not None and tuple(own) != tuple(value.shape):
+            raise ValueError(f"the shape of '{name}' is {tuple(value.shape)}, not {tuple(own)}")

@@ -19,20 +19,24 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import yaml
 from filelock import FileLock
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from recbole.config import Config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_xfer.config.plain import as_json, plain
+from recbole_xfer.config.schema import check_values
 from recbole_xfer.config.values import read_yaml_file, split_domains, text_of
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import replacing
 from recbole_xfer.log import logging_to
 from recbole_xfer.version import __version__
@@ -48,6 +52,40 @@ UNIMPORTANT = ORIGIN | {
 
 LONGEST_NAME = 120
 """Characters of joined domains in the name of a folder; file systems allow 255 bytes."""
+
+REQUIRED = ("model", "dataset", "seed", "eval_args", "valid_metric")
+"""Keys that every ``config.yaml`` has."""
+
+HINTS = get_type_hints(Result)
+Measured = create_model(
+    "Measured",
+    **{
+        field.name: (HINTS[field.name], ... if field.default is field.default_factory is MISSING else None)
+        for field in fields(Result)
+        if field.repr
+    },
+)  # type: ignore[call-overload]
+"""``result.json`` of a run that was evaluated on a test split: what :meth:`Result.as_dict` returns."""
+
+
+class Pretrained(BaseModel):
+    """``result.json`` of a pre-training."""
+
+    model: str
+    source: str
+    valid: dict[str, float]
+    best_epoch: int
+    seconds: float
+    seed: int
+
+
+class Epoch(BaseModel):
+    """A record of ``epochs.json``."""
+
+    epoch: int
+    phase: str | None
+    train: dict[str, float | None] = Field(min_length=1)
+    valid: dict[str, float | None] = {}
 
 
 class RunFolder:
@@ -121,8 +159,17 @@ class RunFolder:
         return path
 
     def config(self) -> dict[str, Any]:
-        """The keys and values of ``config.yaml``."""
-        return read_yaml_file(self.config_file)
+        """The keys and values of ``config.yaml``.
+
+        Raises:
+            XferError: if the file is not yaml, lacks a key or has an invalid value. Unknown keys are kept.
+        """
+        content = read_yaml_file(self.config_file)
+        missing = [key for key in REQUIRED if key not in content]
+        if missing:
+            raise XferError(f"{self.config_file} has no key '{missing[0]}'. Copy the folder again, or train again.")
+        check_values(content, str(content["model"]))
+        return content
 
     def check_same_run(self, settings: Mapping[str, Any]) -> None:
         """Raises XferError if the run in the folder has other settings."""
@@ -142,8 +189,11 @@ class RunFolder:
         self.remove_state()
 
     def result(self) -> dict[str, Any] | None:
-        """The content of ``result.json``; None if the run is not finished."""
-        return self._json(self.RESULT)
+        """The content of ``result.json``, without unknown keys; None if the run is not finished."""
+        content = self._json(self.RESULT, dict[str, Any])
+        if content is None:
+            return None
+        return self._json(self.RESULT, Measured if "test" in content else Pretrained)
 
     def test_result(self) -> dict[str, Any]:
         """The content of ``result.json`` of a run that was evaluated on a test split.
@@ -198,8 +248,8 @@ class RunFolder:
             temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The content of ``epochs.json``; empty if the file is missing."""
-        return self._json(self.EPOCHS) or []
+        """The content of ``epochs.json``, without unknown keys; empty if the file is missing."""
+        return self._json(self.EPOCHS, list[Epoch]) or []
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes ``state.pt``: tensors and plain values only, which ``torch.load(weights_only=True)`` accepts."""
@@ -216,23 +266,40 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise XferError(f"{path} is damaged: {error}. Remove it to start the run again.") from error
+            raise self.damaged(self.STATE, error) from error
+        if not isinstance(state, dict):
+            raise self.damaged(self.STATE, "it has no values by name")
+        return state
 
     def remove_state(self) -> None:
         """Removes ``state.pt``; the run cannot be resumed any more."""
         (self.path / self.STATE).unlink(missing_ok=True)
 
-    def _json(self, name: str) -> Any:
-        """The content of a json file; None if it is missing."""
-        path = self.path / name
+    def damaged(self, name: str, reason: Exception | str) -> XferError:
+        """The error for a file that cannot be used."""
+        remedy = "Remove it to start the run again, or copy the folder again"
+        return XferError(f"{self.path / name} is damaged: {' '.join(str(reason).split())}. {remedy}.")
+
+    def _json(self, name: str, kind: Any) -> Any:
+        """The content of a json file as plain values, without keys that ``kind`` does not have; None if it is missing.
+
+        Raises:
+            XferError: if the file is not json, lacks a value or has one of another type.
+        """
+        path, adapter = self.path / name, TypeAdapter(kind)
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise XferError(f"{path} is damaged: {error}. Remove it to run again.") from error
+            return adapter.dump_python(adapter.validate_json(path.read_bytes(), strict=True), exclude_unset=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self.damaged(
+                name, ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+            ) from error
+        except OSError as error:
+            raise self.damaged(name, error) from error
 
 
 def digest(settings: Mapping[str, Any]) -> str:

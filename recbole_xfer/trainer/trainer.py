@@ -27,7 +27,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
-from recbole_xfer.trainer.other_parameters import as_tensors, from_tensors
+from recbole_xfer.trainer.other_parameters import as_tensors, check_other_parameters, from_tensors
 from recbole_xfer.trainer.ranking import RankingTrainer
 from recbole_xfer.trainer.run_folder import RunFolder
 
@@ -175,11 +175,24 @@ class XferTrainer(RankingTrainer):
         return weights
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Loads what :meth:`weights` returned into the model."""
+        """Loads what :meth:`weights` returned into the model.
+
+        Raises:
+            XferError: if a tensor is missing, unknown to the model, or of another shape.
+        """
         on_device = {key: value.to(self.device) for key, value in weights.items()}
         others = {key.removeprefix(OTHER): on_device.pop(key) for key in weights if key.startswith(OTHER)}
-        self.model.load_state_dict(on_device)
-        self.model.load_other_parameter(from_tensors(others))
+        try:
+            self.model.load_state_dict(on_device)
+            values = from_tensors(others)
+            check_other_parameters(self.model, values)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise XferError(
+                f"The parameters in {self.folder} do not fit {self.config['model']}: {reason}. "
+                f"Copy the folder again, or train again."
+            ) from error
+        self.model.load_other_parameter(values)
 
     # --- resuming ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +228,11 @@ class XferTrainer(RankingTrainer):
         if state is None:
             return False
         self.folder.check_same_run(settings(self.config))
-        self._restore(state, train_data)
+        try:
+            self._restore(state, train_data)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            missing = f"it has no value '{error.args[0]}'" if isinstance(error, KeyError) else error
+            raise self.folder.damaged(RunFolder.STATE, missing) from error
         return True
 
     def _restore(self, state: Mapping[str, Any], train_data: Any) -> None:
@@ -256,7 +273,10 @@ class Ticking:
     """A loader that advances a progress bar with each batch."""
 
     def __init__(self, loader: Any, bar: tqdm) -> None:
-        self.loader, self.bar, self.shuffle = loader, bar, loader.shuffle
+        self.loader, self.bar = loader, bar
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)  # such as shuffle, and set_mode of knowledge graphs
 
     def __len__(self) -> int:
         return len(self.loader)

@@ -106,6 +106,7 @@ def plan(root: Path, **keys: Any) -> Path:
 def test_comparison_of_joint_and_single_domain_training(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal breaks the names of a table on its side
     file = plan(tmp_path)
     assert main(["compare", str(file), "--result=table.json"]) == 0
     output = " ".join(capsys.readouterr().out.split())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_xfer.data import atomic
 from recbole_xfer.data.atomic import read_atomic_file, write_domain
+from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from tests.helpers.preparing import inter, interactions, item
 
@@ -38,12 +41,37 @@ class TestWriteDomain:
         items = pd.DataFrame({"item_id": ["a", "b"], "text": ['"Big" 12" pan', "two\n\tlines"]})
         folder = write_domain(tmp_path, "D", interactions(), items)
         assert item(folder)["text"].tolist() == ['"Big" 12" pan', "two lines"]
+        assert (folder / "D.item").read_text().splitlines()[1:] == ['a\t"Big" 12" pan', "b\ttwo lines"]
+
+    def test_characters_that_a_file_cannot_hold(self, tmp_path: Path) -> None:
+        for token in ("a\0b", "a\ud800"):
+            with pytest.raises(
+                XferError, match="column item_id, row 2: .* contains a character that a text file cannot"
+            ):
+                write_domain(tmp_path, "D", interactions(item_id=["a", token]), None)
+        items = pd.DataFrame({"item_id": ["a"], "text": ["x\0y \ud800z"]})
+        assert item(write_domain(tmp_path, "D", interactions(), items))["text"].tolist() == ["x y z"]
 
     def test_other_files_of_the_folder_are_kept(self, tmp_path: Path) -> None:
         (tmp_path / "D").mkdir()
         (tmp_path / "D" / "D.text.parquet").write_text("vectors")
         write_domain(tmp_path, "D", interactions(), None)
         assert (tmp_path / "D" / "D.text.parquet").read_text() == "vectors"
+
+    def test_a_domain_is_written_whole_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        old = write_domain(tmp_path, "D", interactions(), pd.DataFrame({"item_id": ["a", "b"]}))
+        before = {path.name: path.read_text() for path in old.iterdir()}
+
+        def full(path: Path, table: pd.DataFrame) -> None:
+            write(path, table)
+            if path.suffix == ".inter":
+                raise OSError(errno.ENOSPC, "full")
+
+        write = atomic._write
+        monkeypatch.setattr(atomic, "_write", full)
+        with pytest.raises(XferError, match="The disk is full"):
+            write_domain(tmp_path, "D", interactions(item_id=["c", "d"]), pd.DataFrame({"item_id": ["c", "d"]}))
+        assert {path.name: path.read_text() for path in old.iterdir()} == before
 
     @pytest.mark.parametrize(
         ("columns", "sentence"),
@@ -75,10 +103,30 @@ class TestWriteDomain:
         with pytest.raises(XferError, match=sentence):
             write_domain(tmp_path, "D", interactions(), pd.DataFrame(items))
 
-    @pytest.mark.parametrize("name", ["", "a/b", "A+B", "..", "."])
-    def test_invalid_names(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(XferError, match="cannot be the name of a domain"):
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("", "a name is empty"),
+            ("a/b", "'a/b' is not the name of a folder"),
+            ("/tmp/D", "'/tmp/D' is not the name of a folder; set the path to this folder with data_path"),
+            ("A+B", r"'A\+B' has a '\+', which joins domains"),
+            ("..", "is not the name of a folder"),
+            (".", "is not the name of a folder"),
+            (" A", "' A' begins or ends with a blank"),
+            ("A\n", r"'A\\n' begins or ends with a blank"),
+            ("A\nB", "a character such as a line break"),
+            ("ä" * 120, "has 240 bytes; shorten it to at most 200"),
+        ],
+    )
+    def test_invalid_names(self, tmp_path: Path, name: str, problem: str) -> None:
+        with pytest.raises(XferError, match=f"cannot be the name of a domain: .*{problem}"):
             write_domain(tmp_path, name, interactions(), None)
+
+    def test_longest_name(self, tmp_path: Path) -> None:
+        folder = write_domain(tmp_path, "D" * 200, interactions(), None)
+        write_vectors(
+            folder / f"{folder.name}.word_drop.parquet", ["a"], np.ones((1, 2), np.float32), encoder="", source=""
+        )
 
     def test_no_interactions(self, tmp_path: Path) -> None:
         with pytest.raises(XferError, match="D has no interactions"):
@@ -88,7 +136,49 @@ class TestWriteDomain:
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_any_line_ending_and_missing_last_values(tmp_path: Path, end: str) -> None:
     file = tmp_path / "D.item"
-    for rows in (["i0\tred\t7", "i1\t\t"], ["i0\tred\t7", "i1"], ['i0\t"red\t"\t7', "i1"]):
+    for rows in (["i0\tred\t7", "i1\t\t"], ["i0\tred\t7", "i1"], ['i0\t"red\t7', '"i1']):
         lines = (end or "\n").join(["item_id:token\ttext:token\tprice:float", *rows])
         file.write_bytes((lines + end).encode())
         assert read_atomic_file(file)["price"].tolist() == pytest.approx([7, np.nan], nan_ok=True)
+
+
+HEADER = "user_id:token\titem_id:token\ttimestamp:float"
+
+
+def read(folder: Path, *rows: str, end: str = "\n") -> pd.DataFrame:
+    file = folder / "D.inter"
+    file.write_bytes(end.join([HEADER, *rows, ""]).encode())
+    return read_atomic_file(file)
+
+
+class TestEveryLineIsARow:
+    def test_quotation_marks_are_letters(self, tmp_path: Path) -> None:
+        """Two fields that begin with one do not swallow the rows between them."""
+        rows = ['u\t"a\t1', "u\tb\t2", "v\tc\t3", 'v\t"d\t4', 'w\t"Basic" chair\t5', 'w\t""\t6', 'w\t"x"\t7']
+        for end in ("\n", "\r\n", "\r"):
+            tokens = read(tmp_path, *rows, end=end)["item_id"].tolist()
+            assert tokens == ['"a', "b", "c", '"d', '"Basic" chair', '""', '"x"']
+
+    def test_a_quoted_tab_separates(self, tmp_path: Path) -> None:
+        with pytest.raises(XferError, match="line 2: there are 4 values for the 3 columns"):
+            read(tmp_path, 'u\t"a\tb"\t1')
+
+    def test_blank_lines_are_no_rows(self, tmp_path: Path) -> None:
+        table = read(tmp_path, "", "u\ta\t1", "  ", "  \t \t2", "", "v\tb")
+        assert table["item_id"].fillna("").tolist() == ["a", " ", "b"]
+
+    def test_nul_characters_are_rejected(self, tmp_path: Path) -> None:
+        """The parser cuts a value there, so that two items become one."""
+        with pytest.raises(XferError, match="line 3: there is a NUL character"):
+            read(tmp_path, "u\ta\t1", "u\tx\0y\t2", "u\tx\0z\t3")
+
+    def test_carriage_return_inside_a_line_is_rejected(self, tmp_path: Path) -> None:
+        """The parser makes two rows of it."""
+        with pytest.raises(XferError, match="line 3: there is a carriage return inside the line"):
+            read(tmp_path, "u\ta\t1", "u\tx\ry\t2", "u\tz\t3")
+
+    def test_rows_are_counted_against_lines(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = pd.read_csv
+        monkeypatch.setattr(pd, "read_csv", lambda *args, **keys: whole(*args, **keys).iloc[:1])
+        with pytest.raises(XferError, match="has 2 rows, but 1 were read"):
+            read(tmp_path, "u\ta\t1", "u\tb\t2")

@@ -82,14 +82,42 @@ def test_required_column_that_is_not_loaded(tmp_path: Path) -> None:
             TransferDataset(config(tmp_path, **keys))
 
 
-def test_unclosed_quotation_mark(tmp_path: Path) -> None:
-    """Followed by many rows; another row lacks a value."""
-    rows = "u\ti\t1\n" * 40_000
-    (tmp_path / "Wrong").mkdir()
-    header = "user_id:token\titem_id:token\ttimestamp:float\n"
-    (tmp_path / "Wrong" / "Wrong.inter").write_text(f'{header}u\ti\nu\t"i\t1\n{rows}')
-    with pytest.raises(XferError, match="Wrong.inter cannot be read: .*EOF inside string"):
-        TransferDataset(config(tmp_path, "SASRec", "Wrong"))
+def test_quotation_marks_are_letters(tmp_path: Path) -> None:
+    """The issue's example: two of 483 fields that begin with one made 183 rows of them."""
+    rows = [f"u{row % 40}\ti{row % 25}\t{row}" for row in range(483)]
+    for row in (100, 400):
+        rows[row] = rows[row].replace("\ti", '\t"i')
+    (tmp_path / "Quoted").mkdir()
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    (tmp_path / "Quoted" / "Quoted.inter").write_text("\n".join([header, *rows]))
+    items = ["item_id:token\ttext:token_seq", '"i0\tone', *(f"i{item}\ttwo" for item in range(25)), '"i1\tthree']
+    (tmp_path / "Quoted" / "Quoted.item").write_text("\n".join(items))
+    dataset = TransferDataset(config(tmp_path, "SASRec", "Quoted", load_col=None))
+    assert dataset.inter_num == 483
+    assert set(dataset.item_tokens[1:]) == {*(f"i{item}" for item in range(25)), '"i0', '"i1'}
+
+
+def test_domain_whose_preparation_was_killed(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    (tmp_path / ".unfinished.x" / "complete" / "Small").mkdir(parents=True)
+    with pytest.raises(XferError, match="The preparation of .*Small was interrupted, or is still running"):
+        TransferDataset(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Small+", "a name is empty; write a name before and after each '\\+'"),
+        ("/tmp/Small", "is not the name of a folder; set the path to this folder with data_path"),
+        ("x" * 240, "has 240 bytes; shorten it"),
+        (" Small", "' Small' begins or ends with a blank"),
+        ("Small\n", r"'Small\\n' begins or ends with a blank"),
+    ],
+)
+def test_names_that_no_domain_can_have(tmp_path: Path, name: str, message: str) -> None:
+    write_small(tmp_path)
+    with pytest.raises(XferError, match=f"This cannot be the name of a domain: .*{message}"):
+        TransferDataset(config(tmp_path, dataset=name))
 
 
 def test_long_row_is_found_despite_a_short_row(tmp_path: Path) -> None:

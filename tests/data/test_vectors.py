@@ -159,10 +159,12 @@ class TestMistakes:
         path = write_table(tmp_path / "D.text.parquet", item_id=["a", "b", "c"], vector=[[1.0, 2.0], [3.0, 4.0], odd])
         self.assert_rejected(path, "different lengths: that of item 'c' has [01] values, others have 2")
 
-    def test_missing_vector_in_a_fixed_size_column(self, tmp_path: Path) -> None:
-        column = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
-        path = write_table(tmp_path / "D.text.parquet", item_id=["a", "b"], vector=column)
-        self.assert_rejected(path, "that of item 'b' has 0 values")
+    @pytest.mark.parametrize("missing", [[0], [2], [1, 2], [0, 1, 2]])
+    def test_missing_vector_in_a_fixed_size_column(self, tmp_path: Path, missing: list[int]) -> None:
+        rows = [None if row in missing else [1.0, 2.0] for row in range(3)]
+        column = pa.array(rows, pa.list_(pa.float32(), 2))
+        path = write_table(tmp_path / "D.text.parquet", item_id=["a", "b", "c"], vector=column)
+        self.assert_rejected(path, f"that of item '{'abc'[missing[0]]}' has 0 values, others have 2")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, None])
     def test_value_that_is_not_finite(self, tmp_path: Path, value: float | None) -> None:
@@ -218,3 +220,12 @@ class TestMistakes:
 
     def test_unknown_format(self, tmp_path: Path) -> None:
         self.assert_rejected(tmp_path / "D.text.csv", "has an unknown format")
+
+
+def test_metadata_in_another_encoding_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "A.text.parquet"
+    table = pa.table({"item_id": IDS, "vector": VALUES.tolist()})
+    pq.write_table(table.replace_schema_metadata({b"encoder": b"\xff\xfe"}), path)
+    for reader in (read_metadata, lambda file: read_vectors(file, TOKENS)):
+        with pytest.raises(XferError, match=r"A.text.parquet cannot be read: 'utf-8' codec"):
+            reader(path)

@@ -106,6 +106,15 @@ def test_input_that_is_not_a_copy(tmp_path: Path) -> None:
         prepare_movielens(tmp_path, tmp_path / "ml-1m.zip")
 
 
+def test_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "ml.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ratings.dat", b"0" * 2**27)
+        archive.writestr("movies.dat", "1::A::B\n")
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", None)
+    with pytest.raises(XferError, match=r"ml\.zip unpacks to more than 64 MiB and 100 times its size"):
+        prepare_movielens(tmp_path / "out", tmp_path / "ml.zip")
+
+
 def test_real_movietweetings(tmp_path: Path) -> None:
     summary = describe(prepare_movielens(tmp_path, real("movietweetings")))
     assert summary.interactions == 100_000

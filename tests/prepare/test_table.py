@@ -71,6 +71,11 @@ class TestTable:
         (folder,) = prepare_table(tmp_path, path, LOG, name="D", time_format="%d/%m/%Y")
         assert inter(folder)["timestamp"].tolist() == [1435104000]
 
+    def test_an_invalid_time_format_is_rejected(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "user,item,time\nu,a,24/06/2015\n")
+        with pytest.raises(XferError, match="--time_format=%q is invalid: .* Use codes such as %Y-%m-%d"):
+            prepare_table(tmp_path, path, LOG, name="D", time_format="%q")
+
     def test_without_a_time_the_order_of_the_rows_counts(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "user,item\nu,c\nu,a\nu,b\n")
         (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
@@ -97,6 +102,11 @@ class TestTable:
                             "--quotes", "none")  # fmt: skip
         assert inter(folder)["item_id"].tolist() == ['"a', 'b"']
 
+    def test_quotation_marks_in_atomic_files_are_letters(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, 'user\titem\nu\t"a\nv\tb\nv\t"c\n', "log.inter")
+        (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
+        assert inter(folder)["item_id"].tolist() == ['"a', "b", '"c']
+
     def test_json_by_user_and_by_item(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, json.dumps({"0": [1, 0], "1": [0]}, indent=1), "log.json")
         records = {"0": {"title": "A", "tags": ["x", ["y"]], "brand": None}, "1": {"title": "B&amp;C", "tags": []}}
@@ -118,6 +128,26 @@ class TestTable:
         assert [item(folder)["text"].tolist() for folder in folders] == [["Bread"], ["Lamp", "Bed"]]
         folders = prepare_table(tmp_path, log, LOG, name="Shop", domain_column="shop")
         assert [folder.name for folder in folders] == ["Shop-Food", "Shop-Home"]
+
+    @pytest.mark.parametrize(
+        ("last", "sentence"),
+        [
+            ("Ho/me", "'Ho/me' is not the name of a folder"),
+            ("A+B", "which joins domains"),
+            ("Home ", "'Home ' begins or"),
+        ],
+    )
+    def test_domain_column_with_a_value_that_is_no_name(self, tmp_path: Path, last: str, sentence: str) -> None:
+        log = self.write(tmp_path, f"user,item,time,shop\nu,1,1,Food\nv,2,3,{last}\n")
+        with pytest.raises(XferError, match=sentence):
+            prepare_table(tmp_path / "out", log, LOG, domain_column="shop")
+        assert not (tmp_path / "out").exists()
+
+    def test_domains_are_written_all_or_none(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,time,shop\nu,1,1,Food\nv,NA,3,Home\n")
+        with pytest.raises(XferError, match="the value 'NA' is read back as a missing value"):
+            prepare_table(tmp_path / "out", log, LOG, domain_column="shop")
+        assert not (tmp_path / "out" / "Food").exists()
 
     def test_listed_items(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\n")
@@ -205,6 +235,12 @@ class TestTable:
             ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2: invalid JSON"),
             ("log.json", b"[1, 2]", "every record must be a JSON object"),
             ("log.json", b"", r"log\.json is empty"),
+            ("log.json", b"[" * 100_000, r"log\.json: invalid JSON: its lists or objects are nested too deeply"),
+            ("log.json", b'{"user": ' + b"9" * 5000 + b"}", r"log\.json, line 1: invalid JSON: Exceeds the limit"),
+            ("log.json", b'{"user": ' + b"9" * 4000 + b"}", r"log\.json cannot be read: int too large"),
+            ("log.json", b'{"user": "\\ud800"}', r"log\.json, line 1: a character is half of a surrogate pair"),
+            ("log.csv.gz", gzip.compress(b"user,item\n" + b"0" * 2**27), r"log\.csv\.gz unpacks to more than 64 MiB"),
+            ("log.json.gz", gzip.compress(b"0" * 2**27), r"log\.json\.gz unpacks to more than 64 MiB"),
         ],
     )
     def test_invalid_files(self, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 
 from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.data.vectors import find_vectors, read_vectors
+from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.summary import describe
 from recbole_xfer.prepare.toy import COLD, DOMAINS, FOLLOWED, HOLES, ITEMS, NOISE, PARTS, prepare_toy, toy_truth
 
@@ -26,6 +30,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def locks(folder: Path) -> dict[str, bytes]:
+    return {path.name: b"" for path in folder.glob(".*.lock")}
+
+
 def users(output: Path, name: str) -> set[str]:
     return set(read_atomic_file(output / name / f"{name}.inter")["user_id"])
 
@@ -39,8 +47,36 @@ class TestFiles:
         prepare_toy(tmp_path, seed=1)
         other = contents(tmp_path)
         prepare_toy(tmp_path)
-        assert contents(tmp_path) == contents(toy)
+        assert contents(tmp_path) == contents(toy) | locks(tmp_path)
         assert other["Toy-Games/Toy-Games.inter"] != contents(toy)["Toy-Games/Toy-Games.inter"]
+
+    def test_pictures_of_the_user_are_kept(self, toy: Path, tmp_path: Path) -> None:
+        own = tmp_path / "Toy-Games" / "images" / "holiday.png"
+        own.parent.mkdir(parents=True)
+        Image.new("RGB", (30, 20)).save(own)
+        content = own.read_bytes()
+        prepare_toy(tmp_path, seed=1)
+        prepare_toy(tmp_path)
+        assert contents(tmp_path) == contents(toy) | {"Toy-Games/images/holiday.png": content} | locks(tmp_path)
+
+        named = own.replace(own.with_name("g001.png"))
+        with pytest.raises(XferError, match=r"Toy-Games/images/g001.png is not a generated picture. Move it"):
+            prepare_toy(tmp_path, seed=1)
+        assert named.read_bytes() == content
+        assert contents(tmp_path)["Toy-Games/Toy-Games.inter"] == contents(toy)["Toy-Games/Toy-Games.inter"]
+
+    def test_three_at_once_and_one_killed_do_not_mix_seeds(self, toy: Path, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "recbole_xfer", "prepare", "toy", f"--output={tmp_path}", "--seed"]
+        prepare_toy(tmp_path)
+        running = [subprocess.Popen([*command, seed], stdout=subprocess.DEVNULL) for seed in "111"]
+        while not list(tmp_path.glob(".unfinished.*")) and running[0].poll() is None:
+            time.sleep(0.01)
+        running[0].kill()
+        assert running[0].wait() != 1
+        assert [process.wait(timeout=200) for process in running[1:]] == [0, 0]
+        prepare_toy(tmp_path / "whole", seed=1)
+        made = {name: content for name, content in contents(tmp_path).items() if not name.startswith("whole")}
+        assert made == contents(tmp_path / "whole") | locks(tmp_path)
 
     def test_target_is_small_and_shares_two_fifths_of_its_users(self, toy: Path) -> None:
         summaries = [describe(toy / name) for name in DOMAINS]

@@ -227,6 +227,17 @@ def test_influence_of_a_key_is_drawn_for_runs_that_differ_only_in_it(tmp_path: P
     assert "SASRec attn_dropout_prob=0.2 hidden_dropout_prob=0.1" in labels
 
 
+def test_dollars_in_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    folders = []
+    for name in ("a$", "b$\\frac$"):
+        folders.append(trained(tmp_path, "Pop", run_dir=str(tmp_path / name)))
+        result = json.loads((folders[-1] / "result.json").read_text())
+        (folders[-1] / "result.json").write_text(json.dumps(result | {"label": name, "seed": len(folders)}))
+    for picture in report(folders).pictures:
+        picture.figure.savefig(tmp_path / "picture.svg")
+        assert not any(text.get_parse_math() for text in picture.figure.findobj(Text))
+
+
 # --- files and mistakes ----------------------------------------------------------------------------------------------
 
 

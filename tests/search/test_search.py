@@ -63,6 +63,29 @@ mlp: {{choice: ['[64,64]', null]}}
     }
 
 
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("quniform: [0, 1, 1e-12]", "more than 100,000 values"),
+        ("quniform: [0, 1, 5e-324]", "more than 100,000 values"),
+        ("quniform: [0, 1e308, 1]", "at most 9.0072e\\+15 apart"),
+        ("randint: [0, 18446744073709551616]", "at most 9.0072e\\+15 apart"),
+        ("uniform: [-1e308, 1e308]", "at most 9.0072e\\+15 apart"),
+    ],
+)
+def test_absurd_distributions_are_rejected(tmp_path: Path, spec: str, reason: str) -> None:
+    with pytest.raises(XferError, match=rf"space.yaml, key 'x': .* is invalid: .*{reason}"):
+        read_space(space_file(tmp_path, f"x: {{{spec}}}"))
+
+
+def test_a_space_with_few_values_ends(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path, "x: {uniform: [1.0, 1.0000000000000004]}"))
+    with pytest.raises(XferError, match=r"too few different configurations: set --trials="):
+        draw(space, 100, 0)
+    fine = read_space(space_file(tmp_path, "x: {quniform: [0, 1.0e-11, 1.0e-13]}"))
+    assert len(draw(fine, 100, 0)) == 11
+
+
 def test_quniform_and_randint_include_both_bounds(tmp_path: Path) -> None:
     space = read_space(space_file(tmp_path, "a: {quniform: [0, 0.3, 0.1]}\nb: {randint: [2, 4]}"))
     assert space == {"a": Choice([0.0, 0.1, 0.2, 0.3]), "b": Choice(range(2, 5))}

@@ -1,17 +1,22 @@
 """The files of a run are complete or missing, and run no code."""
 
 import errno
+import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import save_file
 
 from recbole_xfer.config.config import settings as all_settings
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import build, fit
+from recbole_xfer.experiment import build, fit, load
 from recbole_xfer.quick_start import run
+from recbole_xfer.report.report import report
 from recbole_xfer.testing.data import config, settings, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
 
@@ -99,3 +104,122 @@ def test_the_name_of_a_folder_of_many_domains_is_short(tmp_path: Path) -> None:
     assert names[0].startswith("Pop-Department-0+19-more-") and names[1].startswith("Pop-Department-19+19-more-")
     others = RunFolder.of(config(tmp_path, "Pop", "+".join([*domains[:19], "Other"]))).name
     assert others.startswith("Pop-Department-0+19-more-") and others != names[0]
+
+
+# --- given folders ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of Pop, which has parameters and other state."""
+    root = tmp_path_factory.mktemp("given")
+    write_small(root)
+    keys = {**settings(root, "SASRec"), "eval_groups": ["head", "tail"], "epochs": 1, "hidden_size": 8}
+    return Path(run("SASRec", "Small", overrides=keys).folder)
+
+
+@pytest.fixture
+def given(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run."""
+    return Path(shutil.copytree(finished, tmp_path / finished.name))
+
+
+RECORD = {"epoch": 0, "phase": None, "train": {"loss": 1.0}, "valid": {"ndcg@10": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("result.json", "[]", "should be an object|valid dictionary"),
+        ("result.json", "[" * 100_000, "recursion limit exceeded"),
+        ("result.json", '{"seed": ' + "9" * 5000 + "}", "number out of range"),
+        ("result.json", '{"label": "\\ud800"}', "hex escape"),
+        ("result.json", "", "Invalid JSON"),
+        ("result.json", {"seed": None}, "seed: "),
+        ("result.json", {"seed": "<b>"}, "seed: "),
+        ("result.json", {"best_epoch": "0"}, "best_epoch: "),
+        ("result.json", {"test": [1]}, "test: "),
+        ("result.json", {"test": {"ndcg@10": "x"}}, "test.ndcg@10: "),
+        ("result.json", {"protocol": "x"}, "protocol: "),
+        ("result.json", {"protocol": {}}, "protocol.split: Field required"),
+        ("result.json", {"groups": {"head": {"rows": 1}}}, "groups.head.test: Field required"),
+        ("result.json", "{}", "Field required"),
+        ("epochs.json", "{}", "valid list|valid array"),
+        ("epochs.json", "[" * 100_000, "recursion limit exceeded"),
+        ("epochs.json", "[1]", "0: "),
+        ("epochs.json", json.dumps([RECORD, {**RECORD, "epoch": "1"}]), "1.epoch: "),
+        ("epochs.json", json.dumps([{**RECORD, "train": {}}]), "0.train: "),
+        ("epochs.json", json.dumps([{"epoch": 0}]), "0.phase: Field required"),
+    ],
+)
+def test_damaged_json_of_a_given_run_is_one_sentence(
+    given: Path, name: str, content: str | dict[str, Any], reason: str
+) -> None:
+    path = given / name
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
+    path.write_text(content)
+    with pytest.raises(XferError, match=rf"{name} is damaged: .*({reason})"):
+        report([given])
+
+
+@pytest.mark.parametrize("key", ["model", "dataset", "seed", "valid_metric", "eval_args"])
+@pytest.mark.parametrize("value", ["missing", None, {"a": [1]}])
+def test_invalid_configuration_of_a_given_run_is_one_sentence(given: Path, key: str, value: Any) -> None:
+    path = given / RunFolder.CONFIG
+    content = yaml.safe_load(path.read_text()) | {key: value}
+    if value == "missing":
+        del content[key]
+    path.write_text(yaml.safe_dump(content))
+    message = f"has no key '{key}'" if value == "missing" else rf"{key}\S*=.* is invalid|Unknown key '{key}"
+    for reader in (lambda folder: report([folder]), load):
+        with pytest.raises(XferError, match=message):
+            reader(given)
+
+
+def test_unknown_values_of_a_newer_version_are_ignored(given: Path) -> None:
+    before = report([given]).lines()
+    for name in (RunFolder.RESULT, RunFolder.EPOCHS):
+        content = json.loads((given / name).read_text())
+        for record in content if isinstance(content, list) else [content, content["protocol"]]:
+            record["newer"] = {"value": [1]}
+        (given / name).write_text(json.dumps(content))
+    with (given / RunFolder.CONFIG).open("a") as file:
+        file.write("newer: 1\n")
+    assert report([given]).lines() == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "misshapen", "other missing", "unknown other", "invalid other"])
+def test_parameters_that_do_not_fit_are_rejected(given: Path, damage: str) -> None:
+    weights = RunFolder(given).weights()
+    name = "item_embedding.weight"
+    change: dict[str, Any] = {
+        "missing": {name: None},
+        "extra": {"more.weight": torch.ones(3)},
+        "misshapen": {name: weights[name][:-1].clone()},
+        "other missing": {"other_parameter.x": torch.ones(3)},
+        "unknown other": {"other_parameter.forward.tensor": torch.ones(3)},
+        "invalid other": {"other_parameter.x.sparse.data": torch.ones(3)},
+    }[damage]
+    kept = {key: value for key, value in {**weights, **change}.items() if value is not None}
+    save_file(kept, given / RunFolder.WEIGHTS)
+    with pytest.raises(XferError, match=r"The parameters in .* do not fit SASRec: .* Copy the folder again"):
+        load(given)
+
+
+@pytest.mark.parametrize("damage", ["a list", "epoch", "model", "random", "optimizer", "loader", "a number"])
+def test_a_state_without_its_values_is_rejected(tmp_path: Path, damage: str) -> None:
+    write_small(tmp_path)
+    experiment = build(config(tmp_path, "SASRec", run_dir=str(tmp_path / "run"), epochs=1))
+    fit(experiment)
+    experiment.trainer._save_state(1)
+    state = experiment.folder.state()
+    assert state is not None
+    if damage in state:
+        del state[damage]
+    torch.save(
+        {"a list": [state], "a number": {**state, "epoch": {}, "random": 3}}.get(damage, state),
+        tmp_path / "run" / RunFolder.STATE,
+    )
+    with pytest.raises(XferError, match=r"state.pt is damaged: .* Remove it to start the run again"):
+        fit(build(config(tmp_path, "SASRec", run_dir=str(tmp_path / "run"), epochs=1)))

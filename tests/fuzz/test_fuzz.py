@@ -1,0 +1,12 @@
+"""Random files, tables and keys: each is read right or rejected with a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import fuzz
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS, ids=lambda kind: kind.name)
+def test_random_inputs(kind: fuzz.Kind) -> None:
+    assert fuzz.run(kind, inputs=200) >= 200
