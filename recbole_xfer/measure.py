@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recbole_xfer.config.config import cutoff
+from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.experiment import Experiment, adaptation_of, label, target
@@ -49,6 +50,8 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         by_row=ndcg_by_row(trainer.evaluator.topk, cutoff(config["topk"])),
         row_targets=ranking.targets(user_tokens(experiment.test_data)) if ranking else None,
         groups=measure_groups(trainer.evaluator, groups),
+        repeats=repeats(experiment),
+        tied=trainer.eval_collector.tied or None,
     )
 
 
@@ -57,6 +60,13 @@ def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
     names, share = experiment.config["eval_groups"] or [], experiment.config["head_share"]
     names = [names] if isinstance(names, str) else names
     return user_groups(names, experiment.test_data, experiment.train_data, share) if names else {}
+
+
+def repeats(experiment: Experiment) -> float | None:
+    """The share of test targets that ``mask_history`` makes misses; None if it is off, or not known."""
+    loader = experiment.test_data
+    known = experiment.config["mask_history"] and isinstance(loader, TargetLoader)
+    return round(loader.repeats(), 4) if known else None
 
 
 def user_tokens(eval_data: Any) -> np.ndarray:

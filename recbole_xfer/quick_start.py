@@ -161,8 +161,8 @@ def compare(
 
     Args:
         file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
-            rows whose models know them; only adapted rows use ``source``. A row may have a ``name``; ``alone``
-            compares it with models of each joined domain alone (see
+            rows whose models know them; only adapted rows use ``source``. A row may have a ``name`` and
+            ``config_files``; ``alone`` compares it with models of each joined domain alone (see
             :func:`recbole_xfer.comparison.joint.references`).
         overrides: keys for all rows; they win over the file.
         config_files: yaml files of keys for all rows; the file wins over them.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import build
+from recbole_xfer.experiment import build, load
 from recbole_xfer.quick_start import compare, recommend
 from recbole_xfer.testing.data import config, write_small
 
@@ -39,3 +39,36 @@ def test_a_comparison_rejects_run_dir(tmp_path: Path) -> None:
     plan.write_text("dataset: Small\nrun_dir: out\nrows: [{model: Pop}, {model: SASRec}]")
     with pytest.raises(XferError, match="'run_dir' is the folder of one run, and a comparison has many. Set check"):
         compare(plan, {"data_path": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("seeds: [1, 2, 1]\nrows: [{model: Pop}]", r"seeds=\[1, 2, 1\] is invalid: each seed must occur once"),
+        ("rows: [{model: Pop}, {model: BPR}, {model: Pop, name: Other}]", r"rows 1 and 3 \(Pop\) are the same run"),
+        ("rows: [{model: BPR}, {model: BPR, embedding_size: 64}]", r"rows 1 and 2 \(BPR\) are the same run"),
+        ("rows: [{model: Pop, config_files: 3}]", "config_files=3 is invalid"),
+        ("rows: [{model: Pop, config_files: none.yaml}]", "none.yaml"),
+    ],
+)
+def test_a_comparison_rejects_equal_runs(tmp_path: Path, plan: str, message: str) -> None:
+    write_small(tmp_path)
+    file = tmp_path / "plan.yaml"
+    file.write_text(f"dataset: Small\n{plan}")
+    with pytest.raises(XferError, match=message):
+        compare(file, {"data_path": str(tmp_path)})
+
+
+def test_a_row_has_the_keys_of_its_config_files(tmp_path: Path) -> None:
+    """Its own keys win over them, and the plan's dataset and seeds over both."""
+    write_small(tmp_path)
+    best, plan = tmp_path / "best.yaml", tmp_path / "plan.yaml"
+    best.write_text("model: BPR\ndataset: Other\nseed: 7\nembedding_size: 8\nlearning_rate: 0.5\n")
+    plan.write_text(
+        "dataset: Small\nepochs: 1\ntopk: [5, 10]\nseeds: [3]\n"
+        f"rows: [{{config_files: {best}, learning_rate: 0.25, name: Tuned}}, {{model: Pop}}]"
+    )
+    tuned, _ = compare(plan, {"data_path": str(tmp_path), "show_progress": False}).results
+    assert (tuned.label, tuned.dataset, tuned.seed) == ("Tuned", "Small", 3)
+    settings = load(tuned.folder).config
+    assert (settings["model"], settings["embedding_size"], settings["learning_rate"]) == ("BPR", 8, 0.25)

@@ -8,8 +8,9 @@ from typing import Any
 
 from recbole_xfer.comparison.joint import check_pairing, references
 from recbole_xfer.config import properties
-from recbole_xfer.config.config import XferConfig, known_keys
+from recbole_xfer.config.config import XferConfig, known_keys, settings
 from recbole_xfer.config.model_checks import TP_MODEL, trained_by_tp
+from recbole_xfer.config.plain import plain
 from recbole_xfer.config.schema import PLAN, check_keys, check_values
 from recbole_xfer.config.values import parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
@@ -31,6 +32,8 @@ def load_plan(
         if not plan.get(key):
             raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
     rows = plan["rows"]
+    if isinstance(rows, list):
+        rows = plan["rows"] = [_with_files(row) if isinstance(row, dict) else row for row in rows]
     if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
         raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
     for keys in (plan, *rows):
@@ -39,7 +42,22 @@ def load_plan(
             raise XferError(
                 f"seed={keys['seed']} is invalid in a comparison. Set the seeds of all rows: --seeds=[1, 2]."
             )
+    seeds = plan.get("seeds") or []
+    if len(set(seeds)) < len(seeds):
+        raise XferError(f"seeds={seeds} is invalid: each seed must occur once, as equal seeds make equal runs.")
     return plan
+
+
+def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the keys of its ``config_files``, such as the best.yaml of a search; its own keys win over them.
+
+    The files' ``dataset`` and ``seed`` are ignored, since the plan sets them for all rows.
+    """
+    check_values({"config_files": row.get("config_files")})
+    files = row.get("config_files") or []
+    own = {key: value for key, value in row.items() if key != "config_files"}
+    read = read_yaml_files([files] if isinstance(files, str) else files)
+    return {**{key: value for key, value in read.items() if key not in ("dataset", "seed")}, **own}
 
 
 def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,11 +90,18 @@ def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
         For each row, the row whose single-domain models it is compared with (see :func:`references`).
     """
     against = references([{**plan, **row} for row in rows])
+    configurations: list[dict[str, Any]] = []
     for number, (row, reference) in enumerate(zip(rows, against, strict=True)):
         config = XferConfig(overrides=row_keys(plan, row))
         if config["run_dir"]:
             raise XferError(
                 "The key 'run_dir' is the folder of one run, and a comparison has many. Set checkpoint_dir."
+            )
+        configurations.append(plain(settings(config)))
+        equal = configurations.index(configurations[-1]) + 1
+        if equal <= number:
+            raise XferError(
+                f"The rows {equal} and {number + 1} ({config['model']}) are the same run. Remove one of them."
             )
         if reference is not None:
             check_pairing(config, own_model=reference == number)

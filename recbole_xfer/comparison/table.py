@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.comparison.joint import JointAgainstAlone
-from recbole_xfer.comparison.significance import SIGNIFICANCE, paired_change
+from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_change
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import by_domain, split_metric_name
@@ -126,25 +126,26 @@ class Comparison:
     def verdict(self) -> str:
         """Says for each adapted row whether transfer helped or hurt significantly, against the same model from scratch.
 
-        Empty if no row is adapted, or no metric is one of rankings (``metrics: [GAUC]``).
+        One sentence per source; the p-values have Holm's correction over all rows. Empty if no row is adapted, or no
+        metric is one of rankings (``metrics: [GAUC]``).
         """
         if any(result.by_row is None for result in self.results):
             return ""
         pairs = [(results, self._from_scratch(results)) for results in self.by_label().values()]
-        findings = []
-        for results, scratch in pairs:
-            if scratch is not None:
-                change, p = paired_change(mean_by_row(results), mean_by_row(scratch))
-                word = "made no significant difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
-                against = f"compared with {scratch[0].label}"
-                findings.append(f"{results[0].label} {word} ({change:+.1%} {against}, p = {p:.2g})")
-        if not findings:
+        tested = [(results, scratch) for results, scratch in pairs if scratch is not None]
+        if not tested:
             return ""
-        adapted = next(results[0] for results, scratch in pairs if scratch is not None)
-        return (
-            f"Transfer from {adapted.source}, NDCG@{adapted.cutoff}: {'; '.join(findings)}. "
-            f"Paired t-test over {len(mean_by_row([adapted])):,} test targets."
-        )
+        changes = [paired_change(mean_by_row(results), mean_by_row(scratch)) for results, scratch in tested]
+        corrected = holm(np.array([p for _, p in changes]))
+        findings: dict[str, list[str]] = defaultdict(list)
+        for ((row, *_), (scratch, *_)), (change, _), p in zip(tested, changes, corrected, strict=True):
+            word = "made no significant difference" if p >= SIGNIFICANCE else "helped" if change > 0 else "hurt"
+            numbers = f"({change:+.1%} compared with {scratch.label}, p = {p:.2g})"
+            findings[row.source or "a pre-trained model"].append(f"{row.label} {word} {numbers}")
+        first = tested[0][0][0]
+        texts = [f"Transfer from {source}, NDCG@{first.cutoff}: {'; '.join(of)}. " for source, of in findings.items()]
+        correction = f", with Holm's correction for {len(tested)} tests" if len(tested) > 1 else ""
+        return f"{''.join(texts)}Paired t-test over {len(mean_by_row([first])):,} test targets{correction}."
 
     def _from_scratch(self, adapted: Sequence[Result]) -> list[Result] | None:
         """The row from scratch of the same model and keys, else the only one of its model; None if neither exists."""

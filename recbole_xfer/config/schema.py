@@ -128,7 +128,7 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
     "model": "Name of the model.",
     "dataset": "Name of a dataset, or several joined by +.",
     "tp_model": "With `model: TP`, the model that TP trains.",
-    "config_files": "Not read; RecBole's scripts pass it.",
+    "config_files": "In a row of a comparison: yaml files of its keys. Elsewhere not read; RecBole's scripts pass it.",
     "encoding": "Encoding of atomic files; utf-8 where it is missing.",
     "seeds": "In a comparison, the seeds with which each row is trained.",
     "name": "In a row of a comparison, its label in the table.",

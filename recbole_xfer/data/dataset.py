@@ -5,6 +5,7 @@ RecBole's evaluation loaders work on them unchanged. Histories are kept once, se
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import Any
 
@@ -35,10 +36,15 @@ class InteractionDataset(AtomicFilesMixin, Dataset):
         self.sequences = self._group()
         train, *held_out = self._split()
         parts = []
-        for first, end in [(train[0] - (train[0] < train[1]), train[1]), *held_out]:
+        for first, end in [with_first_item(*train), *held_out]:
             parts.append(self.copy(self.inter_feat[self.sequences.order[ranges(first, end)]]))
             parts[-1].target_ranges = first, end
         return parts
+
+
+def with_first_item(first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Extends ranges of targets, unless they are empty, by the item before each: all that is trained on."""
+    return first - (first < end), end
 
 
 class TransferDataset(AtomicFilesMixin, SequentialDataset):
@@ -93,17 +99,18 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return self.join(rows) if join else rows
 
     def seen_items(self, rows: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the items that the users of evaluation rows interacted with before, except the rows' targets.
+        """Returns the items before the target of each evaluation row, which may include the target's item.
 
         Returns:
             (row [K], item [K]): pairs to mask if history is masked.
         """
-        targets = rows[self.ROW].cpu().numpy()
-        starts = self.sequences.starts[self.sequences.history_of(targets)]
-        row = np.repeat(np.arange(len(targets)), targets - starts)
-        items = self.sequences.items[ranges(starts, targets)].astype(np.int64)
-        other = items != self.sequences.items[targets][row]
-        return torch.from_numpy(row[other]), torch.from_numpy(items[other])
+        row, item = self.sequences.before(rows[self.ROW].cpu().numpy())
+        return torch.from_numpy(row), torch.from_numpy(item)
+
+    @property
+    def item_counter(self) -> Counter:
+        """The number of interactions of each item id in this part, with each history's first item as RecBole has it."""
+        return Counter(self.sequences.items[ranges(*with_first_item(*self.target_ranges))].tolist())
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
         """Returns the users-by-items matrix of this part's targets."""

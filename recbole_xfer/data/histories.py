@@ -62,6 +62,26 @@ class Sequences:
         """End (exclusive) of each history, [S]."""
         return self.offsets[1:]
 
+    def before(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all items before each target in its history, which may include the target's item.
+
+        Args:
+            targets: indices into ``items``, [N].
+
+        Returns:
+            (number of the target [K], item id [K]).
+        """
+        starts = self.starts[self.history_of(targets)]
+        number = np.repeat(np.arange(len(targets)), targets - starts)
+        return number, self.items[ranges(starts, targets)].astype(np.int64)
+
+    def repeated(self, targets: np.ndarray) -> np.ndarray:
+        """Returns whether each target's item occurs before it in its history, bool [N]."""
+        place = np.arange(len(self.items))
+        key = self.history_of(place) * (int(self.items.max(initial=0)) + 1) + self.items
+        _, first, item = np.unique(key, return_index=True, return_inverse=True)
+        return first[item[targets]] < targets
+
     def history_of(self, targets: np.ndarray) -> np.ndarray:
         """Returns the history of each index into ``items``, [N]."""
         return np.searchsorted(self.offsets, targets, side="right") - 1

@@ -8,12 +8,13 @@ import numpy as np
 import recbole.data.dataset as recbole_datasets
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler, RepeatableSampler
-from recbole.utils import ModelType
+from recbole.utils import EvaluatorType, ModelType
 
 from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.dataset import InteractionDataset, TransferDataset
 from recbole_xfer.data.domain_files import AtomicFilesMixin
-from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
+from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler, draw_candidates
+from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
@@ -76,14 +77,18 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     _check_candidates(config, dataset)
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)
-    loaders = []
+    loaders: list[Any] = []
     for phase, part in zip(PHASES, parts, strict=True):
         training = phase == "train"
+        keys = config if training else config.replace(eval_batch_size=_eval_batch_size(config, dataset.item_num))
+        labeled = config[f"{phase}_neg_sample_args"]["distribution"] == "none"
+        if not training and config["eval_type"] == EvaluatorType.RANKING and not labeled:
+            loaders.append(TargetLoader(keys, part, draw_candidates(config, part, phase)) if len(part) else None)
+            continue
         sampler = _sampler(
             config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"]
         )
         shuffle = config["shuffle"] if training else False
-        keys = config if training else config.replace(eval_batch_size=_eval_batch_size(config, phase, dataset.item_num))
         loaders.append(get_dataloader(keys, phase)(keys, part, sampler, shuffle=shuffle) if len(part) else None)
     return loaders[0], loaders[1], loaders[2]
 
@@ -156,12 +161,6 @@ def check_domains(dataset: AtomicFilesMixin, parts: list[Any]) -> None:
                 )
 
 
-def _eval_batch_size(config: Any, phase: str, items: int) -> int:
-    """Returns the number of rows in a batch, reduced if their scores would exceed ``SCORES_IN_BATCH``.
-
-    For models without sequences that rank all items, RecBole counts scores instead of rows.
-    """
-    rows = config["eval_batch_size"]
-    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["eval_args"]["mode"][phase] == "full":
-        return max(rows, SCORES_IN_BATCH)
-    return max(1, min(rows, SCORES_IN_BATCH // items))
+def _eval_batch_size(config: Any, items: int) -> int:
+    """Returns the number of rows in a batch, reduced if their scores would exceed ``SCORES_IN_BATCH``."""
+    return max(1, min(config["eval_batch_size"], SCORES_IN_BATCH // items))

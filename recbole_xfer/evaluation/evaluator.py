@@ -9,6 +9,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_xfer.evaluation.domain_ranking import DomainRanking
+from recbole_xfer.evaluation.metrics import CORRECTED
 
 
 class KeepingEvaluator(Evaluator):
@@ -21,6 +22,10 @@ class KeepingEvaluator(Evaluator):
 
     collected: DataStruct
     ranking: DomainRanking | None = None
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.metric_class |= {name: CORRECTED[name](config) for name in self.metrics if name in CORRECTED}
 
     @property
     def topk(self) -> Tensor | None:

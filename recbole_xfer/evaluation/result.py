@@ -49,6 +49,8 @@ class Result:
         by_row: NDCG@k of each test target, [rows]; equal protocols and data give the same order.
         row_targets: (domain, user) of each value of ``by_row``, if targets are ranked within their domains.
         groups: metrics of groups of test targets, by name.
+        repeats: with masked history, share of test targets whose item is masked, as the user had interacted with it.
+        tied: share of test targets with the score of another candidate; None if there are none.
     """
 
     label: str
@@ -70,16 +72,23 @@ class Result:
     row_targets: pd.MultiIndex | None = field(repr=False, default=None)
     rows_by_domain: Mapping[str, int] | None = None
     groups: Mapping[str, Group] = field(default_factory=dict)
+    repeats: float | None = None
+    tied: float | None = None
 
     def caption(self) -> str:
-        """Numbers of test targets, protocol, seed and best epoch, as text."""
-        return f"{self.target_counts()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
+        """Numbers of test targets, protocol, seed, best epoch and share of tied targets, as text."""
+        tied = f"; {self.tied:.1%} of the targets tied" if self.tied else ""
+        return f"{self.target_counts()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}{tied}"
 
     def target_counts(self) -> str:
-        """Such as ``900 test targets (Books 600, Toys 300)``, or for groups of users ``(new 300, new-tail 240)``."""
+        """Such as ``900 test targets (Books 600, Toys 300)``, or for groups of users ``(new 300, new-tail 240)``.
+
+        With masked history also ``of which 5.7% are repeats, which count as misses``.
+        """
         parts = {**(self.rows_by_domain or {}), **{name: group.rows for name, group in self.groups.items()}}
         counts = ", ".join(f"{name} {rows:,}" for name, rows in parts.items())
-        return f"{self.rows:,} test targets" + (f" ({counts})" if counts else "")
+        repeats = f", of which {self.repeats:.1%} are repeats, which count as misses" if self.repeats else ""
+        return f"{self.rows:,} test targets" + (f" ({counts})" if counts else "") + repeats
 
     def test_by_part(self) -> dict[str, float]:
         """Test metrics, including those of groups of users, which are named like domains: ``ndcg@10 [new-tail]``."""

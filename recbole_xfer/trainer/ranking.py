@@ -12,8 +12,10 @@ from torch import Tensor
 
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain
+from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domain_ranking as domains
+from recbole_xfer.evaluation.collector import SeededCollector
 from recbole_xfer.evaluation.evaluator import KeepingEvaluator
 
 
@@ -27,11 +29,13 @@ class RankingTrainer(Trainer):
         super().__init__(config, model)
         self.valid_metric = domains.metric_key(config["valid_metric"])
         self.evaluator = KeepingEvaluator(config)
+        self.eval_collector = SeededCollector(config)
 
     def evaluate(self, eval_data: Any, *args: Any, **kwargs: Any) -> Any:
         """RecBole's evaluate; ranks each target within its domain if ``rank_within_domain`` is set."""
-        self._evaluated = eval_data._dataset
+        self._evaluated, self._own_loader = eval_data._dataset, isinstance(eval_data, TargetLoader)
         self.evaluator.ranking = self._domain_ranking(eval_data)
+        self.eval_collector.begin()
         return super().evaluate(eval_data, *args, **kwargs)
 
     def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
@@ -48,20 +52,29 @@ class RankingTrainer(Trainer):
         return domains.DomainRanking(self._evaluated.domains, item_domain)
 
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
-        """Ranks all items for a batch; ``mask_history`` alone decides whether earlier items are left out."""
-        interaction, seen, positive_u, positive_i = batched_data
-        if not self.config["mask_history"]:
-            seen = None
-        elif seen is None and isinstance(self._evaluated, TransferDataset):
-            seen = self._evaluated.seen_items(interaction)
-        return self._ranked(*super()._full_sort_batch_eval((interaction, seen, positive_u, positive_i)))
+        """Ranks the candidates of a batch; ``mask_history`` alone decides whether earlier items are left out."""
+        interaction, left_out, positive_u, positive_i = batched_data
+        if not self._own_loader and not self.config["mask_history"]:
+            left_out = None
+        elif left_out is None and self.config["mask_history"] and isinstance(self._evaluated, TransferDataset):
+            left_out = self._evaluated.seen_items(interaction)
+        batch = super()._full_sort_batch_eval((interaction, left_out, positive_u, positive_i))
+        finite = batch[1].isfinite()
+        finite[:, 0] = True  # the padding item scores minus infinity, as does what is left out
+        if left_out is not None:
+            finite[left_out] = True
+        self._check_finite(finite)
+        return self._ranked(*batch)
 
     def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
         """RecBole's method, except that a sequential model encodes a history once, not once per candidate."""
         interaction, row, positive_u, positive_i = batched_data
         ranking = self.config["eval_type"] == EvaluatorType.RANKING
         if self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not ranking:
-            return self._ranked(*super()._neg_sample_batch_eval(batched_data))
+            batch = super()._neg_sample_batch_eval(batched_data)
+            scored = (row, interaction[self.config["ITEM_ID_FIELD"]]) if ranking else ...
+            self._check_finite(batch[1][scored].isfinite())
+            return self._ranked(*batch)
         interaction = interaction.to(self.device)
         users, histories = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
         _, history = torch.cat([users[:, None], histories], dim=1).unique(dim=0, return_inverse=True)
@@ -69,9 +82,19 @@ class RankingTrainer(Trainer):
         first = torch.empty_like(place).scatter_(0, history, place)[: int(history.max()) + 1]  # one row per history
         item = interaction[self.model.ITEM_ID]
         scores = self.model.full_sort_predict(interaction[first]).view(len(first), -1)[history, item]
+        self._check_finite(scores.isfinite())
         table = scores.new_full((int(positive_u[-1]) + 1, self.tot_item_num), -torch.inf)
         table[row.to(self.device), item] = scores
         return self._ranked(interaction, table, positive_u, positive_i)
+
+    def _check_finite(self, finite: Tensor) -> None:
+        """Raises XferError unless all scores are finite: others have no order."""
+        if not finite.all():
+            raise XferError(
+                f"{self.config['model']} scores items with values that are not finite, so they cannot be ranked. Lower "
+                f"learning_rate, now {self.config['learning_rate']:g}, or set clip_grad_norm, such as "
+                f"--clip_grad_norm='{{max_norm: 5}}'."
+            )
 
     def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
         """The batch in the form that RecBole collects; items of other domains are masked if requested."""

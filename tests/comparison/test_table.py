@@ -50,6 +50,20 @@ def test_verdict_says_helped_hurt_or_no_significant_difference(scratch: np.ndarr
     assert "200 test targets" in verdict
 
 
+def test_each_adapted_row_names_its_own_source_and_several_tests_are_corrected(scratch: np.ndarray) -> None:
+    noise = np.random.default_rng(2).normal(scale=0.1, size=200)
+    weak = scratch + noise - noise.mean() + 0.015
+    assert 0.05 / 2 < paired_change(weak, scratch)[1] < 0.05  # significant as the only test
+    rows = [result("ANT (scratch)", scratch), result("ANT (relearn)", weak)]
+    assert "ANT (relearn) helped" in Comparison(rows).verdict()
+    assert "Holm" not in Comparison(rows).verdict()
+    other = [replace(result("ANT (finetune)", scratch + noise - noise.mean()), source="C")]
+    verdict = Comparison([*rows, *other]).verdict()
+    assert verdict.startswith("Transfer from A+B, NDCG@10: ANT (relearn) made no significant difference (")
+    assert "). Transfer from C, NDCG@10: ANT (finetune) made no significant difference (" in verdict
+    assert verdict.endswith("Paired t-test over 200 test targets, with Holm's correction for 2 tests.")
+
+
 def test_transfer_is_compared_with_the_same_model_from_scratch(scratch: np.ndarray) -> None:
     rows = {
         "ANT (scratch)": scratch, "ANT (finetune)": scratch * 1.2, "ANT (scratch) d=8": scratch * 1.5,

@@ -38,39 +38,21 @@ def by_hand(made: Experiment, k: int) -> dict[str, float]:
     """Metrics of each domain and their mean, computed from the model's scores only."""
     data, domain_of, model = made.test_data._dataset, made.dataset.item_domain, made.model.eval()
     values: dict[str, list[list[float]]] = {name: [] for name in "ABC"}
-    histories = {user: set() for user in range(made.dataset.user_num)}
-    targets: dict[tuple[int, int], list[int]] = {}
-    ranked = set()
-    for user, item in zip(*(data.inter_feat[field].tolist() for field in ("user_id", "item_id")), strict=True):
-        own = targets.setdefault((user, domain_of[item]), [])
-        own += [item] if item not in own else []
-    for user, item in zip(data.sequences.users[history_of(data)].tolist(), data.sequences.items.tolist(), strict=True):
-        histories[user].add(item)
-    for row in range(len(data)):
-        (user,), (item,) = (data.inter_feat[field][[row]].tolist() for field in ("user_id", "item_id"))
-        own = targets[user, domain_of[item]]
-        if item != own[0] or (user, item) in ranked:
-            continue  # a user's targets in one domain are ranked together
-        ranked.add((user, item))
+    for row, target in enumerate(made.test_data.targets):
+        item = int(data.sequences.items[target])
+        start = data.sequences.starts[data.sequences.history_of(np.array([target]))[0]]
+        seen = set(data.sequences.items[start:target].tolist()) if made.config["mask_history"] else set()
         scores = model.full_sort_predict(
             data[np.array([row])] if sequential(made) else data.inter_feat[[row]]
         ).flatten()
-        left_out = histories[user] - set(own) if made.config["mask_history"] else set()
-        candidates = [i for i in range(1, len(scores)) if domain_of[i] == domain_of[item] and i not in left_out]
+        candidates = [i for i in range(1, len(scores)) if domain_of[i] == domain_of[item] and i not in seen]
         ranking = sorted(candidates, key=lambda i: -scores[i].item())[:k]
-        hits = [place for place, candidate in enumerate(ranking, start=1) if candidate in own]
-        best = sum(1 / math.log2(place + 1) for place in range(1, min(len(own), k) + 1))
-        gain = sum(1 / math.log2(place + 1) for place in hits)
-        metrics = [len(hits) / len(own), gain / best, 1 / hits[0] if hits else 0.0]
-        values["ABC"[domain_of[item]]].append(metrics)
+        place = ranking.index(item) + 1 if item in ranking else math.inf
+        values["ABC"[domain_of[item]]].append([float(place <= k), 1 / math.log2(place + 1), 1 / place])
     means = {name: np.mean(rows, axis=0) for name, rows in values.items()}
     means["mean"] = np.mean(list(means.values()), axis=0)
     names = (f"recall@{k}", f"ndcg@{k}", f"mrr@{k}")
     return {f"{metric} [{name}]": float(v) for name, row in means.items() for metric, v in zip(names, row, strict=True)}
-
-
-def history_of(data: Any) -> np.ndarray:
-    return data.sequences.history_of(np.arange(len(data.sequences.items)))
 
 
 def sequential(made: Experiment) -> bool:
@@ -124,7 +106,8 @@ def test_sampled_negatives_come_from_the_targets_domain(tmp_path: Path, mode: st
     def spy(scores: torch.Tensor, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
         for target, own in zip(item.tolist(), scores[row], strict=True):
             ranked = own.isfinite().nonzero()[:, 0]
-            assert target in ranked.tolist() and 2 <= len(ranked) <= 6
+            own_place = target in ranked.tolist()  # a repeat is left out
+            assert (own_place or mask) and len(ranked) == 5 + own_place
             assert (domain_of[ranked] == domain_of[target]).all()
             seen.append(int(domain_of[target]))
         collect(scores, interaction, row, item)
@@ -136,15 +119,15 @@ def test_sampled_negatives_come_from_the_targets_domain(tmp_path: Path, mode: st
 
 
 def test_popular_negatives_follow_the_counts_of_their_domain(tmp_path: Path) -> None:
-    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "pop5"}
-    made = experiment(tmp_path, "RETR", eval_args=split)
-    items, domain_of = made.dataset.inter_feat["item_id"].numpy(), made.dataset.item_domain
-    target = items[domain_of[items] == 1][0]
-    drawn = made.test_data._sampler.sample_by_user_ids(np.ones(2000, int), np.full(2000, target), 5).numpy()
-    counts = np.bincount(items, minlength=len(domain_of)) * (domain_of == 1)
-    counts[target] = 0
-    shares = np.bincount(drawn, minlength=len(domain_of)) / len(drawn)
-    assert np.abs(shares - counts / counts.sum()).max() < 0.02
+    made = experiment(tmp_path, "RETR", eval_args={**RATIO, "mode": "pop1"})
+    data, domain_of = made.test_data._dataset.sequences, made.dataset.item_domain
+    targets = data.items[made.test_data.targets]
+    counts = np.bincount(data.items, minlength=len(domain_of)).astype(float)
+    shares = np.where(domain_of == domain_of[targets][:, None], counts, 0)
+    shares[np.arange(len(targets)), targets] = 0
+    expected = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0)
+    drawn = np.bincount(made.test_data.candidates[:, 0], minlength=len(domain_of))
+    assert drawn == pytest.approx(expected, abs=4 * np.sqrt(expected.max()))
 
 
 def test_training_negatives_come_from_the_targets_domain(tmp_path: Path) -> None:
@@ -275,7 +258,7 @@ def test_user_who_interacted_with_all_items_of_a_domain(tmp_path: Path) -> None:
     dataset = write_by_hand(tmp_path, A=LONG, B=parts)
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni3"}
     keys = {"rank_within_domain": True, "topk": [2], "eval_args": split, "histories": "per_domain"}
-    with pytest.raises(XferError, match="interacted with all 4 items of the domain A, so no negative can be drawn"):
+    with pytest.raises(XferError, match="uni3: only [01] different items can be drawn for the"):
         build(config(tmp_path, "BPR", dataset, mask_history=True, **keys))
     build(config(tmp_path, "RETR", dataset, mask_history=False, **keys))
 

@@ -1,0 +1,95 @@
+"""RecBole's collector, with an order of equal scores that is the same on every device and for every batch size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+PRIME = 2**31 - 1
+"""A row orders a tie by ``row number * item number % PRIME``; item numbers are distinct, so no two items are equal."""
+
+
+class SeededCollector(Collector):
+    """RecBole's Collector that ranks equal scores in an order drawn from ``seed`` for each evaluated row.
+
+    An item that scores minus infinity is not a candidate: it is never recommended (``rec.items`` has 0 instead) and
+    never a hit. A target that is not a candidate ranks below all candidates.
+
+    Attributes:
+        tied: share of the targets of the last pass whose score another candidate has, too.
+    """
+
+    tied = 0.0
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._needed = [name for name in ("rec.items", "rec.topk") if self.register.need(name)]
+        for name in self._needed:
+            setattr(self.register, name, False)  # RecBole's Collector collects the rest
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins a pass: each pass draws the same order of ties."""
+        self._random = np.random.default_rng(self.config["seed"])
+        self._item_number: Tensor | None = None
+        self._targets = self._tied = 0
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
+        """Collects a batch (see RecBole's docstring)."""
+        if self._needed or self.register.need("rec.meanrank"):
+            row, item = positive_u.to(scores_tensor.device), positive_i.to(scores_tensor.device)
+            target = scores_tensor[row, item]
+            candidate = target > -torch.inf
+            ranking = scores_tensor if len(row) == len(scores_tensor) else scores_tensor[row]
+            self._targets += len(target)
+            self._tied += int((((ranking == target[:, None]).sum(dim=1) > 1) & candidate).sum())
+        if self._needed:
+            ranked, (rows, items) = self._ranked(scores_tensor), scores_tensor.shape
+            positive = (row * items + item).unique()
+            place = torch.arange(rows, device=row.device)[:, None] * items + ranked
+            count = torch.bincount(positive // items, minlength=rows)[:, None]
+            hits = torch.cat([torch.isin(place, positive), count], dim=1).int()
+            for name, value in {"rec.items": ranked, "rec.topk": hits}.items():
+                if name in self._needed:
+                    self.data_struct.update_tensor(name, value)
+        if self.register.need("rec.meanrank"):
+            lowest = scores_tensor.new_tensor(torch.finfo(scores_tensor.dtype).min)
+            scores_tensor = scores_tensor.index_put((row[~candidate], item[~candidate]), lowest)
+        super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+
+    def _ranked(self, scores: Tensor) -> Tensor:
+        """The best items of each row, best first; 0 (the padding item) where a row has fewer candidates, [B, k].
+
+        Only rows with a tie among the best are sorted.
+        """
+        k = max(self.topk)
+        row_number = torch.from_numpy(self._random.integers(1, PRIME, len(scores))).to(scores.device)
+        best, ranked = scores.topk(min(k + 1, scores.shape[1]))
+        tied = ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any(dim=1).nonzero().flatten()
+        if len(tied):
+            lowest = best[tied, -1:].clamp(min=torch.finfo(scores.dtype).min)
+            values, items = scores[tied].topk(max(best.shape[1], int((scores[tied] >= lowest).sum(dim=1).max())))
+            draw = (row_number[tied, None] * self._numbers(scores)[items] % PRIME).argsort(dim=1)
+            values, items = values.gather(1, draw), items.gather(1, draw)
+            order = values.sort(dim=1, descending=True, stable=True).indices[:, : best.shape[1]]
+            best[tied], ranked[tied] = values.gather(1, order), items.gather(1, order)
+        return ranked.masked_fill(best == -torch.inf, 0)[:, :k]
+
+    def _numbers(self, scores: Tensor) -> Tensor:
+        """A distinct number for each item, [n_items]."""
+        if self._item_number is None:
+            numbers = np.random.default_rng(self.config["seed"]).permutation(scores.shape[1]) + 1
+            self._item_number = torch.from_numpy(numbers).to(scores.device)
+        return self._item_number
+
+    def get_data_struct(self) -> DataStruct:
+        """Ends a pass: returns what was collected (see RecBole's docstring)."""
+        self.tied = self._tied / max(self._targets, 1)
+        return super().get_data_struct()
