@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -46,6 +47,7 @@ def apply() -> None:
     restore_numpy_names()
     restore_dok_update()
     make_checkpoints_plain()
+    after_import("recbole.trainer.trainer", create_event_files_late)
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
@@ -166,6 +168,31 @@ def _save_checkpoint(self: Any, epoch: int, verbose: bool = True, saved_model_fi
         torch.save(state, temporary)
     if verbose:
         self.logger.info(f"Saving current: {path}")
+
+
+class LateWriter:
+    """A SummaryWriter of TensorBoard that is created when it is first used."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    @cached_property
+    def _writer(self) -> Any:
+        from recbole.utils import get_tensorboard
+
+        return get_tensorboard(self._logger)
+
+
+def create_event_files_late(trainer: ModuleType) -> None:
+    """Lets RecBole's trainers create their TensorBoard folder with the first scalar of training.
+
+    Cause: they create it when they are built, also where they only evaluate. Remove when RecBole's Trainer creates its
+    SummaryWriter in ``fit``.
+    """
+    trainer.get_tensorboard = LateWriter  # type: ignore[attr-defined]
 
 
 def count_every_interaction(pop: ModuleType) -> None:
