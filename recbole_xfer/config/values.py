@@ -82,6 +82,11 @@ def split_domains(dataset: str) -> list[str]:
     return dataset.split("+")
 
 
+def in_order(source: str) -> str:
+    """The source domains in alphabetical order: their order is no choice, but ids and results follow it."""
+    return join_domains(sorted(split_domains(source)))
+
+
 def join_domains(names: Iterable[str]) -> str:
     """The dataset that joins these domains, such as ``Books+Toys``."""
     return "+".join(names)

@@ -61,6 +61,7 @@ class XferTrainer(RankingTrainer):
         self.saved_model_file = str(self.folder.path / RunFolder.WEIGHTS)
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
+        self._fresh = True
         self.enable_amp = self._reduced_precision()
 
     def _reduced_precision(self) -> bool:
@@ -90,7 +91,8 @@ class XferTrainer(RankingTrainer):
         if valid_data:
             check_valid_metric(self.config)
         self._train_data = self.train_loader(train_data)
-        self.folder.begin(settings(self.config))
+        self.folder.begin(settings(self.config), resumed=not self._fresh)
+        self._fresh = False  # the next phase continues this run
         with tqdm(desc=self.folder.name, leave=False, disable=not show_progress, dynamic_ncols=True) as self._bar:
             return super().fit(self._train_data, valid_data, *args, **kwargs)
 
@@ -208,12 +210,12 @@ class XferTrainer(RankingTrainer):
             whether there was an interrupted run.
 
         Raises:
-            XferError: if it has another configuration, or its state is damaged.
+            XferError: if its state is damaged.
         """
         state = self.folder.state()
         if state is None:
             return False
-        self.folder.check_same_run(settings(self.config))
+        self._fresh = False
         self._restore(state, train_data)
         return True
 
