@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+import recbole_xfer.quick_start  # noqa: F401  imported before commands are forked
 from recbole_xfer.cli.main import main
 from recbole_xfer.log import logger
 

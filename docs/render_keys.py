@@ -99,7 +99,7 @@ def pages() -> dict[Path, str]:
 
 
 def outdated() -> list[Path]:
-    """Pages that differ from what the schema and the yaml files say."""
+    """Pages that differ from the schema and the yaml files."""
     return [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 

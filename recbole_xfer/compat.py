@@ -97,8 +97,8 @@ def define_torchvision_ops() -> None:
 def make_checkpoints_plain() -> None:
     """Lets RecBole write checkpoints that ``torch.load(weights_only=True)`` reads, so that loading runs no code.
 
-    Cause: this is the default since torch 2.6. RecBole's checkpoints hold a pickled Config with classes in it, for some
-    models a whole layer with the dataset inside, and use a pickle protocol that this mode does not support. Remove when
+    Cause: this is the default since torch 2.6. RecBole's checkpoints hold a pickled Config with classes in it, and for
+    some models a whole layer with the dataset inside. Their pickle protocol is not supported by this mode. Remove when
     RecBole's own checkpoints load with ``weights_only=True``.
     """
     from recbole.config import Config

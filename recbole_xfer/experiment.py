@@ -95,10 +95,10 @@ def make_model(config: XferConfig, dataset: Any) -> Any:
 
 
 def adapt(config: XferConfig, model: Any, pretrained: RunFolder, weights: Mapping[str, Tensor]) -> None:
-    """Copies what a pre-trained model has learned, its ``weights``, to a new model.
+    """Copies the parameters that an adaptation keeps from a pre-trained model's ``weights`` to a new one.
 
     Raises:
-        XferError: if the new model would compute something else with the same parameters.
+        XferError: if a key of the encoder has another value than in pre-training.
     """
     model.adapt(weights, config["adaptation"])
     theirs = pretrained.config()

@@ -29,7 +29,7 @@ class Inspection:
 
 
 class Hooks:
-    """What the rest of the package asks of a model; with these defaults a model runs as RecBole's models do."""
+    """Everything that the rest of the package asks of a model; by default, a model runs like RecBole's."""
 
     loader: ClassVar[Any] = None
     """Class of the loader of training batches, built by its ``of(config, dataset, sampler)``; None: RecBole's."""

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data: RECBOLE_XFER_DATA, or shared/data beside the repository; skips where it is absent."""
+    """The folder of real data: RECBOLE_XFER_DATA, or shared/data next to the repository; skips where it is absent."""
     path = Path(os.environ.get("RECBOLE_XFER_DATA") or ROOT.parent / "shared" / "data")
     if not path.is_dir():
         pytest.skip("the real data is not here; RECBOLE_XFER_DATA names its folder")

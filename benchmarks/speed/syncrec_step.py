@@ -66,7 +66,7 @@ def experiment(model: str, domains: int, **keys: object) -> Experiment:
 
 
 def batches(made: Experiment) -> Iterator[Interaction]:
-    """Repeats a few batches for ever: windows, or RecBole's rows."""
+    """Repeats a few batches forever: windows, or RecBole's rows."""
     train = made.train_data
     if made.config["train_rows"] == "windows":
         train = WindowDataLoader(train._dataset, made.config["train_batch_size"], seed=0, sampler=train._sampler)

@@ -35,7 +35,7 @@ def complete(parser: Parser, verb: Verb | None, of_verb: Parser | None) -> None:
     import argcomplete
 
     if verb and of_verb:
-        if verb.takes_keys:
+        if verb.accepts_keys:
             model = MODEL_OPTION.search(os.environ["COMP_LINE"])
             for key in sorted(keys_of(model and model[1])):
                 if of_verb.option(f"--{key}") is None:
@@ -104,6 +104,6 @@ VERBS = (
         ),
         add_options,
         print_script,
-        takes_keys=False,
+        accepts_keys=False,
     ),
 )

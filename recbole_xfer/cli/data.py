@@ -72,7 +72,7 @@ VERBS = (
         ),
         add_prepare_options,
         prepare,
-        takes_keys=False,
+        accepts_keys=False,
     ),
     Verb(
         "encode",
@@ -80,7 +80,7 @@ VERBS = (
         ("recbole-xfer encode --dataset=Shop", "recbole-xfer encode --dataset=Food+Home --encoder=my/encoder"),
         add_encode_options,
         encode,
-        takes_keys=False,
+        accepts_keys=False,
     ),
     Verb(
         "demo",
@@ -88,6 +88,6 @@ VERBS = (
         ("recbole-xfer demo", "recbole-xfer demo --data_path=dataset --picture=demo.svg"),
         add_demo_options,
         demo,
-        takes_keys=False,
+        accepts_keys=False,
     ),
 )

@@ -59,13 +59,13 @@ def parse(arguments: Sequence[str]) -> tuple[Verb, argparse.Namespace, dict[str,
     verb = VERBS.get(words[0]) if words else None
     parser, verb, of_verb = parsers(verb)
     given: dict[str, str] = {}
-    if verb and of_verb and verb.takes_keys:
+    if verb and of_verb and verb.accepts_keys:
         others, given = keys.separate(words[1:], lambda name: of_verb.option(name) is not None)
         words = [verb.name, *others]
     options, rest = parser.parse_known_args(words)
     assert verb is not None  # the parser has accepted it
     if rest:
-        advice = "Write keys as --key=value." if verb.takes_keys else f"See `recbole-xfer {verb.name} --help`."
+        advice = "Write keys as --key=value." if verb.accepts_keys else f"See `recbole-xfer {verb.name} --help`."
         raise XferError(f"'{rest[0]}' is not an option of {verb.name}. {advice}")
     return verb, options, given
 

@@ -38,9 +38,9 @@ def add_report_options(parser: Parser) -> None:
 def add_explain_options(parser: Parser) -> None:
     """Adds the options of explain."""
     add = parser.add_argument
-    add("--run", dest="folder", required=True, metavar="FOLDER", help="the folder of a run of RETR")
+    add("--run", dest="folder", required=True, metavar="FOLDER", help="the folder of a run, such as one of RETR")
     add("--user", required=True, metavar="TOKEN", help="the user, as in the data")
-    add("--beside", metavar="FOLDER", help="a second run on the same data, such as one without pathway")
+    add("--other", metavar="FOLDER", help="a second run on the same data, such as one without pathway")
     add("--output", type=Path, default=Path("explanation.html"), metavar="FILE", help="a page; a PNG has the same name")
 
 
@@ -61,7 +61,7 @@ def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 
 def report(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Draws runs; prints what the pictures say, and the files."""
+    """Draws runs; prints their findings and the files."""
     from recbole_xfer.report.report import report, write
 
     drawn = report(options.folders)
@@ -74,7 +74,7 @@ def explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Draws the explanation of a ranking; prints the files."""
     from recbole_xfer.report.explain import explain, write
 
-    for path in write(explain(options.folder, options.user, options.beside), options.output):
+    for path in write(explain(options.folder, options.user, options.other), options.output):
         print(path)
 
 
@@ -102,14 +102,14 @@ VERBS = (
         ("recbole-xfer report saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --output=report",),
         add_report_options,
         report,
-        takes_keys=False,
+        accepts_keys=False,
     ),
     Verb(
         "explain",
-        "draw why a run of RETR ranks as it does for a user",
+        "draw why a run of RETR or UniSRec ranks as it does for a user",
         ("recbole-xfer explain --run=saved/RETR-Shop-1a2b3c4d --user=A1 --output=explanation.html",),
         add_explain_options,
         explain,
-        takes_keys=False,
+        accepts_keys=False,
     ),
 )

@@ -112,7 +112,7 @@ VERBS = (
     Verb(
         "adapt",
         "adapt a pre-trained model to a target domain and evaluate it",
-        ("recbole-xfer adapt -m ANT -d Shop --pretrained=saved/ANT-Food+Home-pretrain-1a2b3c4d --adaptation=finetune",),
+        ("recbole-xfer adapt -m ANT -d Shop --pretrained=saved/ANT-Food-pretrained-1a2b3c4d --adaptation=finetune",),
         add_adapt_options,
         run,
     ),

@@ -22,7 +22,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises XferError, and takes no abbreviation of an option for the option."""
+    """An argument parser that raises XferError and accepts no abbreviated options."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **settings)
@@ -46,7 +46,7 @@ class Verb:
         examples: commands that ``--help`` shows.
         add_options: declares its options.
         run: does it, given the options and the keys.
-        takes_keys: whether all other options are keys of the configuration.
+        accepts_keys: whether all other options are keys of the configuration.
     """
 
     name: str
@@ -54,17 +54,17 @@ class Verb:
     examples: Sequence[str]
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace, dict[str, str]], None]
-    takes_keys: bool = True
+    accepts_keys: bool = True
 
     def epilog(self) -> str:
         """The end of the help text: examples, and how keys are written."""
         lines = ["example:" if len(self.examples) == 1 else "examples:", *(f"  {line}" for line in self.examples)]
-        return "\n".join([*lines, *(["", keys.HELP] if self.takes_keys else [])])
+        return "\n".join([*lines, *(["", keys.HELP] if self.accepts_keys else [])])
 
     def declare(self, parser: Parser) -> None:
         """Adds the verb's options to its parser."""
         self.add_options(parser)
-        if self.takes_keys:
+        if self.accepts_keys:
             help_text = "yaml files of keys, separated by spaces; later files win"
             parser.add_argument("--config_files", action="append", default=[], metavar="FILES", help=help_text)
 

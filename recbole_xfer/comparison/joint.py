@@ -89,7 +89,7 @@ class JointAgainstAlone:
         ]
 
     def caption(self) -> str:
-        """What was measured and tested."""
+        """Metric, protocol, seeds, excluded targets and significance test, as text."""
         first = self.pairs[0].joint[0]
         seeds = ", ".join(str(result.seed) for result in self.pairs[0].joint)
         several = len(self.pairs[0].joint) > 1
@@ -129,7 +129,7 @@ class JointAgainstAlone:
         return table
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """Its part of the file of ``--result``."""
         alone = {id(result): result for pair in self.pairs for result in pair.alone}  # rows may share them
         return {
             "measured": self.caption(),

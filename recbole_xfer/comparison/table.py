@@ -67,7 +67,7 @@ class Comparison:
         }
 
     def caption(self) -> str:
-        """What was measured."""
+        """Numbers of test targets, protocol and seeds, as text."""
         first = self.results[0]
         seeds = sorted({result.seed for result in self.results})
         spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
@@ -138,7 +138,7 @@ class Comparison:
         return rows.get(same_keys) or (of_model[0] if len(of_model) == 1 else None)
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """The content of the file of ``--result``."""
         return {
             "dataset": self.results[0].dataset,
             "measured": self.caption(),

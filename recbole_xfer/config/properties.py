@@ -2,7 +2,7 @@
 
 A yaml file in ``properties/model`` with the key ``module`` declares a model of that name. Another package declares a
 model by an entry point of the group ``recbole_xfer.models``: its name is the model, its value the module, and the yaml
-file lies beside the module. The keys ``module``, ``like`` and ``trainer`` are about the file, not about a run.
+file is in the folder of the module. The keys ``module``, ``like`` and ``trainer`` are about the file, not about a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Validates configuration keys and values before any data is loaded; reports each problem in one sentence.
 
-:data:`KEYS` is the only place that says what a value must be. The yaml files of ``properties/`` hold the defaults and
-the meaning of each key. A key with a dot, such as ``eval_args.mode``, is one of the keys inside ``eval_args``.
+:data:`KEYS` alone declares the type of each key. The yaml files of ``properties/`` hold the defaults and the meaning
+of each key. A key with a dot, such as ``eval_args.mode``, is one of the keys inside ``eval_args``.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def read_header(path: Path, form: AtomicFormat = RECBOLE_FORMAT) -> dict[str, st
             or the name of another column.
     """
     if not path.is_file():
-        raise XferError(f"The file {path} does not exist. See dataset/README.md for the files that a dataset needs.")
+        raise XferError(f"The file {path} does not exist. See docs/data.md for the files that a dataset needs.")
     # spreadsheets begin UTF-8 with a mark, which is no part of the first name
     encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
     try:

@@ -1,4 +1,4 @@
-"""Digests of what a run reads, by which a finished run knows whether the data has changed."""
+"""Digests of the data of a run; they show whether it has changed since training."""
 
 from __future__ import annotations
 

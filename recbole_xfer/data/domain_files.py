@@ -246,6 +246,4 @@ def _preparation_hint(domain: str) -> str:
     source = {"CJ": "completejourney", "Toy": "toy"}.get(family)
     if source:
         return f"Make it with `recbole-xfer prepare {source}`."
-    return (
-        f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see dataset/README.md."
-    )
+    return f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see docs/data.md."

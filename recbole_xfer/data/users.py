@@ -68,6 +68,9 @@ def hide_overlap(share: float, seed: int, frames: Frames, field: str) -> None:
 
     Equal seeds hide equal users. A smaller share hides all users that a larger share hides, and more.
 
+    RecGURU's paper also removes one of the two histories of a hidden user, which changes the data of both domains; here
+    both remain.
+
     Args:
         share: fraction of common users that stay one user.
         seed: draws them.

@@ -1,4 +1,4 @@
-"""RecBole's evaluator, which here also keeps what it measured and has results per domain."""
+"""Extends RecBole's evaluator: keeps the evaluated rows, and measures each domain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recbole_xfer.evaluation.domain_ranking import DomainRanking
 
 
 class KeepingEvaluator(Evaluator):
-    """RecBole's Evaluator that keeps what it measured, for results per target.
+    """RecBole's Evaluator that keeps the rows of the last evaluation, for results per target.
 
     Attributes:
         collected: what RecBole collected in the last evaluation.

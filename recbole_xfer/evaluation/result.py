@@ -72,7 +72,7 @@ class Result:
     groups: Mapping[str, Group] = field(default_factory=dict)
 
     def caption(self) -> str:
-        """What the test metrics were measured on, and how."""
+        """Numbers of test targets, protocol, seed and best epoch, as text."""
         return f"{self.target_counts()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}"
 
     def target_counts(self) -> str:
@@ -91,7 +91,7 @@ class Result:
         return {**self.test, **of_groups}
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """The content of result.json."""
         values = asdict(self)
         del values["by_row"], values["row_targets"]
         return values

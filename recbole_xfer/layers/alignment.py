@@ -62,8 +62,8 @@ def descend(
 class AllPaths(TorchFunctionMode):
     """A context in which linear layers, dropout and attention inside ``vmap`` are one call for all paths.
 
-    A step moves a linear layer's weight by -alpha G^T X, where X [N, d] are the layer's inputs on the path and G [N, h]
-    the gradients of its outputs. The moved weight is never computed, since with few positions N the factors are much
+    A step moves a linear layer's weight by -alpha G^T X. X [N, d] are the layer's inputs on the path, and G [N, h] the
+    gradients of its outputs. The moved weight is never computed, since with few positions N the factors are much
     smaller: its map is x W_0^T - alpha (x X^T) G. So the paths share one product with theta_0, forward and backward,
     and the gradient of theta_0 is already their sum. Dropout and attention have no parameters, and ``vmap`` would
     compute them more slowly.

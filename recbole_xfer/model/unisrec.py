@@ -64,7 +64,7 @@ class UniSRec(FeatureRecommender):
         self.encoder: Any = type(self).encoder_class(config)
 
     def _add_word_drop(self, config: Any, dataset: TransferDataset) -> float:
-        """Adds the vectors of shortened texts to the features, if used; returns the share of sequences they augment."""
+        """Adds the vectors of shortened texts to the features, if used; returns the fraction of augmented sequences."""
         asked = config["augmentation"]
         kinds = asked or AUGMENTATIONS
         if WORD_DROP not in kinds or (dataset.word_drop is None and not asked):

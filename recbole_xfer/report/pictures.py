@@ -1,7 +1,7 @@
 """Draws the pictures of a report from tables of numbers.
 
 Hurt domains have their own colour. The colours are those of Okabe and Ito, which colour-blind readers can distinguish;
-lines also differ by their markers.
+lines also differ by their markers. matplotlib draws, because plotly needs a browser to write a PNG.
 """
 
 from __future__ import annotations

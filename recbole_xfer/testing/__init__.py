@@ -1,7 +1,11 @@
-"""Public tests for models, of this package and of others: a contract, a planted truth, and small datasets.
+"""Public tests for models of this package and of others; docs/adding_a_model.md shows how to use them.
 
-A model's test inherits :class:`~recbole_xfer.testing.contract.ModelContract` and names the model; see
-docs/adding_a_model.md. Raises ImportError where pytest is missing.
+* :mod:`~recbole_xfer.testing.contract`: the tests that every model passes; a model's test class inherits them.
+* :mod:`~recbole_xfer.testing.planted`: generated domains with a known answer, which a transfer model must find.
+* :mod:`~recbole_xfer.testing.data`: small random datasets and configurations of small models, for further tests.
+* :mod:`~recbole_xfer.testing.isolation`: runs each test in a folder of its own.
+
+Raises ImportError where pytest is missing.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Runs tests in a folder of their own. The contract's classes do this by themselves.
+"""Runs each test in a folder of its own, as :mod:`contract` and :mod:`planted` already do.
 
 A package uses it for its other tests by a line in its ``conftest.py``:
 ``from recbole_xfer.testing.isolation import in_tmp_path``.

@@ -1,4 +1,4 @@
-"""How a trainer ranks: which items a target is ranked among, for any model of RecBole or of this package."""
+"""Ranks targets for any model of RecBole or of this package: masks histories and items of other domains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RankingTrainer(Trainer):
         self.evaluator = KeepingEvaluator(config)
 
     def evaluate(self, eval_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """RecBole's evaluate."""
+        """RecBole's evaluate; ranks each target within its domain if ``rank_within_domain`` is set."""
         self._evaluated = eval_data._dataset
         self.evaluator.ranking = self._domain_ranking(eval_data)
         return super().evaluate(eval_data, *args, **kwargs)
@@ -74,7 +74,7 @@ class RankingTrainer(Trainer):
         return self._ranked(interaction, table, positive_u, positive_i)
 
     def _ranked(self, interaction: Any, scores: Tensor, row: Tensor, item: Tensor) -> tuple:
-        """What RecBole collects of a batch; within domains if requested."""
+        """The batch in the form that RecBole collects; items of other domains are masked if requested."""
         if self.evaluator.ranking is not None:
             scores, row = self.evaluator.ranking.mask_other_domains(scores, row, item)
         return interaction, scores, row, item

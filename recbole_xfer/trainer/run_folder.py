@@ -38,7 +38,7 @@ from recbole_xfer.log import logger, logging_to
 from recbole_xfer.version import __version__
 
 ORIGIN = {"data_digest", "pretrained_digest"}
-"""Keys that say what a run was made from."""
+"""Keys that identify the data and the pre-trained model of a run."""
 
 UNIMPORTANT = ORIGIN | {
     "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "pretrained", "wandb_project", "resume", "run_dir",

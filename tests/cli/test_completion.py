@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def data(in_tmp_path: Path) -> Path:
-    """Two domains and a folder that is none."""
+    """Two domains, and a folder that is not a domain."""
     for name in ("Food", "Home"):
         folder = in_tmp_path / "dataset" / name
         folder.mkdir(parents=True)

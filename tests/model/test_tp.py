@@ -124,8 +124,8 @@ def test_an_adam_step_of_the_trainer_follows_the_outer_direction(tmp_path: Path)
     trainer.optimizer.step()
     for name, value in made.model.named_parameters():  # Adam's first step is its rate times the gradient's sign
         moved = before[name] - value.detach()
-        sure = direction[name].abs() > 1e-5
-        assert torch.allclose(moved[sure], 0.01 * direction[name][sure].sign(), atol=1e-4), name
+        clear = direction[name].abs() > 1e-5
+        assert torch.allclose(moved[clear], 0.01 * direction[name][clear].sign(), atol=1e-4), name
 
 
 @pytest.mark.parametrize("model", IN_PARALLEL)

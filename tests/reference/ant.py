@@ -1,7 +1,7 @@
 """ANT's equations, literally, in NumPy float64.
 
 Paper: Peng et al., "Multi-modality Meets Re-learning: Mitigating Negative Transfer in Sequential Recommendation".
-A loop stands where the paper has a sum: this is written to be checked by eye against the paper, not to be fast.
+Each sum of the paper is a loop: the code is written to be compared with the paper by eye, not to be fast.
 
 Symbols: D width of a modality's vector, d width of an item representation, n_h projection heads, n items,
 L length of a sequence, T targets. The parameters of a modality (Eq. 10) are a dict with the paper's names:

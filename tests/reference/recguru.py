@@ -1,7 +1,7 @@
 """RecGURU's equations, literally, in NumPy float64.
 
 Paper: "RecGURU: Adversarial Learning of Generalized User Representations for Cross-Domain Recommendation", section 3.
-A loop stands where the paper has a sum.
+Each sum of the paper is a loop.
 
 A transformer's parameters have the names of `tests.reference.sasrec`, without positions, and where it attends to a
 user, for layer l = 0, 1, ..., `trm_encoder.layer.l.user_attention.{query,key,value,dense,LayerNorm}.{weight,bias}`.

@@ -1,7 +1,7 @@
 """RETR's equations, literally, in NumPy float64.
 
 Paper: "Recommender Transformers with Behavior Pathways", section 3.
-A loop stands where the paper has a sum. The MLPs of a router are dicts of `first.weight`, `first.bias`,
+Each sum of the paper is a loop. The MLPs of a router are dicts of `first.weight`, `first.bias`,
 `second.weight` and `second.bias`, with weights [output, input] as in torch, and GELU between the two.
 
 Symbols: L length of a sequence, d width. Gumbel noise is given, [L, 2].

@@ -58,7 +58,7 @@ def test_page_and_picture_compare_with_plain_attention(tmp_path: Path, folder: s
     plain = run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "n_heads": 4, "pathway": False}).folder
     user, _ = user_with(load(folder), 6)
     output = tmp_path / "page.html"
-    assert main(["explain", f"--run={folder}", f"--user={user}", f"--beside={plain}", f"--output={output}"]) == 0
+    assert main(["explain", f"--run={folder}", f"--user={user}", f"--other={plain}", f"--output={output}"]) == 0
     page = output.read_text()
     assert "plain attention" in page and "<svg" in page and "rank of the held-out item" in page
     with Image.open(output.with_suffix(".png")) as picture:
@@ -72,7 +72,7 @@ def test_runs_with_different_items_are_rejected(tmp_path: Path, folder: str, dat
     other = run("RETR", dataset, overrides={**settings(tmp_path, "RETR"), "n_heads": 4, **keys}).folder
     user, _ = user_with(load(folder), 10)
     with pytest.raises(XferError, match=f"use different items of the user '{user}'"):
-        explain(folder, user, beside=other)
+        explain(folder, user, other=other)
 
 
 def test_unknown_user_and_unsupported_model(tmp_path: Path, folder: str) -> None:

@@ -34,7 +34,7 @@ def test_history_masking_applies_to_every_model(tmp_path: Path, masked: bool) ->
 
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: next(iter(split)))
 def test_masked_history_is_never_sampled_as_a_negative(tmp_path: Path, split: dict[str, Any]) -> None:
-    """Not even its first item, or what a held-out user took before the ranked items; the same for either kind."""
+    """Excludes the first item and a held-out user's items before the ranked ones, for both types of models."""
     write_small(tmp_path, users=60, items=40)
     eval_args = {"split": split, "order": "TO", "group_by": "user", "mode": "uni9"}
     for model in ("RETR", "BPR"):

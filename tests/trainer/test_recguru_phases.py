@@ -76,7 +76,7 @@ def test_a_run_killed_in_any_phase_is_resumed_exactly(
 
     def dies(interaction: Interaction) -> Any:
         if broken.trainer.train_loss_dict.keys() >= set(range(epoch)) and len(broken.trainer._losses) > 1:
-            raise Interrupted  # behind the epoch's first step, in the game behind the critic's
+            raise Interrupted  # after the epoch's first step, in the game after the critic's
         return original(interaction)
 
     monkeypatch.setattr(broken.model, losses, dies)
