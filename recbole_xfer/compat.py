@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -50,6 +51,7 @@ def apply() -> None:
     hide_chained_assignment()
     after_import("recbole.model.context_aware_recommender.kd_dagfm", look_up_teacher)
     after_import("recbole.model.general_recommender.ldiffrec", refuse_pickled_vectors)
+    after_import("recbole.trainer.trainer", create_event_files_late)
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
@@ -195,6 +197,31 @@ def hide_chained_assignment() -> None:
     Cause: RecBole fills missing values by chained assignment, which pandas 3 refuses. Remove when RecBole does not.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+
+
+class LateWriter:
+    """A SummaryWriter of TensorBoard that is created when it is first used."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    @cached_property
+    def _writer(self) -> Any:
+        from recbole.utils import get_tensorboard
+
+        return get_tensorboard(self._logger)
+
+
+def create_event_files_late(trainer: ModuleType) -> None:
+    """Lets RecBole's trainers create their TensorBoard folder with the first scalar of training.
+
+    Cause: they create it when they are built, also where they only evaluate. Remove when RecBole's Trainer creates its
+    SummaryWriter in ``fit``.
+    """
+    trainer.get_tensorboard = LateWriter  # type: ignore[attr-defined]
 
 
 def count_every_interaction(pop: ModuleType) -> None:

@@ -21,7 +21,7 @@ from recbole_xfer.data.loaders import make_dataset, make_loaders
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer, trainer_class
 
 MEASURING = {
@@ -54,7 +54,7 @@ class Experiment:
 
     @cached_property
     def trainer(self) -> XferTrainer:
-        """Created on first use: RecBole names its TensorBoard folder after the log file that is open then."""
+        """The run's trainer, created on first use."""
         return trainer_class(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
 
     @property
@@ -68,7 +68,8 @@ def build(
 ) -> Experiment:
     """Builds the data and the model of a configuration.
 
-    The experiment's configuration also has what identifies the run: ``data_digest``, ``pretrained`` and ``run_dir``.
+    The experiment's configuration also has what identifies the run: ``data_digest``, ``pretrained``,
+    ``pretrained_digest`` and ``run_dir``.
 
     Args:
         config: of the run.
@@ -83,8 +84,9 @@ def build(
     init_seed(config["seed"], config["reproducibility"])
     model = make_model(config, train_data._dataset, UNREAD.get(config["model"], {}) if trained else {})
     if pretrained is not None:
-        adapt(config, model, pretrained)
-        config = config.replace(pretrained=str(pretrained))
+        weights = pretrained.weights()
+        adapt(config, model, pretrained, weights)
+        config = config.replace(pretrained=str(pretrained), pretrained_digest=f"weights/{weights_digest(weights)}")
     config = config.replace(data_digest=f"{tables}/{features_digest(train_data._dataset)}")  # never read as a number
     config = config.replace(run_dir=str(RunFolder.of(config, stage)))
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
@@ -113,13 +115,13 @@ def make_model(config: XferConfig, dataset: Any, instead: Mapping[str, Any] | No
     return model
 
 
-def adapt(config: XferConfig, model: Any, pretrained: RunFolder) -> None:
-    """Copies the parameters that an adaptation keeps from a pre-trained model to a new one.
+def adapt(config: XferConfig, model: Any, pretrained: RunFolder, weights: Mapping[str, Tensor]) -> None:
+    """Copies the parameters that an adaptation keeps from a pre-trained model's ``weights`` to a new one.
 
     Raises:
         XferError: if a key of the encoder has another value than in pre-training.
     """
-    model.adapt(pretrained.weights(), config["adaptation"])
+    model.adapt(weights, config["adaptation"])
     theirs = pretrained.config()
     for key in model.encoder_keys:
         if theirs.get(key) != config[key]:
@@ -134,8 +136,13 @@ def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, 
 
     Returns:
         validation score and metrics of the best epoch.
+
+    Raises:
+        XferError: if the folder has another run and ``resume`` is not False.
     """
     trainer, config = experiment.trainer, experiment.config
+    if config["resume"]:
+        trainer.folder.check_same_run(settings(config))
     if config["resume"] and trainer.resume(experiment.train_data):
         logger.info(f"Resuming the interrupted run {trainer.folder} at epoch {trainer.start_epoch}")
     measured = trainer.fit(

@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_xfer.config.config import XferConfig, settings
 from recbole_xfer.config.properties import STAGE_PREFIX
-from recbole_xfer.config.values import read_yaml_files, split_domains
+from recbole_xfer.config.values import in_order, read_yaml_files, split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, label, target
@@ -62,10 +62,11 @@ def pretrain(
     source = source or (overrides or {}).get("source") or read_yaml_files(config_files).get("source")
     if not source:
         raise XferError("No source is given. Add --source=DOMAINS, such as --source=Food+Home.")
+    source = in_order(str(source))
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset")}
     experiment = build(for_pretraining(XferConfig(model, source, config_files, overrides)), stage="pretrain")
     folder = experiment.folder
-    with folder.lock():  # of several processes one pre-trains, and the others reuse its result
+    with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
         if folder.result():
             logger.info(f"Pre-training on {source}: reusing the identical run {folder}.")
         else:
@@ -111,22 +112,24 @@ def train_and_evaluate(
         config: of the target.
         pretrained: the model to adapt; None from scratch.
         on_epoch: called with (epoch, validation score) after each evaluation; an exception from it ends the run.
-        reuse: only evaluate if an identical run is finished and ``resume`` is not False.
+        reuse: only evaluate if an identical run is finished and ``resume`` is not False. A run that another process
+            finishes in the meantime is always reused.
     """
     experiment = build(config, pretrained)
     config, folder = experiment.config, experiment.folder
     if experiment.test_data is None:
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
     groups_of(experiment)  # invalid groups are rejected before training
-    earlier = folder.result() if reuse and config["resume"] else None
-    if earlier:
-        folder.check_same_run(settings(config))
-        logger.info(f"{label(config)} on {target(config)}: reusing the identical run {folder}.")
-        return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
-    with folder.logging():
-        logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
-        started = time.time()
-        _, valid = fit(experiment, on_epoch)
-        result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
-        folder.finish(result.as_dict())
+    with folder.lock() as waited:
+        earlier = folder.result() if (reuse or waited) and config["resume"] else None
+        if earlier:
+            folder.check_same_run(settings(config))
+            logger.info(f"{label(config)} on {target(config)}: reusing the identical run {folder}.")
+            return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
+        with folder.logging():
+            logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
+            started = time.time()
+            _, valid = fit(experiment, on_epoch)
+            result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
+            folder.finish(result.as_dict())
     return result

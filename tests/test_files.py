@@ -1,5 +1,6 @@
 """Files are replaced whole or not at all."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 
 from recbole_xfer import files
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import check_complete, remove_unfinished, replacing, replacing_folders
+from recbole_xfer.files import check_complete, remove_leftovers, replacing, replacing_folders
+from tests.conftest import ROOT
 
 
 def left_over(folder: Path) -> list[str]:
@@ -27,6 +29,23 @@ def test_a_file_is_replaced_only_when_it_is_complete(tmp_path: Path) -> None:
         temporary.write_text("new")
     assert target.read_text() == "new"
     assert not left_over(tmp_path)
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    kill = "with replacing(Path('file.txt')) as temporary: temporary.touch(); os.kill(os.getpid(), 9)"
+    script = f"import os; from pathlib import Path; from recbole_xfer.files import replacing\n{kill}"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert len(left_over(tmp_path)) == 1
+    for name in (".file.txt.backup", ".file.txt.mine1234", ".other.txt.abcd1234"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".file.txt.mine1234" / "notes").touch()  # a user's
+    with replacing(target) as temporary, replacing(target) as second:  # of two processes at once
+        temporary.touch()
+        second.touch()
+    assert left_over(tmp_path) == [".file.txt.backup", ".file.txt.mine1234", ".other.txt.abcd1234"]
+    remove_leftovers(tmp_path)
+    assert left_over(tmp_path) == [".file.txt.backup", ".file.txt.mine1234"]
 
 
 def test_a_full_device_is_explained(tmp_path: Path) -> None:
@@ -149,15 +168,6 @@ def test_three_processes_write_one_after_another(tmp_path: Path) -> None:
     first, second = data(tmp_path)
     assert first == second
     assert not left_over(tmp_path)
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    with replacing(tmp_path / "D.text") as temporary:
-        temporary.write_text("whole")
-        (tmp_path / ".D.text.12345678").mkdir()
-        (tmp_path / ".D.encoding").mkdir()
-    remove_unfinished(tmp_path / "D.text")
-    assert left_over(tmp_path) == [".D.encoding"]
 
 
 def test_errors_name_the_folder_that_the_user_named(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, load
-from recbole_xfer.quick_start import compare, recommend
-from recbole_xfer.testing.data import config, write_small
+from recbole_xfer.quick_start import compare, evaluate, recommend, run
+from recbole_xfer.testing.data import config, settings, write_small
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,15 @@ def test_invalid_recommendation_requests_are_explained(
     experiment = build(config(tmp_path, model))
     with pytest.raises(XferError, match=message):
         recommend(experiment, history, k)
+
+
+def test_evaluate_writes_nothing(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    folder = run("SASRec", "Small", overrides=settings(tmp_path, "SASRec")).folder
+    assert (tmp_path / "log_tensorboard").is_dir()
+    before = set(tmp_path.rglob("*"))
+    evaluate([folder], {"topk": [5]})
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_comparison_rejects_run_dir(tmp_path: Path) -> None:

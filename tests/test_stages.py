@@ -1,18 +1,21 @@
 """Pre-training, adaptation and the runs that follow from them."""
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from recbole_xfer import stages
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, fit
+from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.quick_start import pretrain, run
-from recbole_xfer.testing.data import settings, whole_and_interrupted, write_small
+from recbole_xfer.stages import train_and_evaluate
+from recbole_xfer.testing.data import config, settings, whole_and_interrupted, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
 
 
@@ -43,6 +46,65 @@ def test_one_of_two_concurrent_identical_pretrainings_trains(tmp_path: Path, mon
     with ThreadPoolExecutor() as pool:
         folders = list(pool.map(lambda _: pretrain("ANT", "A", overrides=keys), range(2)))
     assert trained == folders[:1] == folders[1:]
+
+
+def test_of_two_concurrent_identical_runs_one_trains_and_the_other_reuses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(tmp_path)
+    trained, began = [], Event()
+
+    def slowly(experiment: Experiment, *arguments: Any) -> Any:
+        trained.append(experiment.folder.path)
+        began.set()
+        time.sleep(2)
+        return fit(experiment, *arguments)
+
+    monkeypatch.setattr(stages, "fit", slowly)
+    keys = settings(tmp_path, "SASRec")
+    experiments = [build(config(tmp_path, "SASRec")) for _ in range(3)]
+    monkeypatch.setattr(stages, "build", lambda *_: experiments.pop())
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(train_and_evaluate, config(tmp_path, "SASRec"), None)
+        began.wait(60)
+        second = pool.submit(train_and_evaluate, config(tmp_path, "SASRec"), None)
+        assert first.result().test == second.result().test
+    assert len(trained) == 1
+    run("SASRec", "Small", overrides=keys)  # one after another, each trains
+    assert len(trained) == 2
+
+
+def test_a_run_is_not_reused_once_its_pretrained_model_has_changed(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    keys = {**settings(tmp_path), "adaptation": "relearn", "epochs": 1}
+    pretrained = [
+        pretrain("ANT", "A", overrides={**settings(tmp_path), "pretrain_epochs": 1, "seed": seed}) for seed in (1, 2)
+    ]
+    model = tmp_path / "model"
+    folders = []
+    for source in (*pretrained, pretrained[0]):
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(source, model)
+        folders.append(run("ANT", "Small", overrides={**keys, "pretrained": str(model)}, reuse=True).folder)
+    assert folders[0] == folders[2] != folders[1]
+    mine = {**keys, "pretrained": str(pretrained[0]), "run_dir": str(tmp_path / "mine")}
+    run("ANT", "Small", overrides=mine)
+    with pytest.raises(XferError, match=r"mine has a run with pretrained_digest=weights/\w+\. "):
+        run("ANT", "Small", overrides={**mine, "pretrained": str(pretrained[1])}, reuse=True)
+
+
+def test_the_order_of_sources_does_not_matter(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    write_small(tmp_path, "B", seed=2)
+    keys = {**settings(tmp_path), "pretrain_epochs": 1, "epochs": 1}
+    assert pretrain("ANT", "B+A", overrides=keys) == pretrain("ANT", "A+B", overrides=keys)
+    adapted = [
+        run("ANT", "Small", overrides={**keys, "source": source, "adaptation": "relearn"}) for source in ("B+A", "A+B")
+    ]
+    assert adapted[0].test == adapted[1].test and adapted[0].folder == adapted[1].folder
+    assert len(list((tmp_path / "saved").iterdir())) == 2
 
 
 def test_transfer_is_one_command(tmp_path: Path) -> None:

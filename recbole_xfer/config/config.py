@@ -15,7 +15,7 @@ from recbole_xfer.config import properties
 from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, trained_by_tp
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.schema import check_keys, check_values
-from recbole_xfer.config.values import YamlLoader, parse_values, read_yaml_files
+from recbole_xfer.config.values import YamlLoader, in_order, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
 
 DERIVED = {
@@ -110,6 +110,8 @@ class XferConfig(Config):
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
+        if isinstance(self.external_config_dict.get("source"), str):
+            self.external_config_dict["source"] = in_order(self.external_config_dict["source"])
         self.external_config_dict.pop(TP_MODEL, None)  # the model's name includes it
 
     def _load_cmd_line(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ GENERAL: Mapping[str, Any] = {
     "adaptation": t.Name | None,  # which ones, the model's class says
     "run_dir": t.FilePath | None,
     "data_digest": t.Text | None,
+    "pretrained_digest": t.Text | None,
     "resume": bool,
     # Evaluation
     "rank_within_domain": bool,

@@ -149,6 +149,11 @@ def domain_problem(name: str) -> str | None:
     return None
 
 
+def in_order(source: str) -> str:
+    """The source domains in alphabetical order: their order is no choice, but ids and results follow it."""
+    return join_domains(sorted(split_domains(source)))
+
+
 def join_domains(names: Iterable[str]) -> str:
     """The dataset that joins these domains, such as ``Books+Toys``."""
     return "+".join(names)

@@ -18,7 +18,7 @@ from recbole_xfer.config.values import split_domains
 from recbole_xfer.data.atomic import check_domain_name, read_atomic_file, read_header
 from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import check_complete, locked, remove_unfinished, replacing
+from recbole_xfer.files import check_complete, locked, remove_leftovers, replacing
 from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.prepare.options import PACKAGED, Pooling
 
@@ -82,18 +82,19 @@ def encode_texts(
     dropped = {} if drop_words is None else {"drop_words": str(drop_words)}
     if drop_words is not None:
         items["text"] = [without_words(text, drop_words) for text in items["text"]]
+    unfinished = folder / f".{path.stem}.encoding"  # of this run, and of earlier runs with other texts or settings
     digest = _digest(items, encoder, pooling, str(max_length), str(half), *dropped.values())
     with locked(folder):
         if not overwrite and path.is_file() and read_metadata(path).get("digest") == digest:
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed at its end
+            remove_leftovers(folder, path.name)
             logger.info(f"{path} is up to date.")
             return path
-        remove_unfinished(path)
 
         from recbole_xfer.prepare.text_encoder import TextEncoder  # here, because torch takes seconds to import
 
         place = str(_packaged_folder()) if encoder == PACKAGED else encoder
         reader = TextEncoder(place, pooling, device, max_length, batch_size)
-        unfinished = folder / f".{name}.encoding"  # of this run, and of earlier runs with other texts or settings
         kind = np.dtype(np.float16 if half else np.float32)
         vectors, count = _vectors(reader, reader.dimension, items["text"], kind, unfinished / digest, name)
         source = f"{count} different texts of {name}.item, {pooling} of up to {max_length} tokens"

@@ -18,6 +18,7 @@ from recbole_xfer.config.schema import check_keys, check_values
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, load
+from recbole_xfer.files import remove_leftovers
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
 from recbole_xfer.search.record import Search
@@ -57,6 +58,19 @@ def tune(
         XferError: if the space, the configuration or the data is invalid, or if all trials fail.
     """
     search = set_up_search(space_file, trials, list(config_files), overrides or {}, cpus_per_trial, gpus_per_trial)
+    with RunFolder(search.folder).lock():
+        run_search(search)
+    return search
+
+
+def run_search(search: Search) -> None:
+    """Runs the trials that have not ended, and measures the best one.
+
+    Raises:
+        XferError: if all trials fail.
+    """
+    if search.config["resume"]:
+        search.read()
     configurations = search.missing()
     if len(configurations) < len(search.configurations):
         ended = len(search.configurations) - len(configurations)
@@ -68,8 +82,8 @@ def tune(
         raise XferError(f"All trials failed, see {log}. First message: {search.failures[0]}")
     for folder in search.folder.glob("*/"):
         RunFolder(folder).remove_state()
+        remove_leftovers(folder)
     search.result = measure_best(search)
-    return search
 
 
 def set_up_search(
@@ -101,10 +115,7 @@ def set_up_search(
     folder = experiment.folder.path.with_name(f"tune-{experiment.folder.name}")
     shared = {**overrides, **({"pretrained": str(pretrained)} if pretrained else {})}
     gpus = float(config["device"].type == "cuda") if gpus is None else gpus
-    search = Search(config, config_files, shared, configurations, folder, cpus, gpus)
-    if config["resume"]:
-        search.read()
-    return search
+    return Search(config, config_files, shared, configurations, folder, cpus, gpus)
 
 
 def default_space(model: str) -> Path:

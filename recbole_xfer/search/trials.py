@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -21,7 +22,9 @@ from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
+from recbole_xfer.files import workspace
 from recbole_xfer.log import logger, logging_to
+from recbole_xfer.search import reaper
 from recbole_xfer.search.record import Search, Trial
 from recbole_xfer.stages import starting_point
 
@@ -42,7 +45,7 @@ def run_trials(search: Search, configurations: list[dict[str, Any]]) -> None:
         grace_period=min(GRACE_EPOCHS, search.config["epochs"] + 1),
         reduction_factor=REDUCTION,
     )
-    with TemporaryDirectory(prefix=".ray-", dir=search.folder) as storage, local_ray(search):
+    with workspace(search.folder / "ray") as storage, local_ray(search):
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": search.cpus, "gpu": search.gpus}),
             param_space={"keys": tune.grid_search(configurations)},
@@ -50,14 +53,14 @@ def run_trials(search: Search, configurations: list[dict[str, Any]]) -> None:
                 metric="score", mode="max" if search.config["valid_metric_bigger"] else "min", scheduler=scheduler
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=str(Path(storage).resolve()), verbose=0, callbacks=[Collector(search)]
+                name="ray", storage_path=str(storage.resolve()), verbose=0, callbacks=[Collector(search)]
             ),
         ).fit()
 
 
 @contextmanager
 def local_ray(search: Search) -> Iterator[None]:
-    """Starts Ray on this machine; its processes end with the block, also after an error or Ctrl-C.
+    """Starts Ray on this machine; its processes end with the block, also if this process is killed.
 
     Raises:
         XferError: if a trial needs more CPUs or GPUs than the machine has.
@@ -66,6 +69,8 @@ def local_ray(search: Search) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints its own tables at any verbosity
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C must raise KeyboardInterrupt here too
+    script = [sys.executable, reaper.__file__, str(os.getpid())]
+    watcher = subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True)
     root = str(Path(__file__).resolve().parents[2])  # workers find the package in a clone too
     try:
         ray.init(
@@ -85,6 +90,7 @@ def local_ray(search: Search) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        watcher.communicate()
 
 
 def train(config: dict[str, Any], search: Search) -> None:
@@ -127,7 +133,7 @@ def train_and_report(keys: Mapping[str, Any], search: Search) -> None:
             }
         )
 
-    with experiment.folder.logging():
+    with experiment.folder.lock(), experiment.folder.logging():
         fit(experiment, on_epoch=lambda epoch, _: report(epoch))
         report(max(experiment.trainer.train_loss_dict), finished=True)
 

@@ -7,7 +7,7 @@
 ``epochs.json``       losses, other scalars and validation metrics of each epoch, also during the run
 ``state.pt``          everything that is needed to resume exactly; removed when the run is finished
 ``<name>.log``        the log
-``lock``              held by the process that pre-trains
+``lock``              held by the process that trains
 ==================== =========================================================================================
 
 None of these files is a pickle that could run code when it is loaded.
@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from recbole.config import Config
 from safetensors import SafetensorError
@@ -37,18 +37,21 @@ from recbole_xfer.config.schema import check_values
 from recbole_xfer.config.values import read_yaml_file, split_domains, text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
-from recbole_xfer.files import replacing
-from recbole_xfer.log import logging_to
+from recbole_xfer.files import explaining, remove_leftovers, replacing
+from recbole_xfer.log import logger, logging_to
 from recbole_xfer.version import __version__
 
-ORIGIN = {"data_digest", "pretrained"}
+ORIGIN = {"data_digest", "pretrained_digest"}
 """Keys that identify the data and the pre-trained model of a run."""
 
 UNIMPORTANT = ORIGIN | {
-    "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "wandb_project", "resume", "run_dir",
+    "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "pretrained", "wandb_project", "resume", "run_dir",
     "show_progress", "state", "use_gpu", "config_files", "local_rank", "single_spec", "worker",
 }  # fmt: skip
 """Keys that change neither what is learned nor what is measured."""
+
+SHOWN = 5
+"""Number of differing keys that a message lists."""
 
 LONGEST_NAME = 120
 """Characters of joined domains in the name of a folder; file systems allow 255 bytes."""
@@ -109,12 +112,12 @@ class RunFolder:
         pre-trained models and data.
 
         Args:
-            config: with ``data_digest`` and ``pretrained`` filled in.
+            config: with ``data_digest`` and ``pretrained_digest`` filled in.
             stage: ``run`` or ``pretrain``.
         """
         if config["run_dir"]:
             return cls(config["run_dir"])
-        origin = {"from": str(config["pretrained"]), "data": config["data_digest"], "version": __version__}
+        origin = {"from": config["pretrained_digest"], "data": config["data_digest"], "version": __version__}
         kind = "pretrained" if stage == "pretrain" else config["adaptation"]
         identity = digest({**config.final_config_dict, **origin})
         parts = [config["model"], short_name(config["dataset"]), config["single_domain"], kind, identity]
@@ -128,10 +131,33 @@ class RunFolder:
         """The folder's name, which its log has too."""
         return self.path.name
 
-    def lock(self) -> AbstractContextManager[Any]:
-        """Lets one process at a time into the block."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path / self.LOCK)
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Lets one process at a time into the block, and removes what a killed one left over.
+
+        Yields:
+            whether this process waited for another one.
+
+        Raises:
+            XferError: if the folder cannot be written.
+        """
+        waited = False
+        with explaining(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / self.LOCK)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                waited = True
+                logger.info(f"Waiting for another process that uses {self}.")
+                lock.acquire()
+        try:
+            remove_leftovers(self.path)
+            if (self.path / self.RESULT).is_file():  # killed before it removed the state
+                self.remove_state()
+            yield waited
+        finally:
+            lock.release()
 
     def logging(self) -> AbstractContextManager[None]:
         """Appends everything that is logged in the block to the run's log."""
@@ -139,12 +165,16 @@ class RunFolder:
 
     # --- configuration and result ------------------------------------------------------------------------------------
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Writes ``config.yaml`` and removes ``result.json``, since the parameters are about to change."""
+    def begin(self, settings: Mapping[str, Any], resumed: bool = False) -> None:
+        """Writes ``config.yaml`` and removes the files of an earlier run, ``result.json`` first.
+
+        A resumed run keeps its epochs, its parameters and its state.
+        """
         content = yaml.safe_dump(plain(settings), sort_keys=True, allow_unicode=True)
         with replacing(self.path / self.CONFIG) as temporary:
             temporary.write_text(content, encoding="utf-8")
-            (self.path / self.RESULT).unlink(missing_ok=True)
+            for name in (self.RESULT,) if resumed else (self.RESULT, self.STATE, self.WEIGHTS, self.EPOCHS):
+                (self.path / name).unlink(missing_ok=True)
 
     @property
     def config_file(self) -> Path:
@@ -172,14 +202,18 @@ class RunFolder:
         return content
 
     def check_same_run(self, settings: Mapping[str, Any]) -> None:
-        """Raises XferError if the run in the folder has other settings."""
+        """Raises XferError if the folder has a run with other settings."""
+        if not (self.path / self.CONFIG).is_file() and not (self.path / self.STATE).is_file():
+            return
         theirs, ours = self.config(), plain(settings)
         compared = ours.keys() - (UNIMPORTANT - ORIGIN)
-        differing = {key: theirs.get(key) for key in sorted(compared) if theirs.get(key) != ours[key]}
+        differing = [key for key in sorted(compared) if theirs.get(key) != ours[key]]
         if differing:
+            shown = text_of({key: theirs.get(key) for key in differing[:SHOWN]})
+            others = len(differing) - SHOWN
             raise XferError(
-                f"{self} has a run with {text_of(differing)}. "
-                f"Set another folder with --run_dir, or start again with --resume=False."
+                f"{self} has a run with {shown}{f' and {others} other values' if others > 0 else ''}. "
+                f"Set another folder with --run_dir, or replace the run with --resume=False."
             )
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -253,8 +287,12 @@ class RunFolder:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes ``state.pt``: tensors and plain values only, which ``torch.load(weights_only=True)`` accepts."""
-        with replacing(self.path / self.STATE) as temporary:
-            torch.save(dict(state), temporary)
+        path = self.path / self.STATE
+        with replacing(path) as temporary:
+            try:
+                torch.save(dict(state), temporary)
+            except RuntimeError as error:  # how torch reports a full disk
+                raise XferError(f"{path} was not written: {error}. Free some space and run again.") from error
 
     def state(self) -> dict[str, Any] | None:
         """The content of ``state.pt``, in main memory; None if the file is missing.
@@ -306,6 +344,15 @@ def digest(settings: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the settings that matter to a run."""
     important = {key: value for key, value in plain(settings).items() if key not in UNIMPORTANT}
     return hashlib.blake2b(json.dumps(important, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Returns a digest of parameters: equal values under equal names give the same one."""
+    made = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(weights.items()):
+        made.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        made.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def short_name(dataset: str) -> str:

@@ -62,6 +62,7 @@ class XferTrainer(RankingTrainer):
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
         self._evaluation_bar = progress_bar(shown=False)
+        self._fresh = True
         self.enable_amp = self._reduced_precision()
 
     def _reduced_precision(self) -> bool:
@@ -91,7 +92,8 @@ class XferTrainer(RankingTrainer):
         if valid_data:
             check_valid_metric(self.config)
         self._train_data = self.train_loader(train_data)
-        self.folder.begin(settings(self.config))
+        self.folder.begin(settings(self.config), resumed=not self._fresh)
+        self._fresh = False  # the next phase continues this run
         with progress_bar(show_progress, desc=self.folder.name, leave=False) as self._bar:
             return super().fit(self._train_data, valid_data, *args, **kwargs)
 
@@ -222,12 +224,12 @@ class XferTrainer(RankingTrainer):
             whether there was an interrupted run.
 
         Raises:
-            XferError: if it has another configuration, or its state is damaged.
+            XferError: if its state is damaged.
         """
         state = self.folder.state()
         if state is None:
             return False
-        self.folder.check_same_run(settings(self.config))
+        self._fresh = False
         try:
             self._restore(state, train_data)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -230,6 +230,14 @@ class TestRepeating:
         np.testing.assert_allclose(found.values, whole.values, atol=2e-2)
         assert sorted(os.listdir(folder)) == ["D.inter", "D.item", "D.text.parquet"]
 
+    def test_files_of_a_run_that_was_killed_at_its_end_are_removed(self, tmp_path: Path, encoder: str) -> None:
+        folder = domain(tmp_path)
+        encode_texts(folder, "D", encoder=encoder)
+        for name in (".D.text.encoding/1234/", ".D.text.parquet.abcd1234/"):
+            (folder / name).mkdir(parents=True)
+        encode_texts(folder, "D", encoder=encoder)
+        assert sorted(os.listdir(folder)) == ["D.inter", "D.item", "D.text.parquet"]
+
 
 class TestLoading:
     def test_local_folder_needs_no_network(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:

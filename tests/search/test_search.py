@@ -264,7 +264,7 @@ def test_asha_stops_the_weak_trial_and_failed_trials_are_left_out(folder: Path) 
 
 def test_no_temporary_files_remain(folder: Path) -> None:
     assert not (folder / "home" / "ray_results").exists()
-    assert not list(folder.glob("saved/**/.ray-*"))
+    assert not list(folder.glob("saved/**/.ray*"))
     assert not list(folder.glob(f"saved/**/{RunFolder.STATE}"))
     assert trials.ray.is_initialized() is False
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import pickle
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from safetensors.torch import save_file
 from recbole_xfer.config.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit, load
+from recbole_xfer.files import replacing
 from recbole_xfer.quick_start import run
 from recbole_xfer.report.report import report
 from recbole_xfer.testing.data import config, settings, write_small
-from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_folder import RunFolder, weights_digest
 
 
 @pytest.mark.parametrize("written", ["weights", "state", "result", "config"])
@@ -90,12 +92,78 @@ def test_a_folder_is_not_reused_for_another_run(tmp_path: Path) -> None:
     assert run("SASRec", "Small", overrides=keys, reuse=True).test == made.test
     with pytest.raises(XferError, match=r"mine has a run with learning_rate=0.001. Set another folder"):
         run("SASRec", "Small", overrides={**keys, "learning_rate": 0.01}, reuse=True)
-    interrupted = build(config(tmp_path, "SASRec", run_dir=keys["run_dir"], epochs=2))
+    interrupted = build(config(tmp_path, "SASRec", run_dir=keys["run_dir"], epochs=2, resume=False))
     fit(interrupted)
     interrupted.trainer._save_state(1)
-    with pytest.raises(XferError, match=r"mine has a run with .*epochs=2.* start again with --resume=False"):
+    with pytest.raises(XferError, match=r"mine has a run with .*epochs=2.* replace the run with --resume=False"):
         run("SASRec", "Small", overrides=keys)
     run("SASRec", "Small", overrides={**keys, "resume": False})
+
+
+@pytest.mark.parametrize("earlier", ["finished", "interrupted in its first epoch"])
+def test_another_run_is_not_replaced_without_a_word(tmp_path: Path, earlier: str) -> None:
+    write_small(tmp_path)
+    keys = {**settings(tmp_path, "Pop"), "run_dir": str(tmp_path / "mine")}
+    run("Pop", "Small", overrides=keys)
+    if earlier != "finished":
+        (tmp_path / "mine" / RunFolder.RESULT).unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir() if path.suffix != ".log"}
+    others = {**settings(tmp_path, "SASRec"), "run_dir": keys["run_dir"]}
+    with pytest.raises(XferError, match=r"mine has a run with .*and \d+ other values.* replace .* --resume=False"):
+        run("SASRec", "Small", overrides=others)
+    assert before.items() <= {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}.items()
+    assert run("SASRec", "Small", overrides={**others, "resume": False}).model == "SASRec"
+
+
+def test_a_run_that_starts_again_never_continues_from_the_state_of_another(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_weights({"w": torch.ones(1)})
+    folder.save_epochs([{"epoch": 0}])
+    folder.finish({"test": 1})
+    folder.save_state({"epoch": 1})
+    folder.begin({"key": 1}, resumed=True)
+    assert folder.state() and folder.epochs() and not folder.result()
+    folder.begin({"key": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RunFolder.CONFIG]
+
+
+def test_a_locked_folder_has_no_files_of_killed_processes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.save_state({"epoch": 1})
+    with folder.lock():
+        assert folder.state()  # of an interrupted run
+    with replacing(folder.path / RunFolder.RESULT) as temporary:
+        temporary.write_text("{}")  # as if killed before the state was removed
+    for name in (".state.pt.abcd_123", ".model.safetensors.12345678"):
+        (folder.path / name).mkdir()
+    (folder.path / ".model.safetensors.12345678" / "model.safetensors").touch()
+    with folder.lock():
+        assert sorted(path.name for path in folder.path.iterdir()) == [RunFolder.LOCK, RunFolder.RESULT]
+
+
+def test_a_full_disk_during_a_save_of_the_state_is_explained(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(XferError, match=r"state.pt was not written: .* Free some space"):
+            RunFolder(tmp_path).save_state({"w": torch.ones(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(XferError, match=r"file/run cannot be written"), RunFolder(tmp_path / "file" / "run").lock():
+        pass
+
+
+def test_equal_parameters_have_one_digest() -> None:
+    weights = {"a": torch.arange(6).view(2, 3).float(), "b": torch.tensor(True)}
+    transposed = weights["a"].T.contiguous().T
+    assert weights_digest({"b": weights["b"], "a": transposed}) == weights_digest(weights)
+    assert weights_digest({**weights, "a": weights["a"] + 1e-6}) != weights_digest(weights)
+    assert weights_digest({**weights, "a": weights["a"].view(3, 2)}) != weights_digest(weights)
 
 
 def test_the_name_of_a_folder_of_many_domains_is_short(tmp_path: Path) -> None:
