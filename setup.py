@@ -23,8 +23,10 @@ setup(
         "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 removed and setuptools provides
         "argcomplete>=3.5",
         "filelock>=3.12",
+        "isal>=1.6",
         "jinja2>=3",
         "matplotlib>=3.8",
+        "msgspec>=0.19",
         "numpy>=1.26",
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 does not support
         "pillow>=10",

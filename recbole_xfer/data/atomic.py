@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,8 @@ READ_AS_MISSING = "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 """Characters that a text file cannot contain."""
 
-ROWS_AT_A_TIME = 2**18
-"""Rows that are turned into text together."""
+ROWS_AT_A_TIME, BATCHES_AT_A_TIME = 2**17, 4
+"""Rows that a thread turns into text at once, and threads."""
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,11 @@ def write_domain(
     return Path(output) / name
 
 
+def write_table(path: Path, table: pd.DataFrame | pa.Table) -> None:
+    """Writes another file in the format of atomic files, such as a list of addresses; raises as ``write_domain``."""
+    _write(path, _checked(table, path.name, []))
+
+
 def check_domain_name(name: str) -> None:
     """Raises XferError if a domain cannot have this name."""
     problem = domain_problem(name)
@@ -364,8 +371,7 @@ def _checked_strings(column: pd.Series | pa.ChunkedArray, where: str, required: 
     """
     if not isinstance(column, pa.ChunkedArray):
         column = pa.chunked_array([_strings(column, where)])
-    dictionaries = pa.types.is_dictionary(column.type)
-    distinct = pc.unique(_decoded(column)) if not dictionaries else pc.unique(_decoded(pc.unique(column)))
+    distinct = _distinct(column)
     problems = _unwritable(distinct)
     if required:
         problems["is empty"] = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(distinct), ""), True)
@@ -373,11 +379,20 @@ def _checked_strings(column: pd.Series | pa.ChunkedArray, where: str, required: 
         problems["is read back as a missing value"] = pc.is_in(distinct, missing)
     for problem, mask in problems.items():
         if pc.any(mask).as_py():
-            value = distinct[pc.index(pc.fill_null(mask, False), True).as_py()]
-            rows = pc.is_null(column) if value.as_py() is None else pc.equal(_decoded(column), value)
-            row, value = pc.index(rows, True).as_py(), value.as_py() or ""
+            value = distinct[pc.index(pc.fill_null(mask, False), True).as_py()].as_py()
+            rows = pc.is_null(column) if value is None else pc.equal(_decoded(column), value)
+            row, value = pc.index(rows, True).as_py(), value or ""
             raise XferError(f"{where}, row {row + 1}: the value {value!r} {problem}. Change it or remove the row.")
     return column
+
+
+def _distinct(column: pa.ChunkedArray) -> pa.Array:
+    """The distinct values of a column of strings."""
+    if not pa.types.is_dictionary(column.type):
+        return pc.unique(_decoded(column))
+    if column.num_chunks == 1 and not column.null_count:
+        return column.chunk(0).dictionary
+    return pc.unique(_decoded(pc.unique(column)))
 
 
 def _unwritable(strings: pa.Array) -> dict[str, pa.Array]:
@@ -431,13 +446,19 @@ def _fields(column: pa.Array) -> pa.Array:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    tab, end, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
-    with path.open("wb") as file:
+    batches = iter(table.to_batches(max_chunksize=ROWS_AT_A_TIME))
+    with path.open("wb") as file, ThreadPoolExecutor(BATCHES_AT_A_TIME) as pool:
         file.write("\t".join(f"{name}:{_type_of(name)}" for name in table.column_names).encode() + b"\n")
-        for batch in table.to_batches(max_chunksize=ROWS_AT_A_TIME):
-            fields = [pc.fill_null(_fields(column), nothing) for column in batch.columns]
-            lines = pc.binary_join_element_wise(*fields, tab)
-            file.write(pc.binary_join_element_wise(lines, nothing, end).buffers()[2])
+        while group := list(islice(batches, BATCHES_AT_A_TIME)):
+            for lines in pool.map(_lines, group):
+                file.write(lines)
+
+
+def _lines(batch: pa.RecordBatch) -> pa.Buffer:
+    """The rows as text, one line each."""
+    tab, end, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
+    lines = pc.binary_join_element_wise(*(pc.fill_null(_fields(column), nothing) for column in batch.columns), tab)
+    return pc.binary_join_element_wise(lines, nothing, end).buffers()[2]
 
 
 def _type_of(column: str) -> str:

@@ -19,6 +19,7 @@ from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
 from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
+from recbole_xfer.prepare.summary import Summary, describe
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,15 @@ class ItemTable:
     """Whether to keep items without interactions, which can be scored by their features."""
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domains; returns their folders."""
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domains; returns what is in each."""
     if (args.items is None) != (args.item_columns is None):
         raise XferError("--items and --item_columns belong together. Set both or neither.")
     items = None
     if args.items is not None:
         roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price"), ("item",))
         items = ItemTable(args.items, roles, args.price_format, args.skip_unreadable_prices, args.all_items)
-    return prepare_table(
+    folders = prepare_table(
         args.output,
         args.input,
         parse_roles(args.columns, "--columns", ("user", "item", "time", "rating"), ("user", "item")),
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         form=TextFormat(args.separator, args.header == "first", args.encoding, args.quotes == "csv"),
         time_format=args.time_format,
     )
+    return [describe(folder) for folder in folders]
 
 
 def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, str]:

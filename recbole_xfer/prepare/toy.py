@@ -23,6 +23,7 @@ from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.prepare.summary import Summary, describe
 
 CLASSES = {"text": 16, "image": 3, "price": 3}
 """Parts of an item and their numbers of classes."""
@@ -132,9 +133,9 @@ def toy_truth(name: str = "Toy-Games", seed: int = 0) -> ToyTruth:
     )
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domains; returns their folders."""
-    return prepare_toy(args.output, seed=args.seed)
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domains; returns what is in each."""
+    return [describe(folder) for folder in prepare_toy(args.output, seed=args.seed)]
 
 
 def prepare_toy(output: Path, seed: int = 0) -> list[Path]:

@@ -23,11 +23,12 @@ from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.prepare.summary import Summary, describe
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domain; returns its folder in a list."""
-    return [prepare_unisrec(args.output, args.input, args.name, half=args.half)]
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domain; returns what is in it."""
+    return [describe(prepare_unisrec(args.output, args.input, args.name, half=args.half))]
 
 
 def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -> Path:

@@ -1,0 +1,84 @@
+"""The pictures of a domain: a folder ``images`` and a list of addresses.
+
+``images/<item_id>.jpg``, or ``images/<item_id>/<name>.jpg`` for several pictures of one item. ``<domain>.pictures`` has
+one line for each address: ``item_id`` and ``url``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from recbole_xfer.data.atomic import write_table
+from recbole_xfer.errors import XferError
+from recbole_xfer.log import logger
+from recbole_xfer.prepare.dropped import Dropped
+
+FOLDER = "images"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+SCHEMA = pa.schema([("item_id", pa.string()), ("url", pa.string())])
+MOST = 4
+"""Pictures of an item."""
+
+
+def is_old_picture(name: str | None) -> Callable[[Path], bool]:
+    """Whether a file is in the folder of pictures of this domain; with None, no file is."""
+    return lambda path: any(parent.name == FOLDER and parent.parent.name == name for parent in path.parents)
+
+
+def write_addresses(folder: Path, pictures: Iterable[pa.RecordBatch]) -> None:
+    """Writes ``<domain>.pictures``, unless there is no address."""
+    table = pa.Table.from_batches(pictures, SCHEMA)
+    if len(table):
+        write_table(folder / f"{folder.name}.pictures", table)
+
+
+def add_pictures(folder: Path, source: Path, items: Collection[str]) -> None:
+    """Adds the pictures of items to a domain's folder, as links where the file system has them; logs how many.
+
+    Raises:
+        XferError: if the source is not a folder, or has no picture of an item.
+    """
+    if not source.is_dir():
+        raise XferError(f"The folder of pictures {source} does not exist. Check --images.")
+    dropped, found = Dropped(source), dict[str, list[Path]]()
+    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
+        item = entry.name if entry.is_dir() else Path(entry.name).stem
+        pictures = _pictures_in(Path(entry.path), dropped)
+        if item not in items:
+            dropped.add("pictures are of no item of the domain", entry.name, len(pictures))
+        elif item in found:
+            dropped.add("pictures repeat an item and are left out", entry.name, len(pictures))
+        elif pictures:
+            found[item] = pictures
+    if not found:
+        raise XferError(
+            f"{source} has no picture of an item, such as {min(items)}.jpg. Name the pictures after the items."
+        )
+    for item, pictures in found.items():
+        for picture in pictures:
+            name = picture.name if picture.parent == source else Path(item) / picture.name
+            _link(picture, folder / FOLDER / name)
+    dropped.report()
+    logger.info(f"{folder.name}: pictures of {len(found):,} items.")
+
+
+def _pictures_in(path: Path, dropped: Dropped) -> list[Path]:
+    """The picture of this path, or the first pictures of the folder of this path."""
+    paths = sorted(path.iterdir()) if path.is_dir() else [path]
+    pictures = [picture for picture in paths if picture.suffix.lower() in SUFFIXES and picture.is_file()]
+    dropped.add("files are not pictures", path.name, len(paths) - len(pictures))
+    dropped.add(f"pictures are left out, because an item has at most {MOST}", path.name, len(pictures[MOST:]))
+    return pictures[:MOST]
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
