@@ -391,7 +391,8 @@ def _distinct(column: pa.ChunkedArray) -> pa.Array:
     if not pa.types.is_dictionary(column.type):
         return pc.unique(_decoded(column))
     if column.num_chunks == 1 and not column.null_count:
-        return column.chunk(0).dictionary
+        codes, values = column.chunk(0).indices.to_numpy(), column.chunk(0).dictionary
+        return values.filter(pa.array(np.bincount(codes, minlength=len(values)) > 0))
     return pc.unique(_decoded(pc.unique(column)))
 
 

@@ -355,7 +355,7 @@ def price_of(value: Any, item: str, dropped: Dropped) -> float:
     if value is None or value == "":
         return math.nan
     price = math.nan
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         price = float(value)
     elif isinstance(value, str) and (match := PRICE.fullmatch(value.strip())):
         price = float(match[1].replace(",", ""))

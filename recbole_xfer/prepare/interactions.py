@@ -48,7 +48,7 @@ class Log:
 
     def add_file(self, batches: Iterable[Batch]) -> None:
         """Adds a file's interactions: users and items as strings, times and ratings as float64, null where missing."""
-        added = [self._with_time(*batch) for batch in batches]
+        added = [self._with_time(*batch) for batch in batches if len(batch[0])]
         self._batches += added
         self.sizes.append(sum(map(len, added)))
 

@@ -108,7 +108,12 @@ def add_toy_options(parser: argparse.ArgumentParser) -> None:
 def add_unisrec_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``recbole-xfer prepare unisrec``."""
     parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="folder with the published files")
-    parser.add_argument("--name", required=True, help="name of the data set, with which its files begin")
+    parser.add_argument("--name", help="name of the data set, with which its files begin")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="the other direction: --input is a domain's folder, and --output gets the files in the published layout",
+    )
     parser.add_argument("--half", action="store_true", help="store vectors as float16 instead of float32")
 
 

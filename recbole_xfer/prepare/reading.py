@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 
 from recbole_xfer.errors import XferError, did_you_mean
 
@@ -115,7 +115,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             count = self.file.readinto(buffer)
-        except isal_zlib.error as error:
+        except igzip_lib.IsalError as error:
             raise gzip.BadGzipFile(str(error)) from error
         self.size += count
         check_unpacked_size(self.path, self.size)
