@@ -15,9 +15,7 @@ import pyarrow.compute as pc
 from recbole_xfer.data.atomic import is_writable
 from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.options import Duplicates
-
-MILLISECONDS = 1e11
-"""Times from here on are milliseconds: as seconds, they are after the year 5000."""
+from recbole_xfer.prepare.times import MILLISECONDS
 
 LAST = 4_102_444_800
 """The first second of 2100, after which no time is believed."""

@@ -131,9 +131,10 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--input",
         type=Path,
+        nargs="+",
         required=True,
         metavar="FILE",
-        help="interactions, as .csv, .tsv, .json or .parquet, also .gz",
+        help="interactions, as .csv, .tsv, .json or .parquet, also .gz; several files become one table",
     )
     add(
         "--columns",
@@ -156,6 +157,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--domain_column", metavar="COLUMN", help="write one domain per value of this column")
     add("--separator", help="separator of columns, such as '::', for other file names than .csv and .tsv")
     add("--header", choices=["first", "none"], default="first", help="none: columns are named 1, 2, ...")
+    add("--items_header", choices=["first", "none"], help="the same for the items, where it differs")
+    add("--images", type=Path, metavar="FOLDER", help="pictures of the items, as ITEM.jpg or ITEM/*.jpg")
     add("--encoding", default="utf-8", help="encoding of text files, such as latin-1 (default: %(default)s)")
     add(
         "--quotes",

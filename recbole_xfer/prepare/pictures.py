@@ -25,9 +25,9 @@ MOST = 4
 """Pictures of an item."""
 
 
-def is_old_picture(name: str | None) -> Callable[[Path], bool]:
-    """Whether a file is in the folder of pictures of this domain; with None, no file is."""
-    return lambda path: any(parent.name == FOLDER and parent.parent.name == name for parent in path.parents)
+def is_old_picture(*names: str) -> Callable[[Path], bool]:
+    """Whether a file is in the folder of pictures of one of these domains."""
+    return lambda path: any(parent.name == FOLDER and parent.parent.name in names for parent in path.parents)
 
 
 def write_addresses(folder: Path, pictures: Iterable[pa.RecordBatch]) -> None:
