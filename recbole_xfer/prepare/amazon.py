@@ -244,6 +244,8 @@ def _csv_columns(path: Path) -> tuple[list[str], bool]:
     names = lines[0].split(",") if lines else []
     roles = {"user_id": "user", "parent_asin": "item", "rating": "rating", "timestamp": "time"}
     if set(roles) <= set(names):
+        if len(lines) == 1:
+            raise XferError(f"{path} has a header and no rows. Get the file again.")
         return [roles.get(name, name) for name in names], True
     rows = [fields for fields in (line.split(",") for line in lines[: len(lines) - 1 or 1]) if len(fields) == 4]
     counts = [sum(re.fullmatch(ASIN, fields[column]) is not None for fields in rows) for column in (0, 1)]

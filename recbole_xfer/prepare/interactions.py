@@ -55,9 +55,10 @@ class Log:
         seconds = pc.if_else(pc.greater_equal(times, MILLISECONDS), pc.divide(times, 1000.0), times)
         in_time = pc.fill_null(pc.and_(pc.greater(seconds, 0.0), pc.less(seconds, float(LAST))), False)
         self._count("rows have no time between 1970 and 2100 and are dropped", in_time, users, times)
+        ratings = pc.cast(ratings, pa.float32())
         is_rating = pc.fill_null(pc.is_finite(ratings), False)
         self._count("ratings cannot be read and are missing", is_rating, users, ratings)
-        ratings = pc.cast(pc.if_else(is_rating, ratings, pa.scalar(np.nan)), pa.float32())
+        ratings = pc.if_else(is_rating, ratings, pa.scalar(np.nan, pa.float32()))
         batch = pa.record_batch([users, items, seconds, ratings], names=["user", "item", "time", "rating"])
         return batch if pc.all(in_time).as_py() else batch.filter(in_time)
 

@@ -103,6 +103,11 @@ class TestEditions:
         folder = prepare_amazon(tmp_path, paths, name="X").folder
         assert inter(folder)["item_id"].tolist() == ["z", "a", "k"]  # although the times are equal
 
+    def test_a_header_without_rows(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "X.csv", "user_id,parent_asin,rating,timestamp")
+        with pytest.raises(XferError, match=r"X\.csv has a header and no rows"):
+            prepare_amazon(tmp_path, [path], name="X")
+
     def test_columns_that_are_not_recognized(self, tmp_path: Path) -> None:
         for text in ("", "a,b,c\n", "user,item,stars,when\nu,i,1,2\n"):
             with pytest.raises(XferError, match=r"X\.csv: the columns are not recognized. Write the header user_id"):
@@ -201,7 +206,7 @@ class TestDropped:
         assert "3 rows have an empty or unusable user or item" in caplog.text
 
     def test_rows_of_csv(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        rows = ["u,a,5.0,1", "u,b", "u,c,5.0,1,2", "u,d,x,1", "u,e,inf,1", "u,f,1,soon", ",g,1,1"]
+        rows = ["u,a,5.0,1", "u,b", "u,c,5.0,1,2", "u,d,x,1", "u,e,1e300,1", "u,f,1,soon", ",g,1,1"]
         text = "\n".join(["user_id,parent_asin,rating,timestamp", *rows])
         summary = prepare_amazon(tmp_path, [write(tmp_path / "X.csv", text)], name="X")
         assert sorted(inter(summary.folder)["item_id"]) == ["a", "d", "e"]
