@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import zlib
 from collections.abc import Iterator
@@ -48,10 +49,15 @@ class Records(Generic[Record]):
             raise XferError(f"{path}: no line is a JSON object with the expected fields. Check which file it is.")
 
     def _parse(self, block: bytes, line: int) -> list[Record]:
+        collects = gc.isenabled()
+        gc.disable()  # it would visit all records again and again; none of them is in a circle
         try:
             return self._decoder.decode_lines(block)
         except INVALID:
             return list(self._parse_each(block, line))
+        finally:
+            if collects:
+                gc.enable()
 
     def _parse_each(self, block: bytes, line: int) -> Iterator[Record]:
         for number, text in enumerate(block.split(b"\n"), start=line):

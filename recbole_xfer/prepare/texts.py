@@ -14,12 +14,9 @@ ROUNDS = 3
 
 def clean(text: str) -> str:
     """One line without HTML entities and tags."""
-    for _ in range(ROUNDS):
-        if "&" not in text:
-            break
-        text, before = html.unescape(text), text
-        if text == before:
-            break
+    if "&" in text:
+        for _ in range(ROUNDS):
+            text = html.unescape(text)
     if "<" in text:
         text = TAG.sub(" ", text)
     return " ".join(text.split())
