@@ -118,7 +118,7 @@ def test_another_run_is_not_replaced_without_a_word(tmp_path: Path, earlier: str
 def test_a_run_that_starts_again_never_continues_from_the_state_of_another(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.save_weights({"w": torch.ones(1)})
-    folder.save_epochs([{"epoch": 0}])
+    folder.save_epochs([{"epoch": 0, "phase": "", "train": {"loss": 1.0}}])
     folder.finish({"test": 1})
     folder.save_state({"epoch": 1})
     folder.begin({"key": 1}, resumed=True)
@@ -216,7 +216,7 @@ RECORD = {"epoch": 0, "phase": None, "train": {"loss": 1.0}, "valid": {"ndcg@10"
         ("epochs.json", "[" * 100_000, "recursion limit exceeded"),
         ("epochs.json", "[1]", "0: "),
         ("epochs.json", json.dumps([RECORD, {**RECORD, "epoch": "1"}]), "1.epoch: "),
-        ("epochs.json", json.dumps([{**RECORD, "train": {}}]), "0.train: "),
+        ("epochs.json", json.dumps([{**RECORD, "train": {"loss": 1.0}}]), "0.train: "),
         ("epochs.json", json.dumps([{"epoch": 0}]), "0.phase: Field required"),
     ],
 )
