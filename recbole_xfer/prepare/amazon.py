@@ -157,7 +157,10 @@ def prepare_amazon(
 
 
 def _downloaded(args: argparse.Namespace) -> tuple[list[Path], Path]:
-    """Downloads the files of a category; returns those of interactions and of metadata."""
+    """Downloads the files of a category; returns those of interactions and of metadata.
+
+    They lie as at their address, because files of several subsets have one name.
+    """
     if not re.fullmatch(r"\w+", args.category):
         raise XferError(f"--category={args.category} is invalid. Write it as in the files' names, such as Gift_Cards.")
     address = args.address or AMAZON_ADDRESSES[args.edition]
@@ -167,9 +170,11 @@ def _downloaded(args: argparse.Namespace) -> tuple[list[Path], Path]:
         if not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise XferError(f"--sha256: '{pair}' is invalid. Write FILE=DIGEST with 64 hexadecimal digits.")
         digests[name] = digest
-    files = AMAZON_FILES[args.edition]
-    addresses = (f"{address.rstrip('/')}/{files[kind].format(args.category)}" for kind in (args.subset, "metadata"))
-    reviews, metadata = (download(address, args.downloads, digests) for address in addresses)
+    files = (AMAZON_FILES[args.edition][kind].format(args.category) for kind in (args.subset, "metadata"))
+    reviews, metadata = (
+        download(f"{address.rstrip('/')}/{file}", (args.downloads / args.edition / file).parent, digests)
+        for file in files
+    )
     return [reviews], metadata
 
 

@@ -142,8 +142,14 @@ def test_a_category_is_downloaded_and_prepared(site: Site, tmp_path: Path, editi
         "/v/benchmark/5core/rating_only/Tea.csv.gz": write(tmp_path / "c.gz", csv).read_bytes(),
         "/v/raw/meta_categories/meta_Tea.jsonl.gz": metadata,
     }
-    [folder] = prepare(
-        "amazon", tmp_path / "out", "--category", "Tea", "--download", "--edition", edition,
-        "--address", f"{site.address}/v/", "--downloads", tmp_path / "raw",
-    )  # fmt: skip
-    assert folder.name == "Tea" and len(inter(folder)) == {"2018": 3, "2023": 1}[edition]
+    all_ratings = "A1V6B6TNIC10QE,B000000001,5.0,1588687728\n" * 2
+    site.files["/v/categoryFilesSmall/Tea.csv"] = all_ratings.encode()
+    header = "user_id,parent_asin,rating,timestamp\n"
+    site.files["/v/benchmark/0core/rating_only/Tea.csv.gz"] = gzip.compress((header + all_ratings).encode())
+    for subset, count in {"5core": {"2018": 3, "2023": 1}[edition], "ratings": 2}.items():
+        [folder] = prepare(
+            "amazon", tmp_path / "out", "--category", "Tea", "--download", "--edition", edition, "--subset", subset,
+            "--address", f"{site.address}/v/", "--downloads", tmp_path / "raw",
+        )  # fmt: skip
+        assert folder.name == "Tea" and len(inter(folder)) == count
+    assert len(site.requests) == 3  # the metadata once
