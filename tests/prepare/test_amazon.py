@@ -13,6 +13,7 @@ import pytest
 
 from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare import records
 from recbole_xfer.prepare.amazon import Product, prepare_amazon, price_of, text_of
 from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.interactions import core
@@ -218,6 +219,20 @@ class TestDropped:
         folder = prepare_amazon(tmp_path, [reviews], write(tmp_path / "meta.json", records), name="X").folder
         assert item(folder)["text"].tolist() == ["first"]
         assert "1 records repeat an item and are dropped; the first record counts" in caplog.text
+
+    def test_a_title_of_ten_megabytes(self, tmp_path: Path) -> None:
+        reviews = write(tmp_path / "X.json", REVIEWS_2018)
+        metadata = write(tmp_path / "meta.json", [{"asin": "B000000001", "title": "tea & " * (10**7 // 6)}])
+        folder = prepare_amazon(tmp_path, [reviews], metadata, name="X").folder
+        assert len(item(folder)["text"][0]) == 10**7 // 6 * 6 - 1
+
+    def test_a_line_that_is_longer_than_any_record(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(records, "BLOCK", 2**10)
+        monkeypatch.setattr(records, "LONGEST", 2**12)
+        path = write(tmp_path / "X.json", REVIEWS_2018 * 100)
+        assert prepare_amazon(tmp_path, [path], name="X").interactions == 300  # in many blocks
+        with pytest.raises(XferError, match=r"X\.json has a line of more than 4,096 bytes"):
+            prepare_amazon(tmp_path, [write(path, "[" + "1," * 9000 + "1]")], name="X")
 
     @pytest.mark.parametrize("keep", [0.2, 0.9, 0.999])
     def test_a_cut_file_is_an_error(self, tmp_path: Path, keep: float) -> None:
