@@ -134,7 +134,7 @@ def prepare_amazon(
     used = log.used_items().to_pylist()
     with (
         ThreadPoolExecutor(1) as pool,
-        replacing_folders(output, is_old_picture(*([name] if images else []))) as temporary,
+        replacing_folders(output, is_old_picture([name] if images else [], [name] if metadata else [])) as temporary,
     ):
         reading = pool.submit(read_products, Path(metadata), set(used)) if metadata is not None else None
         folder = write_domain(temporary, name, log.table(), None)

@@ -19,22 +19,28 @@ from recbole_xfer.log import logger
 from recbole_xfer.prepare.dropped import Dropped
 
 FOLDER = "images"
+LIST_SUFFIX = ".pictures"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 SCHEMA = pa.schema([("item_id", pa.string()), ("url", pa.string())])
 MOST = 4
 """Pictures of an item."""
 
 
-def is_old_picture(*names: str) -> Callable[[Path], bool]:
-    """Whether a file is in the folder of pictures of one of these domains."""
-    return lambda path: any(parent.name == FOLDER and parent.parent.name in names for parent in path.parents)
+def is_old_picture(folders: Collection[str] = (), lists: Collection[str] = ()) -> Callable[[Path], bool]:
+    """Whether a file is in the folder of pictures of a domain in ``folders``, or the addresses of one in ``lists``."""
+
+    def is_old(path: Path) -> bool:
+        in_folder = any(parent.name == FOLDER and parent.parent.name in folders for parent in path.parents)
+        return in_folder or (path.suffix == LIST_SUFFIX and path.parent.name == path.stem and path.stem in lists)
+
+    return is_old
 
 
 def write_addresses(folder: Path, pictures: Iterable[pa.RecordBatch]) -> None:
     """Writes ``<domain>.pictures``, unless there is no address."""
     table = pa.Table.from_batches(pictures, SCHEMA)
     if len(table):
-        write_table(folder / f"{folder.name}.pictures", table)
+        write_table(folder / f"{folder.name}{LIST_SUFFIX}", table)
 
 
 def add_pictures(folder: Path, source: Path, items: Collection[str]) -> None:

@@ -153,7 +153,7 @@ def prepare_table(
         if domain_column is not None and items.all_items:
             check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
-    with replacing_folders(output, is_old_picture(*(names.values() if images else ()))) as temporary:
+    with replacing_folders(output, is_old_picture(names.values() if images else ())) as temporary:
         for value, rows in table.groupby(domains, sort=False):
             described = None
             if items is not None and catalogue is not None:

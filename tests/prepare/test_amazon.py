@@ -216,8 +216,11 @@ class TestDropped:
     def test_the_first_record_of_an_item_counts(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         reviews = write(tmp_path / "X.json", REVIEWS_2018)
         records = [{"asin": "B000000001", "title": title} for title in ("first", "second")]
+        (tmp_path / "X").mkdir()
+        (tmp_path / "X" / "X.pictures").write_text("old")
         folder = prepare_amazon(tmp_path, [reviews], write(tmp_path / "meta.json", records), name="X").folder
         assert item(folder)["text"].tolist() == ["first"]
+        assert not (folder / "X.pictures").exists()
         assert "1 records repeat an item and are dropped; the first record counts" in caplog.text
 
     def test_a_title_of_ten_megabytes(self, tmp_path: Path) -> None:
