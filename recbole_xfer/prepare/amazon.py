@@ -34,7 +34,7 @@ from recbole_xfer.prepare.download import download
 from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.interactions import Batch, Log
 from recbole_xfer.prepare.options import AMAZON_ADDRESSES, AMAZON_FILES, Duplicates
-from recbole_xfer.prepare.pictures import MOST, add_pictures, is_old_picture, write_addresses
+from recbole_xfer.prepare.pictures import MOST, add_pictures, is_address, is_old_picture, write_addresses
 from recbole_xfer.prepare.reading import opened, suffix_of
 from recbole_xfer.prepare.records import Records
 from recbole_xfer.prepare.summary import Summary
@@ -379,12 +379,8 @@ def addresses_of(record: Product) -> list[str]:
         for sizes in record.images:
             if isinstance(sizes, dict):
                 found += _strings(sizes.get("hi_res") or sizes.get("large") or sizes.get("thumb"))[:1]
-    found = [address for address in found if _is_address(address)]
+    found = [address for address in found if is_address(address)]
     return list(dict.fromkeys(found))[:MOST] if len(found) > 1 else found
-
-
-def _is_address(text: str) -> bool:
-    return text.startswith(("http://", "https://")) and len(text.split()) == 1
 
 
 def _strings(value: Any) -> list[str]:

@@ -148,7 +148,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         "--item_columns",
         nargs="+",
         metavar="ROLE=COLUMN",
-        help="columns of the items: item=... and optionally text=... (title+brand joins columns) price=...",
+        help="columns of the items: item=... and optionally text=... (title+brand joins columns) "
+        "price=... image=... (paths below --images, or addresses)",
     )
     add(
         "--all_items", action="store_true", help="keep items without interactions, so that their features can be scored"

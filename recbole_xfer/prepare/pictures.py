@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,6 +71,45 @@ def add_pictures(folder: Path, source: Path, items: Collection[str]) -> None:
             _link(picture, folder / FOLDER / name)
     dropped.report()
     logger.info(f"{folder.name}: pictures of {len(found):,} items.")
+
+
+def add_named_pictures(folder: Path, root: Path | None, names: Mapping[str, list[str]]) -> None:
+    """Adds the pictures that a column names: a path below ``root``, or an address; counts what cannot be used.
+
+    Raises:
+        XferError: if no picture can be used.
+    """
+    dropped, addresses, linked = Dropped(f"{folder.name}: the column of pictures"), list[tuple[str, str]](), 0
+    for item, found in names.items():
+        addresses += [(item, name) for name in found if is_address(name)]
+        paths = [] if root is None else [root / name for name in found if not is_address(name)]
+        usable = [path for path in paths if _is_picture_below(root, path)]
+        dropped.add("paths are no pictures in the folder of --images", item, len(paths) - len(usable))
+        if usable and Path(item).name != item:
+            dropped.add("items have an id that cannot be the name of a file", item)
+            continue
+        for number, path in enumerate(usable):
+            name = f"{item}{path.suffix}" if len(usable) == 1 else f"{item}/{number}{path.suffix}"
+            _link(path, folder / FOLDER / name)
+        linked += len(usable)
+    dropped.report()
+    if not addresses and not linked:
+        raise XferError(
+            f"{folder.name}: no picture of the column can be used. Write addresses, or paths below --images."
+        )
+    columns = {"item_id": [item for item, _ in addresses], "url": [address for _, address in addresses]}
+    write_addresses(folder, [pa.RecordBatch.from_pydict(columns, SCHEMA)])
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a picture."""
+    return text.startswith(("http://", "https://")) and len(text.split()) == 1
+
+
+def _is_picture_below(root: Path | None, path: Path) -> bool:
+    """Whether a path that a file names is a picture, and inside the folder of pictures."""
+    is_picture = path.suffix.lower() in SUFFIXES and path.is_file()
+    return is_picture and root is not None and path.resolve().is_relative_to(root.resolve())
 
 
 def _pictures_in(path: Path, dropped: Dropped) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
-from recbole_xfer.prepare.pictures import add_pictures, is_old_picture
+from recbole_xfer.prepare.pictures import MOST, add_named_pictures, add_pictures, is_old_picture
 from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
 from recbole_xfer.prepare.summary import Summary, describe
 from recbole_xfer.prepare.texts import joined
@@ -36,7 +36,8 @@ class ItemTable:
 
     path: Path
     columns: Mapping[str, str]
-    """Its columns by role: ``item`` and optionally ``text`` (``a+b`` joins two columns) and ``price``."""
+    """Its columns by role: ``item`` and optionally ``text`` (``a+b`` joins two columns), ``price``
+    and ``image`` (paths below the folder of pictures, or addresses)."""
     price_format: str = PLAIN
     """A key of PRICE_FORMATS; all except the first allow a currency sign and thousands separators."""
     skip_unreadable_prices: bool = False
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> list[Summary]:
         raise XferError("--items and --item_columns belong together. Set both or neither.")
     items = None
     if args.items is not None:
-        roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price"), ("item",))
+        roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price", "image"), ("item",))
         header = {None: None, "first": True, "none": False}[args.items_header]
         items = ItemTable(
             args.items, roles, args.price_format, args.skip_unreadable_prices, args.all_items, header=header
@@ -153,7 +154,8 @@ def prepare_table(
         if domain_column is not None and items.all_items:
             check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
-    with replacing_folders(output, is_old_picture(names.values() if images else ())) as temporary:
+    named = names.values() if items is not None and "image" in items.columns else ()
+    with replacing_folders(output, is_old_picture(names.values() if images else (), named)) as temporary:
         for value, rows in table.groupby(domains, sort=False):
             described = None
             if items is not None and catalogue is not None:
@@ -161,9 +163,12 @@ def prepare_table(
                 listed = catalogue[catalogue[domain_column].astype(str) == value] if split else catalogue
                 described = items_of(listed, items, rows["item_id"])
             folder = write_domain(temporary, names[str(value)], rows, described)
-            if images is not None:
-                used = set(rows["item_id"]).union([] if described is None else described["item_id"])
-                add_pictures(folder, Path(images), used)
+            used = set(rows["item_id"]).union([] if described is None else described["item_id"])
+            root = None if images is None else Path(images)
+            if items is not None and "image" in items.columns:
+                add_named_pictures(folder, root, _picture_names(listed, items, used))
+            elif root is not None:
+                add_pictures(folder, root, used)
     return [Path(output) / domain for domain in names.values()]
 
 
@@ -212,6 +217,17 @@ def items_of(listed: pd.DataFrame, source: ItemTable, used: pd.Series) -> pd.Dat
         check_column(listed, columns["price"], path)
         items["price"] = _amounts(listed[columns["price"]], source)
     return items
+
+
+def _picture_names(listed: pd.DataFrame, source: ItemTable, used: Collection[str]) -> dict[str, list[str]]:
+    """The paths and addresses of pictures by item, from the first row of each item."""
+    check_column(listed, source.columns["image"], source.path)
+    names: dict[str, list[str]] = {}
+    ids = _tokens(listed, source.columns["item"], source.path)
+    for item, cell in zip(ids, listed[source.columns["image"]], strict=True):
+        if item in used and item not in names:
+            names[item] = list(_words(cell))[:MOST]
+    return names
 
 
 def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:

@@ -113,6 +113,29 @@ class TestTable:
         (folder,) = prepare("table", tmp_path, "--input", log, "--items", items, *options)
         assert item(folder)["text"].tolist() == ["Tea, hot", "Cake"] and (folder / "images" / "2.jpg").exists()
 
+    def test_a_column_of_pictures(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\nu,c,3\nu,d/d,4\nu,e,5\n")
+        covers = tmp_path / "covers"
+        (covers / "x").mkdir(parents=True)
+        for name in ("x/1.jpg", "2.png", "../out.jpg", "note.txt"):
+            (covers / name).write_bytes(b"picture")
+        rows = [
+            {"id": "a", "cover": "x/1.jpg"}, {"id": "b", "cover": ["x/1.jpg", "2.png", "http://h/b.jpg"]},
+            {"id": "c", "cover": ["../out.jpg", "note.txt", "none.jpg"]}, {"id": "d/d", "cover": "2.png"},
+            {"id": "e", "cover": None}, {"id": "other", "cover": "2.png"},
+        ]  # fmt: skip
+        items = self.write(tmp_path, json.dumps(rows), "items.json")
+        table = ItemTable(items, {"item": "id", "image": "cover"})
+        (folder,) = prepare_table(tmp_path, log, LOG, table, name="D", images=covers)
+        found = sorted(str(path.relative_to(folder / "images")) for path in folder.rglob("images/**/*.*"))
+        assert found == ["a.jpg", "b/0.jpg", "b/1.png"]
+        assert (folder / "D.pictures").read_text() == "item_id:token\turl:token\nb\thttp://h/b.jpg\n"
+        assert "3 paths are no pictures in the folder of --images (first: c)" in caplog.text
+        assert "1 items have an id that cannot be the name of a file (first: d/d)" in caplog.text
+        self.write(tmp_path, json.dumps(rows[:1]), "items.json")
+        with pytest.raises(XferError, match="D: no picture of the column can be used"):
+            prepare_table(tmp_path, log, LOG, table, name="D", images=tmp_path / "none")
+
     def test_joined_texts_are_cleaned_and_repeat_nothing(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\n")
         items = self.write(tmp_path, "id,title,kind,brand\na,<b>Gift</b> cards,Gift Cards,Tea &amp; Co\n", "items.csv")
