@@ -90,7 +90,7 @@ def _write_metadata(path: Path, rng: np.random.Generator, asins: np.ndarray) -> 
             cents = rng.integers(99, 99_999, len(part)).tolist()
             for asin, text, others, price in zip(part, chosen, related, cents, strict=True):
                 record = {
-                    "category": ["Large", f"{text[0][:1]} &amp; {text[1][:1]}", f"{text[0][:2]} {text[1][:2]}"],
+                    "category": ["Large", f"{text[0][:1]} &amp; {text[1][:1]}", f"{text[0][:2]} {text[1][:1]}"],
                     "description": [" ".join(text[20:90])], "title": " ".join(text[3:13]), "brand": text[13],
                     "also_buy": [ids[other] for other in others[:12]], "feature": [" ".join(text[90:])],
                     "also_view": [ids[other] for other in others[12:]], "main_cat": "Large", "asin": asin,

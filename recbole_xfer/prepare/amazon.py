@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -147,7 +146,7 @@ def prepare_amazon(
             add_pictures(folder, Path(images), set(used))
     return Summary(
         folder=Path(output) / name,
-        users=len(np.unique(log.user_codes)),
+        users=log.count_users(),
         items=len(used),
         interactions=len(log),
         with_text=pc.sum(pc.not_equal(items["text"], "")).as_py() or 0,

@@ -126,8 +126,11 @@ class Log:
 
     def used_items(self) -> pa.Array:
         """The ids of the items that have interactions."""
-        used = np.bincount(self.item_codes, minlength=len(self.items)) > 0
-        return self.items.filter(pa.array(used))
+        return self.items.filter(pa.array(np.bincount(self.item_codes, minlength=len(self.items)) > 0))
+
+    def count_users(self) -> int:
+        """The number of users that have interactions."""
+        return int(np.count_nonzero(np.bincount(self.user_codes)))
 
     def table(self) -> pa.Table:
         """The columns of an ``.inter`` file."""
