@@ -78,11 +78,12 @@ def build(
         trained: whether the parameters of a finished run follow, so that no file of parameters is read.
     """
     init_seed(config["seed"], config["reproducibility"])
-    dataset = make_dataset(config)
+    own = config.replace()  # some loaders and models of RecBole write to theirs
+    dataset = make_dataset(own)
     tables = tables_digest(dataset)
-    train_data, valid_data, test_data = make_loaders(config, dataset)
+    train_data, valid_data, test_data = make_loaders(own, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    model = make_model(config, train_data._dataset, UNREAD.get(config["model"], {}) if trained else {})
+    model = make_model(own, train_data._dataset, UNREAD.get(config["model"], {}) if trained else {})
     if pretrained is not None:
         weights = pretrained.weights()
         adapt(config, model, pretrained, weights)

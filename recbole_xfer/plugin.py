@@ -97,7 +97,7 @@ def add_dataset_arguments(argument_list: Any) -> None:
 
 
 def read_our_defaults(configurator: Any) -> None:
-    """Lets RecBole's own Config read our models' yaml files after its own.
+    """Lets RecBole's own Config read our models' yaml files after its own, and derive defaults as ours does.
 
     RecBole applies its ``sequential.yaml`` after a model's yaml file, and reads both from its own folder only.
     """
@@ -107,9 +107,11 @@ def read_our_defaults(configurator: Any) -> None:
         return
 
     def load(self: Any, model: str, model_class: type, dataset: str) -> None:
+        from recbole_xfer.config.config import add_defaults
+
         original(self, model, model_class, dataset)
         if model in properties.models():
-            self.internal_config_dict.update(properties.defaults(model, dataset))
+            add_defaults(self, model, model_class, dataset)
 
     load.reads_recbole_xfer = True  # type: ignore[attr-defined]
     config_class._load_internal_config_dict = load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +81,15 @@ class XferConfig(Config):
         super().__setitem__(key, value)
 
     def replace(self, **values: Any) -> XferConfig:
-        """A configuration with some values replaced; this one does not change."""
+        """A configuration with some values replaced; it shares none with this one, which does not change."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, final_config_dict={**self.final_config_dict, **values})
+        other.__dict__.update(self.__dict__, final_config_dict={**deepcopy(self.final_config_dict), **values})
         return other
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        defaults, given = self.internal_config_dict, self.external_config_dict
-        defaults.update(properties.defaults(model, dataset))
-        check_together({**defaults, **given}, model_class)
-        defaults.update(_defaults_by_type(defaults, given))
-        defaults["load_col"] = _columns(defaults, given)
-        if "valid_metric" not in given and "topk" in given:
-            defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])
-        if "eval_args" in given:  # RecBole replaces a missing order by a random one
-            given["eval_args"] = {**defaults["eval_args"], **given["eval_args"]}
+        if model not in properties.models():  # these have our defaults in RecBole's Config too
+            add_defaults(self, model, model_class, dataset)
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
         """Reads RecBole's own files only: a dataset named as a path would lead to another file."""
@@ -121,6 +115,19 @@ class XferConfig(Config):
         if not self.final_config_dict["use_gpu"]:  # RecBole does not read this key of its own
             self.final_config_dict["gpu_id"] = ""
         super()._init_device()
+
+
+def add_defaults(config: Config, model: str, model_class: type, dataset: str) -> None:
+    """Adds our defaults to those of a configuration, and derives others from the given values."""
+    defaults, given = config.internal_config_dict, config.external_config_dict
+    defaults.update(properties.defaults(model, dataset))
+    check_together({**defaults, **given}, model_class)
+    defaults.update(_defaults_by_type(defaults, given))
+    defaults["load_col"] = _columns(defaults, given)
+    if "valid_metric" not in given and "topk" in given:
+        defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])
+    if "eval_args" in given:  # RecBole replaces a missing order by a random one
+        given["eval_args"] = {**defaults["eval_args"], **given["eval_args"]}
 
 
 def _defaults_by_type(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
