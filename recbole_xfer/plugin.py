@@ -83,7 +83,7 @@ def trainer_class(model: properties.Model) -> type:
     """The trainer that a model's yaml file names; by default RecBole's trainer for the model it is like."""
     from recbole.utils import ModelType
 
-    from recbole_xfer.trainer.trainer import trainer_class as class_on_recbole
+    from recbole_xfer.trainer.phases import trainer_class as class_on_recbole
 
     if model.trainer:
         return getattr(import_module(model.trainer), f"{model.name}Trainer")

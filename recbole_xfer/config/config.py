@@ -15,6 +15,7 @@ from recbole.utils import ModelType, argument_list
 from recbole_xfer.config import properties
 from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, trained_by_tp
 from recbole_xfer.config.properties import STAGE_PREFIX
+from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.schema import check_keys, check_values
 from recbole_xfer.config.values import YamlLoader, in_order, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
@@ -90,6 +91,8 @@ class XferConfig(Config):
         super()._load_internal_config_dict(model, model_class, dataset)
         if model not in properties.models():  # these have our defaults in RecBole's Config too
             add_defaults(self, model, model_class, dataset)
+        if stages(model):
+            self.internal_config_dict["train_stage"] = None  # all of them, one after another
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
         """Reads RecBole's own files only: a dataset named as a path would lead to another file."""
@@ -166,6 +169,16 @@ def item_features(config: Mapping[str, Any]) -> list[str]:
     """The item columns that a model of RecBole (FDSA, SASRecF, S3Rec, ...) reads, by its configuration."""
     features = config.get("selected_features") or config.get("item_attribute") or []
     return [features] if isinstance(features, str) else list(features)
+
+
+def stages(model: str) -> tuple[str, ...]:
+    """The stages in which a model is trained, in their order; empty for a model without stages."""
+    return STAGES.get(properties.recbole_model(model) or model, ())
+
+
+def stages_of(config: Config) -> tuple[str, ...]:
+    """The stages that a run trains: all of its model's, or the one that ``train_stage`` names."""
+    return (config["train_stage"],) if config["train_stage"] else stages(config["model"])
 
 
 def settings(config: Config) -> dict[str, Any]:
