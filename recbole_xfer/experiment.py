@@ -19,7 +19,7 @@ from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.phases import trainer_class
@@ -80,11 +80,12 @@ def build(
     """
     init_seed(config["seed"], config["reproducibility"])
     own = config.replace()  # some loaders and models of RecBole write to theirs
-    dataset = make_dataset(own)
-    tables = tables_digest(dataset)
-    train_data, valid_data, test_data = make_loaders(own, dataset)
-    init_seed(config["seed"], config["reproducibility"])
-    model = make_model(own, train_data._dataset, trained)
+    with explaining_recbole(f"prepare {config['model']} on {config['dataset']}"):
+        dataset = make_dataset(own)
+        tables = tables_digest(dataset)
+        train_data, valid_data, test_data = make_loaders(own, dataset)
+        init_seed(config["seed"], config["reproducibility"])
+        model = make_model(own, train_data._dataset, trained)
     if pretrained is not None:
         weights = pretrained.weights()
         adapt(config, model, pretrained, weights)
@@ -150,12 +151,13 @@ def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, 
         trainer.folder.check_same_run(settings(config))
     if config["resume"] and trainer.resume(experiment.train_data):
         logger.info(f"Resuming the interrupted run {trainer.folder} at epoch {trainer.start_epoch}")
-    measured = trainer.fit(
-        experiment.train_data,
-        experiment.valid_data,
-        show_progress=config["show_progress"],
-        callback_fn=on_epoch,
-    )
+    with explaining_recbole(f"train {config['model']} on {config['dataset']}"):
+        measured = trainer.fit(
+            experiment.train_data,
+            experiment.valid_data,
+            show_progress=config["show_progress"],
+            callback_fn=on_epoch,
+        )
     experiment.model = trainer.model  # each stage of training has its own
     last = max((epoch["epoch"] for epoch in trainer.history if "valid" in epoch), default=0)
     if trainer.best_epoch == last > 0:

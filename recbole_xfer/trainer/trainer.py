@@ -22,7 +22,7 @@ from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import within_domain
 from recbole_xfer.device import has_fast_bfloat16
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
@@ -260,7 +260,8 @@ class XferTrainer(RankingTrainer):
             folder = RunFolder(Path(model_file).parent) if model_file else self.folder
             self.load_weights(folder.weights())
         title = f"Evaluating {self.config['model']} on {self.config['dataset']}"
-        with progress_bar(show_progress, desc=title, total=len(eval_data or ()), leave=False) as self._evaluation_bar:
+        bar = progress_bar(show_progress, desc=title, total=len(eval_data or ()), leave=False)
+        with bar as self._evaluation_bar, explaining_recbole(f"evaluate {self.config['model']}"):
             return super().evaluate(eval_data, load_best_model=False)
 
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
