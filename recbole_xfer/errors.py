@@ -50,7 +50,9 @@ def explaining_recbole(task: str) -> Iterator[None]:
             raise
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) and error.args else error
         sentence = " ".join(str(reason).split()).rstrip(".") or type(error).__name__
-        raise XferError(f"RecBole cannot {task}: {sentence}. Change the keys or the data that this is about.") from error
+        raise XferError(
+            f"RecBole cannot {task}: {sentence}. Change the keys or the data that this is about."
+        ) from error
 
 
 def _origin(traceback: TracebackType | None) -> str:
