@@ -266,7 +266,12 @@ EXAMPLES: dict[Any, st.SearchStrategy[Any]] = {
     t.Tokens: st.lists(COLUMNS),
     t.NormType: st.sampled_from([1.0, 2.0, float("inf")]),
     t.Columns: st.just({"inter": ["user_id", "item_id", "timestamp"]}),
-    KEYS["eval_args"]: st.fixed_dictionaries(
+}
+"""Valid values of types from which they cannot be derived, and those of columns that the data has."""
+
+
+OF_KEYS: dict[str, st.SearchStrategy[Any]] = {
+    "eval_args": st.fixed_dictionaries(
         {},
         optional={
             "split": st.sampled_from([{"LS": "valid_and_test"}, {"RS": [8, 1, 1]}, {"HU": [8, 1, 1]}, {"NU": 0.3}]),
@@ -275,12 +280,10 @@ EXAMPLES: dict[Any, st.SearchStrategy[Any]] = {
             "order": st.sampled_from(["TO", "RO"]),
         },
     ),
-    KEYS["train_neg_sample_args.distribution"]: st.sampled_from(["uniform", "popularity"]),
-}
-"""Valid values of types from which they cannot be derived, and those of columns that the data has."""
-
-
-OF_KEYS: dict[str, st.SearchStrategy[Any]] = {
+    "train_neg_sample_args": st.none()
+    | st.fixed_dictionaries(
+        {"distribution": st.sampled_from(["uniform", "popularity"]), "sample_num": st.integers(1, 2)}
+    ),
     "hidden_size": st.sampled_from([8, 16, 24]),
     "n_heads": st.sampled_from([1, 2, 4]),
     "single_domain": st.none(),
