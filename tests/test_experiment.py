@@ -134,7 +134,9 @@ def test_a_best_epoch_that_was_the_last_one_is_reported(
 ) -> None:
     history = [{"epoch": epoch, "valid": {}} if epoch in validated else {"epoch": epoch} for epoch in range(6)]
     experiment = Experiment(config(tmp_path, "SASRec", resume=False), *[None] * 5)
-    experiment.trainer = SimpleNamespace(fit=lambda *_, **__: (0.1, {}), history=history, best_epoch=best, epochs=6)
+    experiment.trainer = SimpleNamespace(
+        fit=lambda *_, **__: (0.1, {}), history=history, best_epoch=best, epochs=6, model=experiment.model
+    )
     assert fit(experiment) == (0.1, {})
     sentence = "The best epoch of SASRec on Small was the last one, 4: training may not be at its end. Raise the number"
     assert (sentence in caplog.text) == warned
