@@ -67,7 +67,7 @@ def amazon_files(draw: st.DrawFn) -> tuple[str, bytes, bytes | None, dict[str, A
     return name, content, metadata, options
 
 
-def check_amazon(given: tuple[str, bytes, bytes | None, dict[str, Any]], folder: Path) -> None:
+def check_amazon(given: tuple[str, bytes, bytes | None, dict[str, Any]], folder: Path) -> bool:
     """Prepares the files; compares what is written with the summary, and a second run with the first."""
     name, content, metadata, options = given
     (folder / name).write_bytes(content)
@@ -77,7 +77,7 @@ def check_amazon(given: tuple[str, bytes, bytes | None, dict[str, Any]], folder:
     try:
         summary = prepare_amazon(folder / "out", *paths, name="X", **options)
     except XferError:
-        return
+        return False
     log = read_atomic_file(summary.folder / "X.inter")
     assert (len(log), log["user_id"].nunique(), log["item_id"].nunique()) == (
         summary.interactions, summary.users, summary.items,
@@ -91,3 +91,4 @@ def check_amazon(given: tuple[str, bytes, bytes | None, dict[str, Any]], folder:
     first = {path.name: path.read_bytes() for path in summary.folder.iterdir()}
     prepare_amazon(folder / "out", *paths, name="X", **options)
     assert {path.name: path.read_bytes() for path in summary.folder.iterdir()} == first
+    return True
