@@ -45,7 +45,9 @@ def json_lines(draw: st.DrawFn, records: st.SearchStrategy[Any]) -> bytes:
     other = ANYTHING.map(json.dumps) | st.binary(max_size=8).map(lambda part: part.decode("latin-1"))
     half = records.map(lambda record: json.dumps(record)[: len(json.dumps(record)) // 2])
     line = records.map(json.dumps)
-    return "\n".join(draw(st.lists(st.one_of(line, line, line, half, other), max_size=8))).encode("utf-8", "replace")
+    return "\n".join(draw(st.lists(st.one_of(line, line, line, half, other), min_size=4, max_size=10))).encode(
+        "utf-8", "replace"
+    )
 
 
 @st.composite
@@ -55,7 +57,10 @@ def amazon_files(draw: st.DrawFn) -> tuple[str, bytes, bytes | None, dict[str, A
         name, content = "X.json", draw(json_lines(REVIEWS))
     else:
         header = draw(st.sampled_from([*["user_id,parent_asin,rating,timestamp"] * 4, "", "parent_asin,user_id"]))
-        name, content = "X.csv", "\n".join([header, *draw(st.lists(CSV_ROWS, max_size=8))]).encode("utf-8", "replace")
+        name, content = (
+            "X.csv",
+            "\n".join([header, *draw(st.lists(CSV_ROWS, min_size=4, max_size=10))]).encode("utf-8", "replace"),
+        )
     metadata = draw(st.none() | json_lines(PRODUCTS))
     if draw(st.booleans()):
         name, content = f"{name}.gz", gzip.compress(content)

@@ -7,5 +7,5 @@ from tests.fuzz.amazon import amazon_files, check_amazon
 
 
 def test_random_amazon_files() -> None:
-    counts = run(Kind("amazon", amazon_files(), check_amazon), inputs=60)
-    assert counts.total() >= 60 and counts[True] >= 10
+    counts = run(Kind("amazon", amazon_files(), check_amazon), inputs=100)
+    assert counts.total() >= 100 and counts[True] >= 20
