@@ -1,4 +1,4 @@
-"""The verbs about data: prepare, encode, demo."""
+"""The verbs about data: prepare, fetch, encode, demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole_xfer.cli.verb import Parser, Verb
 from recbole_xfer.prepare import SOURCES
-from recbole_xfer.prepare.options import add_encode_options
+from recbole_xfer.prepare.options import add_encode_options, add_fetch_options
 
 
 def add_prepare_options(parser: Parser) -> None:
@@ -46,8 +46,16 @@ def prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:
         print(describe(folder))
 
 
+def fetch(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Downloads pictures of items; prints the folders."""
+    from recbole_xfer.prepare import fetch
+
+    for folder in fetch.run(options):
+        print(folder)
+
+
 def encode(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Encodes item texts; prints the files."""
+    """Encodes texts and pictures of items; prints the files."""
     from recbole_xfer.prepare import encode
 
     for path in encode.run(options):
@@ -75,8 +83,16 @@ VERBS = (
         accepts_keys=False,
     ),
     Verb(
+        "fetch",
+        "download pictures of items",
+        ("recbole-xfer fetch --dataset=Shop", "recbole-xfer fetch --dataset=Shop --size=256 --per_host=2"),
+        add_fetch_options,
+        fetch,
+        accepts_keys=False,
+    ),
+    Verb(
         "encode",
-        "turn item texts into vectors",
+        "turn texts and pictures of items into vectors",
         ("recbole-xfer encode --dataset=Shop", "recbole-xfer encode --dataset=Food+Home --encoder=my/encoder"),
         add_encode_options,
         encode,

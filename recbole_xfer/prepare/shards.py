@@ -5,6 +5,7 @@ The same shards have the same vectors, whether one process computes them one aft
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,9 @@ class Recipe(Protocol):
     @property
     def encoder(self) -> str: ...
 
+    @property
+    def device(self) -> str: ...
+
     def find(self) -> ModelFiles: ...
 
     def settings(self) -> dict[str, str]: ...
@@ -76,17 +80,18 @@ class Shard:
     notes: list[str]
     facts: dict[str, str]
 
-    def save(self, file: Path) -> None:
-        """Writes the shard."""
+    def to_bytes(self) -> bytes:
+        """The shard as the content of a file."""
+        content = io.BytesIO()
         facts = np.array(list(self.facts.items()), dtype=str)
-        with replacing(file) as temporary:
-            np.savez(temporary, vectors=self.vectors, notes=np.array(self.notes, dtype=str), facts=facts)
+        np.savez(content, vectors=self.vectors, notes=np.array(self.notes, dtype=str), facts=facts)
+        return content.getvalue()
 
     @classmethod
-    def load(cls, file: Path) -> Shard:
-        """Reads a shard."""
-        with np.load(file, allow_pickle=False) as content:
-            return cls(content["vectors"], content["notes"].tolist(), dict(content["facts"].tolist()))
+    def from_bytes(cls, content: bytes) -> Shard:
+        """The shard in the content of a file."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return cls(found["vectors"], found["notes"].tolist(), dict(found["facts"].tolist()))
 
 
 Encoded = Iterator[tuple[int, Shard]]
@@ -106,9 +111,10 @@ def shards(
         progress.update(sum(len(values[start : start + recipe.shard]) for start in starts if start not in missing))
         if missing:
             for start, shard in work(recipe, files, values, missing, progress):
-                shard.save(cache / f"{start}.npz")
+                with replacing(cache / f"{start}.npz") as temporary:
+                    temporary.write_bytes(shard.to_bytes())
     for start in starts:
-        yield Shard.load(cache / f"{start}.npz")
+        yield Shard.from_bytes((cache / f"{start}.npz").read_bytes())
 
 
 def one_after_another(

