@@ -154,7 +154,7 @@ def encode(
             kind = np.dtype(np.float16 if half else np.float32)
             result = join(inputs, previous, new["digest"].tolist(), made, kind)
             _write(path, inputs, recipe, settings, result)
-            logger.info(f"{path}: vectors of {result.has.sum():,} items; {len(new):,} {recipe.unit}s were encoded.")
+            logger.info(f"{path}: vectors of {result.has.sum():,} items; {len(new):,} distinct inputs were encoded.")
         report(path)
         shutil.rmtree(unfinished, ignore_errors=True)
     return path

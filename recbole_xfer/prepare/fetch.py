@@ -25,15 +25,8 @@ from recbole_xfer.data.atomic import check_domain_name, read_atomic_file, read_h
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete, explaining, locked, replacing, workspace
 from recbole_xfer.log import logger, progress_bar
-from recbole_xfer.prepare.pictures import (
-    MOST_BYTES,
-    PER_ITEM,
-    PICTURES,
-    PictureError,
-    ahead,
-    open_picture,
-    pictures_by_item,
-)  # fmt: skip
+from recbole_xfer.prepare.decoding import MOST_BYTES, PictureError, ahead, open_picture
+from recbole_xfer.prepare.pictures import PER_ITEM, PICTURES, pictures_by_item
 from recbole_xfer.version import __version__
 
 ADDRESSES = "pictures"
@@ -128,7 +121,7 @@ def fetch_pictures(folder: Path, name: str, settings: Settings | None = None) ->
     pictures = read_addresses(folder, name)
     root = folder / PICTURES
     root.mkdir(exist_ok=True)
-    with locked(root), workspace(root) as temporary:
+    with locked(folder.with_name(f"{name}.{PICTURES}")), workspace(root) as temporary:
         there = {path.with_suffix("") for paths in pictures_by_item(root).values() for path in paths}
         missing = [picture for picture in pictures if picture.path not in there]
         (temporary / PICTURES).mkdir()
@@ -217,16 +210,16 @@ def stored_form(content: bytes, size: int) -> tuple[str, bytes]:
     return ".jpg", stored.getvalue()
 
 
-def _download(http: urllib3.PoolManager, url: str, settings: Settings) -> bytes:
+def _download(http: urllib3.PoolManager, url: str, settings: Settings, attempt: int = 1) -> bytes:
     """The content at an address, after several attempts if need be; raises FetchError."""
-    for attempt in range(1, settings.attempts + 1):
-        try:
-            return _get(http, url, settings.timeout)
-        except TransientError as error:
-            if attempt == settings.attempts:
-                raise
-            time.sleep(min(max(error.pause, FIRST_PAUSE * 2 ** (attempt - 1) * uniform(1, 1.5)), LONGEST_PAUSE))
-    raise AssertionError("unreachable")
+    try:
+        return _get(http, url, settings.timeout)
+    except TransientError as error:
+        if attempt == settings.attempts:
+            raise
+        pause = max(error.pause, FIRST_PAUSE * 2 ** (attempt - 1) * uniform(1, 1.5))
+    time.sleep(min(pause, LONGEST_PAUSE))
+    return _download(http, url, settings, attempt + 1)
 
 
 def _get(http: urllib3.PoolManager, url: str, timeout: float) -> bytes:
@@ -260,7 +253,7 @@ def _content(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
     if response.status != 200:
         raise FetchError(f"status {response.status}")
     content = bytearray()
-    for block in response.stream(BLOCK):
+    while block := response.read1(BLOCK, decode_content=True):  # returns what has arrived
         content += block
         if len(content) > MOST_BYTES:
             raise FetchError(f"more than {MOST_BYTES // 2**20} MiB")
@@ -272,15 +265,17 @@ def _content(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
 def _report(folder: Path, name: str, count: int, missing: int, failures: list[tuple[Picture, str]]) -> None:
     """Logs the counts; writes the failures to a file, or removes it if there are none."""
     listed = folder / f"{name}.{ADDRESSES}.failed.tsv"
-    text = f"{folder / PICTURES}: {missing - len(failures):,} of {count:,} pictures fetched, {count - missing:,} were there"
+    fetched = f"{missing - len(failures):,} of {count:,} pictures were fetched, {count - missing:,} were there"
     if not failures:
         listed.unlink(missing_ok=True)
-        logger.info(f"{text}.")
+        logger.info(f"{folder / PICTURES}: {fetched}.")
         return
     with replacing(listed) as temporary:
         lines = "".join(f"{picture.item}\t{picture.url}\t{reason}\n" for picture, reason in failures)
         temporary.write_text(f"item_id:token\turl:token\treason:token_seq\n{lines}", encoding="utf-8")
-    common = ", ".join(
-        f"{reason}: {number:,}" for reason, number in Counter(reason for _, reason in failures).most_common(3)
+    counts = Counter(reason for _, reason in failures).most_common(3)
+    common = ", ".join(f"{reason}: {number:,}" for reason, number in counts)
+    logger.warning(
+        f"{folder / PICTURES}: {fetched}, {len(failures):,} failed ({common}). {listed} lists them; the next run tries "
+        f"them again."
     )
-    logger.warning(f"{text}, {len(failures):,} failed ({common}). {listed} lists them; the next run tries them again.")

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_xfer.device import has_fast_bfloat16, move
+from recbole_xfer.prepare.decoding import PictureError, ahead, read_picture
 from recbole_xfer.prepare.model_files import quiet, unreadable
-from recbole_xfer.prepare.pictures import PictureError, ahead, read_picture
 
 Prepare = Callable[[Image.Image], Tensor]
 """From a picture to a tensor [3, H, W], as the model was trained."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
-
-import numpy as np
-from PIL import Image, ImageOps
+from typing import ClassVar
 
 from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import logger
+from recbole_xfer.prepare.decoding import MOST_BYTES, ahead
 from recbole_xfer.prepare.model_files import ModelFiles, find_model, find_package
 from recbole_xfer.prepare.options import IMAGE_PACKAGE, PACKAGED_IMAGE
 from recbole_xfer.prepare.shards import Encoder, Inputs
@@ -29,18 +24,6 @@ SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", "
 
 PER_ITEM = 4
 """Pictures of an item that are read."""
-
-MOST_BYTES = 50 * 2**20
-"""Size of a file above which it is not read."""
-
-MOST_PIXELS = 80 * 10**6
-"""Pixels above which a picture is not decoded."""
-
-LONGEST = 100
-"""Ratio of a picture's sides above which it is dropped: scaled to a usual height, it would fill the memory."""
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class ImageRecipe:
     shard: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
-        if min(self.batch_size or 1, self.workers or 1) < 1:
+        if any(number is not None and number < 1 for number in (self.batch_size, self.workers)):
             raise XferError(f"batch_size={self.batch_size} and workers={self.workers} must be at least 1.")
 
     def find(self) -> ModelFiles:
@@ -126,8 +109,8 @@ def find_pictures(folder: Path, name: str) -> Inputs:
 def pictures_by_item(root: Path) -> dict[str, list[Path]]:
     """The pictures of each item in a folder, by their numbers; the items are sorted."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(root.iterdir(), key=lambda path: path.name) if root.is_dir() else ():
-        if path.is_dir() and not path.name.startswith("."):
+    for path in sorted(root.glob("[!.]*"), key=lambda path: path.name):
+        if path.is_dir():
             paths = sorted(filter(_is_picture, path.iterdir()), key=_number)
             if paths:
                 found.setdefault(path.name, []).extend(paths)
@@ -156,73 +139,3 @@ def _digest_of(paths: list[Path]) -> str:
             content = str(error).encode()
         digest.update(hashlib.blake2b(content).digest())
     return digest.hexdigest()
-
-
-class PictureError(ValueError):
-    """A picture cannot be used; the message is the reason."""
-
-
-def open_picture(content: bytes) -> Image.Image:
-    """Decodes the first frame of a picture as RGB with 8 bits: upright, and on white where it is transparent.
-
-    Raises:
-        PictureError: if it cannot be decoded completely, or is too large.
-    """
-    if not content:
-        raise PictureError("the file is empty")
-    if len(content) > MOST_BYTES:
-        raise PictureError(f"the file has more than {MOST_BYTES // 2**20} MiB")
-    try:
-        picture = Image.open(io.BytesIO(content))
-        width, height = picture.size
-        if width * height > MOST_PIXELS:
-            raise PictureError(f"{width} x {height} pixels are more than {MOST_PIXELS:,}")
-        if max(width, height) > LONGEST * min(width, height):
-            raise PictureError(f"{width} x {height} pixels are more than {LONGEST} times as long as wide")
-        picture.load()
-        return _as_rgb(ImageOps.exif_transpose(picture))
-    except PictureError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise PictureError("not a picture, or of an unknown format") from None
-    except Image.DecompressionBombError:
-        raise PictureError(f"more than {MOST_PIXELS:,} pixels") from None
-    except Exception as error:  # Pillow's decoders raise errors of many kinds for damaged files
-        raise PictureError((str(error).splitlines() or [""])[0] or type(error).__name__) from error
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits; convert() would show all but the darkest as white
-        values = np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise PictureError("the pixels are floating-point numbers")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
-
-
-def read_picture(path: str) -> Image.Image:
-    """Reads and decodes a file; raises PictureError if that fails."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise PictureError(str(error.strerror or error)) from error
-    return open_picture(content)
-
-
-def ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], values: Iterable[T], count: int = 256) -> Iterator[R]:
-    """Yields the results of the values in order; at most ``count`` are computed ahead, or kept."""
-    waiting: deque[Future[R]] = deque()
-    try:
-        for value in values:
-            waiting.append(pool.submit(work, value))
-            if len(waiting) >= count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -35,7 +35,7 @@ def on_ray(recipe: Recipe, files: ModelFiles, values: list[Any], starts: list[in
         ray.data.DataContext.get_current().enable_progress_bars = False
         resources, processes = _resources(recipe.device)
         encoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            EncodesShards,
+            EncodesShards,  # type: ignore[arg-type]  # the class of a callable
             fn_constructor_args=(recipe, files, torch.get_num_threads()),
             concurrency=min(processes, len(rows)),
             **resources,

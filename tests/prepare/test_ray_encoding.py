@@ -1,0 +1,40 @@
+"""Encoding on Ray gives the bytes of encoding in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_xfer.cluster import local_ray
+from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.encode import encode_pictures, encode_texts
+from recbole_xfer.prepare.pictures import ImageRecipe
+from recbole_xfer.prepare.texts import TextRecipe
+from tests.helpers.encoding import write_timm_model
+from tests.prepare.test_encode import domain as text_domain
+from tests.prepare.test_encode import encoder  # noqa: F401  a fixture
+from tests.prepare.test_encode_pictures import domain as picture_domain
+
+
+def test_texts_and_pictures_have_equal_bytes(
+    tmp_path: Path,
+    encoder: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TextRecipe, "shard", 2)
+    monkeypatch.setattr(ImageRecipe, "shard", 2)
+    model = write_timm_model(tmp_path / "timm")
+    texts = encode_texts(text_domain(tmp_path / "one"), "D", encoder=encoder)
+    pictures = encode_pictures(picture_domain(tmp_path / "two"), "D", encoder=model)
+    (tmp_path / "damaged").mkdir()
+    threads = torch.get_num_threads()
+    with local_ray(2**27):
+        found = encode_texts(text_domain(tmp_path / "ray"), "D", encoder=encoder, ray=True)
+        assert found.read_bytes() == texts.read_bytes()
+        found = encode_pictures(picture_domain(tmp_path / "ray"), "D", encoder=model, ray=True)
+        assert found.read_bytes() == pictures.read_bytes()
+        with pytest.raises(XferError, match="cannot be loaded"):
+            encode_texts(text_domain(tmp_path / "ray2"), "D", encoder=str(tmp_path / "damaged"), ray=True)
+    assert torch.get_num_threads() == threads
