@@ -106,5 +106,5 @@ def unreadable(encoder: str, error: Exception) -> XferError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return XferError(
         f"The encoder '{encoder}' cannot be loaded: {reason} Name a model on the Hugging Face hub, or a local folder "
-        f"with one (config.json, model.safetensors). The default encoders need no network."
+        f"with one (config.json, model.safetensors). The packaged encoders need no network."
     )

