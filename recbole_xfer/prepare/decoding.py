@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata, and about sizes that are limited here
 
 T = TypeVar("T")
 R = TypeVar("R")
