@@ -19,10 +19,10 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete, locked, remove_leftovers, replacing
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.options import PACKAGED, PACKAGED_IMAGE, Pooling
-from recbole_xfer.prepare.pictures import PICTURES, ImageRecipe, find_pictures
+from recbole_xfer.prepare.picture_inputs import PICTURES, ImageRecipe, find_pictures
 from recbole_xfer.prepare.reuse import Previous, Result, join, read_dropped
 from recbole_xfer.prepare.shards import CUT, Inputs, Recipe, Work, one_after_another, shards
-from recbole_xfer.prepare.texts import TextRecipe, find_texts
+from recbole_xfer.prepare.text_inputs import TextRecipe, find_texts
 
 NAMED = 5
 """Items that a message names; the file lists all."""

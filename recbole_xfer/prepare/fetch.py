@@ -26,7 +26,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete, explaining, locked, replacing, workspace
 from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.prepare.decoding import MOST_BYTES, PictureError, ahead, open_picture
-from recbole_xfer.prepare.pictures import PER_ITEM, PICTURES, pictures_by_item
+from recbole_xfer.prepare.picture_inputs import PER_ITEM, PICTURES, pictures_by_item
 from recbole_xfer.version import __version__
 
 ADDRESSES = "pictures"

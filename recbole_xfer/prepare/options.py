@@ -136,7 +136,7 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         help="text, image (default: those that the domain has)",
     )
     add("--pooling", choices=get_args(Pooling), default="mean", help="mean of all tokens, or the first token")
-    add("--batch_size", type=int, help="texts or pictures per batch (default: 128 texts, 8 pictures, 64 on a GPU)")
+    add("--batch_size", type=int, help="most texts or pictures per batch (default: 128 texts, 8 pictures, 64 on a GPU)")
     add("--max_length", type=int, help="tokens of a text that are read (default: as many as the encoder reads)")
     add("--drop_words", type=float, metavar="FRACTION", help="also encode each text without this fraction of its words")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")

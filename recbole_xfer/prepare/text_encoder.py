@@ -21,6 +21,9 @@ from recbole_xfer.prepare.shards import CUT
 UNLIMITED = 10**6
 """Tokenizers without a limit of their own report a number above this."""
 
+MOST_TOKENS = {"cpu": 2048, "cuda": 2**16}
+"""Tokens of a batch at most; on a CPU, the values of so many stay in its cache."""
+
 DEFAULT_LENGTH = 512
 """Tokens that are read if neither the tokenizer nor the model has a limit."""
 
@@ -33,7 +36,7 @@ class TextEncoder:
         pooling: ``mean`` of all tokens' states, or ``cls``, the state of the first token.
         device: ``auto`` uses a GPU if there is one.
         max_length: tokens of a text that are read; None reads as many as the encoder does.
-        batch_size: texts per batch.
+        batch_size: texts per batch at most.
 
     Attributes:
         facts: what decides the vectors beside the settings, for the metadata.
@@ -47,6 +50,7 @@ class TextEncoder:
         self.device = move(self.model.eval(), device)
         self.half = has_fast_bfloat16(self.device)
         self.pooling, self.batch_size = pooling, batch_size
+        self.most_tokens = MOST_TOKENS.get(self.device.type, MOST_TOKENS["cuda"])
         self.unit_length = "Normalize" in _text_of(folder / "modules.json")
         longest = longest_input(self.tokenizer, self.model)
         if max_length is None:  # as in sentence-transformers
@@ -65,7 +69,7 @@ class TextEncoder:
         vectors = np.full((len(texts), self.model.config.hidden_size), np.nan, np.float32)
         # around all batches, since leaving it forgets the parameters that it converted
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            for rows in batches_of_equal_length(list(map(len, tokens)), self.batch_size):
+            for rows in batches_of_equal_length(list(map(len, tokens)), self.batch_size, self.most_tokens):
                 ids = torch.tensor([tokens[row] for row in rows], device=self.device)
                 if ids.numel():
                     states = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
@@ -90,13 +94,14 @@ class TextEncoder:
         return F.normalize(vectors, dim=-1) if self.unit_length else vectors
 
 
-def batches_of_equal_length(lengths: list[int], batch_size: int) -> Iterator[np.ndarray]:
+def batches_of_equal_length(lengths: list[int], batch_size: int, most_tokens: int) -> Iterator[np.ndarray]:
     """Yields the indices of each batch, longest first; all of a batch have one length."""
     sizes = np.array(lengths)
     order = np.argsort(-sizes, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(sizes[order])) + 1):
-        for start in range(0, len(rows), batch_size):
-            yield rows[start : start + batch_size]
+        size = max(1, min(batch_size, most_tokens // max(1, sizes[rows[0]])))
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 def longest_input(tokenizer: Any, model: Any) -> int:

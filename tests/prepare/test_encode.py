@@ -25,7 +25,7 @@ from recbole_xfer.prepare import encode, text_encoder
 from recbole_xfer.prepare.encode import encode_texts
 from recbole_xfer.prepare.options import PACKAGED, Pooling, add_encode_options
 from recbole_xfer.prepare.text_encoder import TextEncoder, batches_of_equal_length, longest_input
-from recbole_xfer.prepare.texts import TextRecipe, without_words
+from recbole_xfer.prepare.text_inputs import TextRecipe, without_words
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
 TEXTS = {
@@ -147,8 +147,8 @@ class TestVectors:
 
     def test_batches_have_texts_of_one_length(self) -> None:
         lengths = [3, 5, 3, 0, 5, 3]
-        found = [rows.tolist() for rows in batches_of_equal_length(lengths, 2)]
-        assert found == [[1, 4], [0, 2], [5], [3]]
+        assert [rows.tolist() for rows in batches_of_equal_length(lengths, 2, 100)] == [[1, 4], [0, 2], [5], [3]]
+        assert [rows.tolist() for rows in batches_of_equal_length(lengths, 9, 6)] == [[1], [4], [0, 2], [5], [3]]
 
     def test_a_vector_does_not_depend_on_longer_texts(
         self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch

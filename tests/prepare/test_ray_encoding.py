@@ -11,9 +11,9 @@ import torch
 
 from recbole_xfer.cluster import local_ray
 from recbole_xfer.prepare.encode import encode_pictures, encode_texts
-from recbole_xfer.prepare.pictures import ImageRecipe
+from recbole_xfer.prepare.picture_inputs import ImageRecipe
 from recbole_xfer.prepare.ray_encoding import EncodesShards
-from recbole_xfer.prepare.texts import TextRecipe
+from recbole_xfer.prepare.text_inputs import TextRecipe
 from tests.helpers.encoding import write_timm_model
 from tests.prepare.test_encode import domain as text_domain
 from tests.prepare.test_encode import encoder  # noqa: F401  a fixture
