@@ -105,10 +105,10 @@ def shards(
     recipe: Recipe, files: ModelFiles, values: list[Any], cache: Path, title: str, work: Work
 ) -> Iterator[Shard]:
     """Yields the shards of ``values`` in order; writes each to ``cache``, or reads it from there."""
-    starts = list(range(0, len(values), recipe.shard))
+    starts = range(0, len(values), recipe.shard)
     missing = [start for start in starts if not (cache / f"{start}.npz").is_file()]
     with progress_bar(total=len(values), desc=title, unit=recipe.unit, unit_scale=True) as progress:
-        progress.update(sum(len(values[start : start + recipe.shard]) for start in starts if start not in missing))
+        progress.update(len(values) - sum(len(values[start : start + recipe.shard]) for start in missing))
         if missing:
             for start, shard in work(recipe, files, values, missing, progress):
                 with replacing(cache / f"{start}.npz") as temporary:

@@ -344,6 +344,26 @@ class TestLoading:
         with pytest.raises(XferError, match=r"'some/model' cannot be loaded: We couldn't connect .* or a local folder"):
             encode_texts(domain(tmp_path), "D", encoder="some/model")
 
+    def test_revision_on_the_hub(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The snapshot's folder has the name of its commit; another commit encodes everything again."""
+        asked: list[str | None] = []
+
+        def snapshot(name: str, revision: str | None, **_: object) -> str:
+            asked.append(revision)
+            folder = tmp_path / "hub" / f"commit-of-{revision}"
+            shutil.copytree(encoder, folder, dirs_exist_ok=True)
+            return str(folder)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        folder = domain(tmp_path)
+        path = encode_texts(folder, "D", encoder="some/model@v1")
+        assert read_metadata(path)["revision"] == "commit-of-v1"
+        written = path.stat().st_mtime_ns
+        encode_texts(folder, "D", encoder="some/model@v1")
+        assert path.stat().st_mtime_ns == written
+        encode_texts(folder, "D", encoder="some/model")
+        assert read_metadata(path)["revision"] == "commit-of-None" and asked == ["v1", "v1", None]
+
     def test_damaged_encoder(self, tmp_path: Path, encoder: str) -> None:
         folder = tmp_path / "encoder"
         folder.mkdir()
