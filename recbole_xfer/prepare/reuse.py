@@ -87,11 +87,12 @@ def join(inputs: Inputs, previous: Previous, digests: Sequence[str], made: Itera
     known = [*kept["digest"], *digests]
     place = pd.Index(known, dtype=object).get_indexer(inputs.digests)  # -1: could not be encoded before
     order = np.argsort(place, kind="stable")
+    ordered = place[order]
     notes = {digest: note for _, digest, note in previous.dropped}
     vectors, has, facts, start = None, np.zeros(len(place), dtype=bool), dict(previous.facts), 0
     for shard in chain(_kept_vectors(previous, kept), made):
         end = start + len(shard.notes)
-        rows = order[slice(*np.searchsorted(place[order], (start, end)))]
+        rows = order[slice(*np.searchsorted(ordered, (start, end)))]
         if vectors is None:
             vectors = allocate((len(place), shard.vectors.shape[1]), kind)
         vectors[rows] = shard.vectors[place[rows] - start]
