@@ -167,8 +167,8 @@ def _prices(domain: Domain) -> Iterator[str]:
         odd = prices[is_odd(prices)]
         if len(odd):
             yield (
-                f"{len(odd):,} of {len(prices):,} prices are {words}, such as {odd.iloc[0]:g} of item {odd.index[0]!r}. Leave a wrong "
-                f"price empty."
+                f"{len(odd):,} of {len(prices):,} prices are {words}, such as {odd.iloc[0]:g} of item "
+                f"{odd.index[0]!r}. Leave a wrong price empty."
             )
 
 
