@@ -19,7 +19,7 @@ from recbole_xfer.data.splits import leave_one_out
 from recbole_xfer.data.vectors import VectorTable, find_vectors, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete
-from recbole_xfer.prepare.pictures import PICTURES, pictures_by_item
+from recbole_xfer.prepare.picture_inputs import PICTURES, pictures_by_item
 from recbole_xfer.prepare.shards import CUT
 
 DATED = 1e8

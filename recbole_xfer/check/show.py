@@ -17,7 +17,7 @@ from rich.table import Table
 
 from recbole_xfer.check.check import Check
 from recbole_xfer.check.domain import Domain, Example, Facts
-from recbole_xfer.prepare.pictures import PictureError, read_picture
+from recbole_xfer.prepare.decoding import PictureError, read_picture
 from recbole_xfer.report.page import Section, write_page
 from recbole_xfer.report.pictures import CALM
 
