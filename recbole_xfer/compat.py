@@ -54,6 +54,7 @@ def apply() -> None:
     after_import("recbole.trainer.trainer", create_event_files_late)
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
+    after_import("recbole.model.sequential_recommender.fearec", compare_different_histories)
     after_import("recbole.quick_start.quick_start", report_as_dict)
 
 
@@ -247,6 +248,21 @@ def disable_anomaly_detection(_sine: ModuleType) -> None:
     PyTorch's settings.
     """
     torch.autograd.set_detect_anomaly(False)
+
+
+def compare_different_histories(fearec: ModuleType) -> None:
+    """Lets RecBole's FEARec contrast a history only if another history before the same target differs from it.
+
+    Cause: it draws histories until one differs, which never ends if all are equal. Remove when its loop ends.
+    """
+    original = fearec.FEARec.get_same_item_index
+
+    def get_same_item_index(self: Any, dataset: Any) -> dict[int, np.ndarray]:
+        rows = dataset.inter_feat[self.ITEM_SEQ].numpy()
+        found = original(self, dataset)
+        return {item: of if (rows[of] != rows[of[0]]).any() else of[:1] for item, of in found.items()}
+
+    fearec.FEARec.get_same_item_index = get_same_item_index
 
 
 def report_as_dict(quick_start: ModuleType) -> None:

@@ -25,3 +25,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=SIMILAR)
     return f". Did you mean '{names[near[0]]}'?" if near else "."
+
+
+def missing_package(model: str, error: ModuleNotFoundError) -> XferError:
+    """The error for a model of RecBole that imports a package which is not installed."""
+    return XferError(f"RecBole's {model} needs the package '{error.name}', which is not installed. Install it.")

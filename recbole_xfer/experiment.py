@@ -18,7 +18,7 @@ from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, missing_package
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder, weights_digest
@@ -106,6 +106,8 @@ def make_model(config: XferConfig, dataset: Any, instead: Mapping[str, Any] | No
     model_class = get_model(config["model"])
     try:
         model = model_class(config.replace(**instead) if instead else config, dataset).to(config["device"])
+    except ModuleNotFoundError as error:
+        raise missing_package(config["model"], error) from error
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
         if config["model"] in properties.models():
             raise  # our models explain what they reject

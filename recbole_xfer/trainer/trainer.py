@@ -23,7 +23,7 @@ from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import within_domain
 from recbole_xfer.device import has_fast_bfloat16
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, missing_package
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
@@ -95,15 +95,26 @@ class XferTrainer(RankingTrainer):
         self.folder.begin(settings(self.config), resumed=not self._fresh)
         self._fresh = False  # the next phase continues this run
         with progress_bar(show_progress, desc=self.folder.name, leave=False) as self._bar:
-            return super().fit(self._train_data, valid_data, *args, **kwargs)
+            try:
+                return super().fit(self._train_data, valid_data, *args, **kwargs)
+            except ModuleNotFoundError as error:  # such as faiss, which NCL imports when it needs it
+                raise missing_package(self.config["model"], error) from error
 
     def train_loader(self, train_data: Any) -> Any:
         """The loader of training batches: RecBole's, or the one that the model declares.
 
         Raises:
-            XferError: if the data has only windows and the model cannot read them.
+            XferError: if the data has only windows and the model cannot read them, or has no labels that it needs.
         """
         dataset = train_data._dataset
+        label = getattr(self.model, "LABEL", getattr(self.model, "LABEL_FIELD", None))
+        negatives = self.config["train_neg_sample_args"]["distribution"] != "none"
+        if label is not None and not negatives and label not in dataset.inter_feat:
+            raise XferError(
+                f"{self.config['model']} learns from labels, but train_neg_sample_args draws no negatives, and "
+                f"{self.config['dataset']} has no column '{label}'. Leave the key out, or set --threshold, such as "
+                f"--threshold='{{rating: 4}}'."
+            )
         loader = hooks_of(self.model).loader
         if loader is None and self.config["train_rows"] == "windows":
             raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
