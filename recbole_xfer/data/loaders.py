@@ -11,10 +11,11 @@ from recbole.sampler import KGSampler, RepeatableSampler
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_xfer.config.values import join_domains
+from recbole_xfer.data.candidates import draw_candidates
 from recbole_xfer.data.dataset import InteractionDataset, NegativeHistoriesDataset, StoredRowsDataset, TransferDataset
 from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.knowledge import KnowledgeDataset, KnowledgeSequencesDataset
-from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler, draw_candidates
+from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
 from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.errors import XferError
 

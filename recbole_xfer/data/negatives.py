@@ -10,7 +10,6 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.sampler.sampler import AbstractSampler
 from torch import Tensor
 
-from recbole_xfer.data.histories import ranges
 from recbole_xfer.errors import XferError
 
 
@@ -107,49 +106,6 @@ class DomainSampler(WithinDomain, HistorySampler):
         counts = np.bincount(self._item_domain[list(items)], minlength=len(self._members))
         whole = (number for number, (members, _) in enumerate(self._members) if counts[number] == len(members))
         return next((f"{counts[n]} items of the domain {self._source.domains[n]}" for n in whole), None)
-
-
-def draw_candidates(config: Any, part: Any, phase: str) -> np.ndarray | None:
-    """Draws the items that each target of a part of the split is ranked with, without replacement.
-
-    They depend on the data, ``seed``, the phase and the protocol only, so all models and passes have the same. Never
-    draws the target or, with ``mask_history``, an item of its history up to the last target of the part.
-
-    Returns:
-        item ids, [targets, number]; None if all items are ranked.
-
-    Raises:
-        XferError: if a target has fewer items than are to be drawn.
-    """
-    arguments = config[f"{phase}_neg_sample_args"]
-    number, popular = arguments["sample_num"], arguments["distribution"] == "popularity"
-    if number == "none":
-        return None
-    histories, ends = part.sequences, part.target_ranges[1]
-    targets = ranges(*part.target_ranges)
-    counts = np.bincount(histories.items, minlength=part.item_num) if popular else np.ones(part.item_num)
-    weights = counts ** float(arguments.get("alpha", 1.0))
-    weights[0] = 0  # the padding item
-    random = np.random.default_rng([config["seed"], ["train", "valid", "test"].index(phase)])
-    drawn = np.empty((len(targets), number), dtype=np.int32)
-    for row, (target, history) in enumerate(zip(targets, histories.history_of(targets), strict=True)):
-        item = histories.items[target]
-        open_to = weights.copy()
-        if config["rank_within_domain"]:
-            open_to[part.item_domain != part.item_domain[item]] = 0
-        if config["mask_history"]:
-            open_to[histories.items[histories.starts[history] : ends[history]]] = 0
-        open_to[item] = 0
-        items = np.flatnonzero(open_to)
-        if len(items) < number:
-            raise XferError(
-                f"eval_args.mode={config['eval_args']['mode'][phase]}: only {len(items)} different items can be drawn "
-                f"for the {phase} target {part.id2token(part.iid_field, item)} of user "
-                f"{part.id2token(part.uid_field, histories.users[history])}. Draw fewer, or rank all with mode full."
-            )
-        shares = open_to[items] / open_to[items].sum() if popular else None
-        drawn[row] = random.choice(items, number, replace=False, p=shares, shuffle=False)
-    return drawn
 
 
 def within_domain(sampler: RepeatableSampler) -> RepeatableDomainSampler:

@@ -143,8 +143,8 @@ def test_popular_candidates_are_drawn_in_proportion_to_their_interactions(tmp_pa
 @pytest.mark.parametrize("keys", [{}, {"mask_history": True}, {"rank_within_domain": True}])
 def test_more_candidates_than_items_are_rejected(tmp_path: Path, keys: dict[str, Any]) -> None:
     write_small(tmp_path, items=25)
-    with pytest.raises(XferError, match=r"mode=uni999: only \d+ different items can be drawn for the valid target i"):
-        build(config(tmp_path, "SASRec", eval_args=sampling("uni999"), **keys))
+    with pytest.raises(XferError, match=r"mode=uni25: only \d+ different items can be drawn for the valid target i"):
+        build(config(tmp_path, "SASRec", eval_args=sampling("uni25"), **keys))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -118,7 +118,7 @@ def test_another_run_is_not_replaced_without_a_word(tmp_path: Path, earlier: str
 def test_a_run_that_starts_again_never_continues_from_the_state_of_another(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.save_weights({"w": torch.ones(1)})
-    folder.save_epochs([{"epoch": 0}])
+    folder.save_epochs([{"epoch": 0, "phase": "", "train": {"loss": 1.0}}])
     folder.finish({"test": 1})
     folder.save_state({"epoch": 1})
     folder.begin({"key": 1}, resumed=True)
