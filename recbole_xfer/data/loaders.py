@@ -83,8 +83,10 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
 def _train_loader(config: Any, dataset: Any, parts: list[Any]) -> Any:
     kind, negatives = get_dataloader(config, "train"), config["train_neg_sample_args"]
-    in_pairs = kind is TrainDataLoader and config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
-    if negatives["distribution"] == "none" and (in_pairs or kind is KnowledgeBasedDataLoader):
+    in_pairs = config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and config["loss_type"] != "CE"
+    if negatives["distribution"] == "none" and (
+        kind is KnowledgeBasedDataLoader or (kind is TrainDataLoader and in_pairs)
+    ):
         raise XferError(
             f"{config['model']} learns from negatives, but train_neg_sample_args draws none. Leave the key out, or set "
             f"--train_neg_sample_args='{{distribution: uniform, sample_num: 1}}'."

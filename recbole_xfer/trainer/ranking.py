@@ -56,10 +56,8 @@ class RankingTrainer(Trainer):
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
         """Ranks the candidates of a batch; ``mask_history`` alone decides whether earlier items are left out."""
         interaction, left_out, positive_u, positive_i = batched_data
-        if not self._own_loader and not self.config["mask_history"]:
-            left_out = None
-        elif left_out is None and self.config["mask_history"] and isinstance(self._evaluated, TransferDataset):
-            left_out = self._evaluated.seen_items(interaction)
+        if not self._own_loader:
+            left_out = self._seen(interaction, left_out) if self.config["mask_history"] else None
         ranked = torch.ones(len(interaction), self.tot_item_num, dtype=torch.bool, device=self.device)
         ranked[:, 0] = False  # the padding item
         if left_out is not None:
@@ -69,6 +67,12 @@ class RankingTrainer(Trainer):
         scores = score(interaction).view(-1, self.tot_item_num)
         self._check_finite(scores.isfinite() | ~ranked)
         return self._ranked(interaction, scores.masked_fill_(~ranked, -torch.inf), positive_u, positive_i)
+
+    def _seen(self, interaction: Any, left_out: Any) -> Any:
+        """What RecBole's loader leaves out; for its sequential models, which leave out nothing, the earlier items."""
+        if left_out is None and isinstance(self._evaluated, TransferDataset):
+            return self._evaluated.seen_items(interaction)
+        return left_out
 
     @property
     def _scores_all_items(self) -> bool:
