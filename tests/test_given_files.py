@@ -111,7 +111,7 @@ def test_a_run_evaluates_and_unpickles_nothing(model: str, tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("model", ["CFKG", "FEARec", "FM"])
 def test_datasets_equal_those_of_recbole(model: str, tmp_path: Path) -> None:
-    """For times that float32 distinguishes, by which RecBole sorts, and histories that are long enough for all parts."""
+    """For times that float32 distinguishes, by which RecBole sorts, and histories with all parts."""
     plant(tmp_path, model)
     path = tmp_path / "Small" / "Small.inter"
     rows = pd.read_csv(path, sep="\t")

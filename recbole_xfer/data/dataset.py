@@ -84,7 +84,12 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         )
 
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        """Returns the rows of RecBole's SequentialDataset; the lists are gathered on demand."""
+        """Returns the rows of RecBole's SequentialDataset, by default with the features of their items and users."""
+        rows = self.with_lists(index)
+        return self.join(rows) if join else rows
+
+    def with_lists(self, index: Any) -> Interaction:
+        """Returns rows with their histories as lists, which are gathered on demand."""
         rows = self.inter_feat[index]
         if isinstance(rows, dict):  # a single index
             rows = Interaction({field: values.unsqueeze(0) for field, values in rows.items()})
@@ -96,7 +101,7 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
             cells = gather(values, starts, lengths, self.max_item_list_len)
             lists[field + self.config["LIST_SUFFIX"]] = torch.from_numpy(cells)
         rows.update(Interaction(lists))
-        return self.join(rows) if join else rows
+        return rows
 
     def seen_items(self, rows: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the items before the target of each evaluation row, which may include the target's item.
@@ -185,7 +190,7 @@ class StoredRowsDataset(TransferDataset):
     def build(self) -> list[TransferDataset]:
         """Returns training, validation and test parts."""
         parts = super().build()
-        parts[0].inter_feat = parts[0].__getitem__(np.arange(len(parts[0])), join=False)
+        parts[0].inter_feat = parts[0].with_lists(np.arange(len(parts[0])))
         return parts
 
 

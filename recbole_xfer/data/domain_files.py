@@ -131,9 +131,7 @@ class AtomicFilesMixin(Dataset):
         headers = {path: read_header(path, AtomicFormat.of(self.config)) for path in paths}
         have = [path for path, columns in headers.items() if history in columns]
         if have and len(have) < len(paths):
-            raise XferError(
-                f"{have[0]} has the column '{history}', which other parts lack. Add it to all, or remove it."
-            )
+            raise XferError(f"{have[0]} has the column '{history}', but other parts lack it. Add it, or remove it.")
         timed = any(self.time_field in columns for columns in headers.values())
         for path in paths:
             self._check_interactions(path, FIELDS if timed and not have else FIELDS[:2])

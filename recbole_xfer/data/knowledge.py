@@ -77,6 +77,8 @@ class KnowledgeDataset(KnowledgeMixin, InteractionDataset):
 class KnowledgeSequencesDataset(KnowledgeMixin, TransferDataset):
     """For sequential models that read a knowledge graph and vectors of its entities (KSR, GRU4RecKG)."""
 
+    _preloaded_weight: dict[str, np.ndarray]
+
     def _preload_weight_matrix(self) -> None:
         super()._preload_weight_matrix()  # in float64, which KSR does not convert
         self._preloaded_weight = {name: values.astype(np.float32) for name, values in self._preloaded_weight.items()}

@@ -46,11 +46,7 @@ def make_dataset(config: Any) -> Any:
 
     RecBole's ``create_dataset`` is not called, because it unpickles saved datasets, which can run code.
     """
-    kind = BY_MODEL.get(config["model"]) or BY_TYPE.get(config["MODEL_TYPE"])
-    if kind is None:
-        raise XferError(
-            f"{config['model']} is a model of trees, which this package does not train. Choose another model."
-        )
+    kind = BY_MODEL.get(config["model"], BY_TYPE[config["MODEL_TYPE"]])
     try:
         return kind(config)
     except XferError:

@@ -25,6 +25,7 @@ from recbole_xfer.experiment import build
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
 from tests.conftest import ROOT
+from tests.helpers.recbole_models import write, write_tiny
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -162,6 +163,81 @@ def test_run_trains_a_model_without_further_keys(model: str, keys: dict[str, Any
 def test_run_trains_a_model_that_looks_up_rows_of_the_dataset(tmp_path: Path) -> None:
     write_small(tmp_path)
     assert run("FEARec", "Small", overrides=settings(tmp_path, "FEARec") | OURS).valid
+
+
+PRICE = {"load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price"]}}
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "message"),
+    [
+        ("BPR", {"train_neg_sample_args": None}, "BPR learns from negatives, but train_neg_sample_args draws none"),
+        ("LightGCN", {"train_neg_sample_args": None}, "LightGCN learns from negatives"),
+        ("SASRec", {"train_neg_sample_args": None, "loss_type": "BPR"}, "SASRec learns from negatives"),
+        ("KGCN", {"train_neg_sample_args": None}, "KGCN learns from negatives"),
+        ("FM", {"train_neg_sample_args": None}, "FM learns from labels, but .* Tiny has no column 'label'"),
+        ("DIN", {"train_neg_sample_args": None}, "DIN learns from labels"),
+        ("NeuMF", {"train_neg_sample_args": None}, "NeuMF learns from labels"),
+        (
+            "SASRecF",
+            {**PRICE, "selected_features": ["price"]},
+            "SASRecF reads the column 'price', which has numbers",
+        ),
+        ("DSSM", PRICE, r"DSSM reads the column 'price', which has numbers. Set --numerical_features='\[price\]'"),
+        ("KGAT", {"dataset": "Tiny+Tiny2"}, "KGAT reads one knowledge graph"),
+        ("xgboost", {}, "RecBole's xgboost learns decision trees, which is not supported"),
+        ("FM", {"eval_args": {"mode": "labeled"}}, "mode=labeled evaluates labels, which needs metrics such as"),
+        (
+            "FM",
+            {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
+            "mode=labeled needs the column 'label', which Tiny does not have. Set --threshold",
+        ),
+    ],
+)
+def test_what_a_model_cannot_learn_from_is_one_sentence(
+    model: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write_tiny(tmp_path)
+    dataset = keys.get("dataset", "Tiny")
+    with pytest.raises(XferError, match=message):
+        run(model, dataset, overrides={**settings(tmp_path, model), "topk": [5], "epochs": 1, **keys})
+
+
+@pytest.mark.parametrize("model", ["FM", "DIN", "SASRec"])
+def test_labels_of_ratings_are_predicted(model: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path, users=60)
+    labels = {
+        "load_col": {"inter": ["user_id", "item_id", "timestamp", "rating"]},
+        "threshold": {"rating": 3},
+        "train_neg_sample_args": None,
+        "eval_args": {"mode": "labeled", "split": {"RS": [6, 2, 2]}, "group_by": None},
+        "metrics": ["AUC", "LogLoss"],
+        "valid_metric": "AUC",
+    }
+    result = run(model, "Tiny", overrides={**settings(tmp_path, model), "topk": [5], "epochs": 1, **labels})
+    assert "ratio [6, 2, 2] by time, over all users; labels of interactions predicted" in result.caption()
+    assert 0 < result.test["auc"] < 1
+
+
+def test_fearec_ends_if_all_histories_before_a_target_are_equal(tmp_path: Path) -> None:
+    """RecBole's FEARec draws histories until one differs."""
+    walks = [(f"u{user}", f"i{step}", 10 * user + step) for user in range(8) for step in range(6)]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
+    assert run("FEARec", "Tiny", overrides={**settings(tmp_path, "FEARec"), "topk": [3], "epochs": 1}).rows == 8
+
+
+@pytest.mark.parametrize("mode", ["full", "uni2"])
+def test_user_who_interacted_with_every_item_is_ranked(mode: str, tmp_path: Path) -> None:
+    """With masked history only the target is ranked, unless negatives are sampled, of which there are none."""
+    walks = [("all", f"i{step}", step) for step in range(8)]
+    walks += [(f"u{user}", f"i{(user + step) % 8}", 10 * user + step) for user in range(8) for step in range(5)]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
+    keys = {**settings(tmp_path, "BPR"), "topk": [3], "epochs": 1, "mask_history": True, "eval_args": {"mode": mode}}
+    if mode == "full":
+        assert run("BPR", "Tiny", overrides=keys).rows == 9
+        return
+    with pytest.raises(XferError, match="only 1 different items|only 0 different items"):
+        run("BPR", "Tiny", overrides=keys)
 
 
 def test_run_trains_both_stages_of_s3rec(tiny: Path) -> None:
