@@ -217,11 +217,24 @@ class AtomicFilesMixin(Dataset):
     def _load_additional_feat(self, token: str, dataset_path: str) -> None:
         """Reads the files of ``additional_feat_suffix``, which belong to one domain."""
         for suffix in self.config["additional_feat_suffix"] or ():
+            if suffix in ("inter", "user", "item", "kg", "link"):
+                raise XferError(f"additional_feat_suffix={suffix} names a file that is always read. Leave it out.")
             if len(self.domains) > 1:
                 raise XferError(
                     f"additional_feat_suffix={suffix} needs one domain, not {join_domains(self.domains)}. Leave it out."
                 )
-            setattr(self, f"{suffix}_feat", self._load_feat(f"{dataset_path}/{token}.{suffix}", suffix))
+            path = Path(dataset_path) / f"{token}.{suffix}"
+            read_header(path, AtomicFormat.of(self.config))  # it must exist, even if load_col names no column of it
+            setattr(self, f"{suffix}_feat", self._load_feat(str(path), suffix))
+
+    def _drop_unused_col(self) -> None:
+        """Drops the columns of ``unused_col``, after a check."""
+        for name, columns in (self.config["unused_col"] or {}).items():
+            required = [column for column in (self.uid_field, self.iid_field) if column in columns]
+            if required or getattr(self, f"{name}_feat", None) is None:
+                problem = f"the column '{required[0]}' is required" if required else f"there is no .{name} file"
+                raise XferError(f"unused_col.{name}={columns} is invalid for {self.dataset_name}: {problem}.")
+        super()._drop_unused_col()
 
     def _check_features(self) -> None:
         """Raises XferError if a feature that the model reads is missing, or has numbers that it does not expect."""

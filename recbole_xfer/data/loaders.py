@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from recbole.data.dataloader import KnowledgeBasedDataLoader, TrainDataLoader
+from recbole.data.dataloader import KnowledgeBasedDataLoader, TrainDataLoader, UserDataLoader
 from recbole.data.utils import get_dataloader
 from recbole.sampler import KGSampler, RepeatableSampler
 from recbole.utils import EvaluatorType, InputType, ModelType
@@ -87,7 +87,9 @@ def _train_loader(config: Any, dataset: Any, parts: list[Any]) -> Any:
             f"{config['model']} learns from negatives, but train_neg_sample_args draws none. Leave the key out, or set "
             f"--train_neg_sample_args='{{distribution: uniform, sample_num: 1}}'."
         )
-    samplers, shuffle = [_sampler(config, dataset, parts, "train", config["repeatable"])], config["shuffle"]
+    drawn = kind is not UserDataLoader  # its batches are users
+    sampler = _sampler(config, dataset, parts, "train", config["repeatable"]) if drawn else None
+    samplers, shuffle = [sampler], config["shuffle"]
     if kind is KnowledgeBasedDataLoader:
         samplers.append(KGSampler(dataset, negatives["distribution"], negatives["alpha"]))
         shuffle = True

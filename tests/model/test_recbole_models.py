@@ -229,7 +229,7 @@ def test_fearec_ends_if_all_histories_before_a_target_are_equal(tmp_path: Path) 
 @pytest.mark.parametrize("mode", ["full", "uni2"])
 def test_user_who_interacted_with_every_item_is_ranked(mode: str, tmp_path: Path) -> None:
     """With masked history only the target is ranked, unless negatives are sampled, of which there are none."""
-    walks = [("all", f"i{step}", step) for step in range(8)]
+    walks = [("all", f"i{step % 8}", step) for step in range(8)]
     walks += [(f"u{user}", f"i{(user + step) % 8}", 10 * user + step) for user in range(8) for step in range(5)]
     write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
     keys = {**settings(tmp_path, "BPR"), "topk": [3], "epochs": 1, "mask_history": True, "eval_args": {"mode": mode}}
@@ -238,6 +238,38 @@ def test_user_who_interacted_with_every_item_is_ranked(mode: str, tmp_path: Path
         return
     with pytest.raises(XferError, match="only 1 different items|only 0 different items"):
         run("BPR", "Tiny", overrides=keys)
+
+
+def test_model_without_negatives_trains_on_a_user_of_every_item(tmp_path: Path) -> None:
+    walks = [("all", f"i{step % 8}", step) for step in range(12)]
+    walks += [(f"u{user}", f"i{(user + step) % 8}", 10 * user + step) for user in range(8) for step in range(5)]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
+    assert run("MultiVAE", "Tiny", overrides={**settings(tmp_path, "MultiVAE"), "topk": [3], "epochs": 1}).rows == 9
+    with pytest.raises(XferError, match="The user all interacted with all 8 items, so no negative can be drawn"):
+        run("BPR", "Tiny", overrides={**settings(tmp_path, "BPR"), "topk": [3]})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"unused_col": {"kg": ["head_id"]}}, r"unused_col.kg=\['head_id'\] is invalid for Tiny: there is no .kg file"),
+        ({"unused_col": {"inter": ["item_id"]}}, "the column 'item_id' is required"),
+        ({"additional_feat_suffix": ["item"]}, "additional_feat_suffix=item names a file that is always read"),
+        ({"additional_feat_suffix": ["none"]}, r"Tiny\.none does not exist"),
+    ],
+)
+def test_keys_of_files_are_checked(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    with pytest.raises(XferError, match=message):
+        build(config(tmp_path, "FM", "Tiny", topk=[3], **keys))
+
+
+def test_unused_columns_are_no_features(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    used = {"load_col": {"inter": ["user_id", "item_id", "timestamp", "rating"]}, "numerical_features": ["rating"]}
+    for unused, number in ((None, 3), ({"inter": ["rating"]}, 2)):
+        made = build(config(tmp_path, "FM", "Tiny", topk=[3], **used, unused_col=unused))
+        assert made.model.num_feature_field == number
 
 
 def test_run_trains_both_stages_of_s3rec(tiny: Path) -> None:
