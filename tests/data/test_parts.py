@@ -146,3 +146,16 @@ def test_histories_without_times_cannot_be_joined_across_domains(tmp_path: Path)
         make_dataset(config(tmp_path, "SASRec", "A+B", **KEYS))
     joined = make_dataset(config(tmp_path, "SASRec", "A+B", **KEYS, histories="per_domain")).build()
     assert len(joined[2]) == 2 * len(HISTORIES)
+
+
+def test_published_files_of_unisrec_have_their_targets(tmp_path: Path, real_data: Path) -> None:
+    (tmp_path / "Scientific").mkdir()
+    for part in ("train", "valid", "test"):
+        name = f"Scientific.{part}.inter"
+        (tmp_path / "Scientific" / name).write_bytes((real_data / "scientific-mm" / name).read_bytes())
+    parts = make_dataset(config(tmp_path, "SASRec", "Scientific", benchmark_filename=["train", "valid", "test"])).build()
+    for name, part in zip(("train", "valid", "test"), parts, strict=True):
+        rows = (tmp_path / "Scientific" / f"Scientific.{name}.inter").read_text().splitlines()[1:]
+        expected = sorted((row.split("\t")[0], row.split("\t")[2]) for row in rows)
+        users, items = (part.id2token(field, part.inter_feat[field]) for field in ("user_id", "item_id"))
+        assert sorted(zip(users, items, strict=True)) == expected
