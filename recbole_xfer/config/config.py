@@ -88,6 +88,7 @@ class XferConfig(Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults, given = self.internal_config_dict, self.external_config_dict
+        defaults.update({key: None for key, value in defaults.items() if value == "None"})  # as our reader of yaml
         if given.get("threshold"):
             defaults["eval_args"]["order"] = "TO"
         else:  # all models rank the same targets; RecBole's defaults differ by type

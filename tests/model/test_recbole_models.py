@@ -22,7 +22,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build
-from recbole_xfer.quick_start import run
+from recbole_xfer.quick_start import evaluate, run
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
 from tests.conftest import ROOT
 from tests.helpers.recbole_models import write, write_tiny
@@ -217,6 +217,15 @@ def test_labels_of_ratings_are_predicted(model: str, tmp_path: Path) -> None:
     result = run(model, "Tiny", overrides={**settings(tmp_path, model), "topk": [5], "epochs": 1, **labels})
     assert "ratio [6, 2, 2] by time, over all users; labels of interactions predicted" in result.caption()
     assert 0 < result.test["auc"] < 1
+
+
+@pytest.mark.parametrize("model", ["FEARec", "DIEN", "CFKG", "FM"])
+def test_an_equal_run_is_reused(model: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    keys = {**settings(tmp_path, model), "topk": [5], "epochs": 1}
+    first, again = (run(model, "Tiny", overrides=keys) for _ in range(2))
+    assert (again.folder, again.test) == (first.folder, first.test)
+    assert evaluate([first.folder]).results[0].test == first.test
 
 
 def test_fearec_ends_if_all_histories_before_a_target_are_equal(tmp_path: Path) -> None:
