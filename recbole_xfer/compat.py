@@ -54,6 +54,7 @@ def apply() -> None:
     after_import("recbole.trainer.trainer", create_event_files_late)
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
+    after_import("recbole.model.sequential_recommender.dien", skip_empty_auxiliary_loss)
     after_import("recbole.model.sequential_recommender.fearec", compare_different_histories)
     after_import("recbole.quick_start.quick_start", report_as_dict)
 
@@ -263,6 +264,19 @@ def compare_different_histories(fearec: ModuleType) -> None:
         return {item: of if (rows[of] != rows[of[0]]).any() else of[:1] for item, of in found.items()}
 
     fearec.FEARec.get_same_item_index = get_same_item_index
+
+
+def skip_empty_auxiliary_loss(dien: ModuleType) -> None:
+    """Lets RecBole's DIEN train on a batch of histories of one item, which have no next item to contrast.
+
+    Cause: its auxiliary loss is then a mean of nothing, which is NaN. Remove when it is 0.
+    """
+    original = dien.InterestExtractorNetwork.auxiliary_loss
+
+    def auxiliary_loss(self: Any, states: torch.Tensor, *args: torch.Tensor) -> torch.Tensor:
+        return original(self, states, *args) if (args[-1] > 0).any() else states.new_zeros(())
+
+    dien.InterestExtractorNetwork.auxiliary_loss = auxiliary_loss
 
 
 def report_as_dict(quick_start: ModuleType) -> None:

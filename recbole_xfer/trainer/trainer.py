@@ -215,7 +215,7 @@ class XferTrainer(RankingTrainer):
 
     def _state(self, epoch: int) -> dict[str, Any]:
         """Everything that the following epochs depend on, as tensors and plain values."""
-        loader_generator = getattr(self._train_data, "generator", None)
+        generators = [generator.get_state() for generator in _generators(self._train_data)]
         return {
             "epoch": epoch,
             "cur_step": self.cur_step,
@@ -225,7 +225,7 @@ class XferTrainer(RankingTrainer):
             "model": self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(),
-            "loader": None if loader_generator is None else loader_generator.get_state(),
+            "loader": torch.cat(generators) if generators else None,
         }
 
     def resume(self, train_data: Any) -> bool:
@@ -258,7 +258,9 @@ class XferTrainer(RankingTrainer):
         following = state.get("phase"), state["epoch"]
         self.history = list(takewhile(lambda e: (e["phase"], e["epoch"]) != following, self.folder.epochs()))
         if state["loader"] is not None:
-            train_data.generator.set_state(state["loader"])
+            generators = _generators(train_data)
+            for generator, value in zip(generators, state["loader"].chunk(len(generators)), strict=True):
+                generator.set_state(value.clone())  # a view crashes torch
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
@@ -305,6 +307,13 @@ def trainer_class(model_type: ModelType, model: str) -> type[XferTrainer]:
     """The trainer of a model: :class:`XferTrainer` on top of RecBole's trainer for that model."""
     theirs = get_trainer(model_type, model)
     return theirs if issubclass(theirs, XferTrainer) else type(f"Xfer{theirs.__name__}", (XferTrainer, theirs), {})
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """The generators of a training loader, which shuffle; RecBole's for knowledge graphs has two loaders inside."""
+    inside = [vars(loader).get(name) for name in ("general_dataloader", "kg_dataloader")]
+    loaders = [part for part in inside if part is not None] or [loader]
+    return [part.generator for part in loaders if getattr(part, "generator", None) is not None]
 
 
 def _random_state() -> dict[str, Any]:

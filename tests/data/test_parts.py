@@ -153,7 +153,9 @@ def test_published_files_of_unisrec_have_their_targets(tmp_path: Path, real_data
     for part in ("train", "valid", "test"):
         name = f"Scientific.{part}.inter"
         (tmp_path / "Scientific" / name).write_bytes((real_data / "scientific-mm" / name).read_bytes())
-    parts = make_dataset(config(tmp_path, "SASRec", "Scientific", benchmark_filename=["train", "valid", "test"])).build()
+    parts = make_dataset(
+        config(tmp_path, "SASRec", "Scientific", benchmark_filename=["train", "valid", "test"])
+    ).build()
     for name, part in zip(("train", "valid", "test"), parts, strict=True):
         rows = (tmp_path / "Scientific" / f"Scientific.{name}.inter").read_text().splitlines()[1:]
         expected = sorted((row.split("\t")[0], row.split("\t")[2]) for row in rows)
