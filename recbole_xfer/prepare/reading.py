@@ -115,7 +115,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             count = self.file.readinto(buffer)
-        except igzip_lib.IsalError as error:
+        except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub declares an instance
             raise gzip.BadGzipFile(str(error)) from error
         self.size += count
         check_unpacked_size(self.path, self.size)
