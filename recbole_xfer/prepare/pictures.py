@@ -7,6 +7,7 @@ one line for each address: ``item_id`` and ``url``.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -20,10 +21,32 @@ from recbole_xfer.prepare.dropped import Dropped
 
 FOLDER = "images"
 LIST_SUFFIX = ".pictures"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SCHEMA = pa.schema([("item_id", pa.string()), ("url", pa.string())])
 MOST = 4
-"""Pictures of an item."""
+"""Pictures of an item that count."""
+
+
+def pictures_by_item(root: Path) -> dict[str, list[Path]]:
+    """The pictures of each item in a folder, by their numbers; the items are sorted."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("[!.]*"), key=lambda path: path.name):
+        if path.is_dir():
+            paths = sorted(filter(is_picture, path.iterdir()), key=by_number)
+            if paths:
+                found.setdefault(path.name, []).extend(paths)
+        elif is_picture(path):
+            found.setdefault(path.stem, []).insert(0, path)
+    return {item: found[item][:MOST] for item in sorted(found)}
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2.jpg before 10.jpg."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
 
 
 def is_old_picture(folders: Collection[str] = (), lists: Collection[str] = ()) -> Callable[[Path], bool]:
@@ -108,14 +131,13 @@ def is_address(text: str) -> bool:
 
 def _is_picture_below(root: Path | None, path: Path) -> bool:
     """Whether a path that a file names is a picture, and inside the folder of pictures."""
-    is_picture = path.suffix.lower() in SUFFIXES and path.is_file()
-    return is_picture and root is not None and path.resolve().is_relative_to(root.resolve())
+    return is_picture(path) and root is not None and path.resolve().is_relative_to(root.resolve())
 
 
 def _pictures_in(path: Path, dropped: Dropped) -> list[Path]:
     """The picture of this path, or the first pictures of the folder of this path."""
-    paths = sorted(path.iterdir()) if path.is_dir() else [path]
-    pictures = [picture for picture in paths if picture.suffix.lower() in SUFFIXES and picture.is_file()]
+    paths = sorted(path.iterdir(), key=by_number) if path.is_dir() else [path]
+    pictures = list(filter(is_picture, paths))
     dropped.add("files are not pictures", path.name, len(paths) - len(pictures))
     dropped.add(f"pictures are left out, because an item has at most {MOST}", path.name, len(pictures[MOST:]))
     return pictures[:MOST]
