@@ -72,7 +72,7 @@ class UniSRec(FeatureRecommender):
         if dataset.word_drop is None:
             command = word_drop_command(config["dataset"])
             raise XferError(f"{config['dataset']} has no vectors for word_drop. Make them with `{command}`.")
-        self.features.add(WORD_DROP, dataset.word_drop)
+        self.features.add(WORD_DROP, dataset.word_drop, scaled_as="text")
         return config["word_drop_share"] if len(kinds) > 1 else 1.0
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
