@@ -68,9 +68,12 @@ class FeatureTables(nn.Module):
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name, value in self.named_buffers(recurse=False):
+            if name.endswith(("_center", "_scale", "_bounds")):
+                state.setdefault(prefix + name, value)  # adaptations and old runs have none
         if self.prices is not None:
-            bounds = state.setdefault(f"{prefix}price_bounds", self.price_bounds)  # adaptations and old runs have none
-            self.price.copy_(torch.from_numpy(scale_prices(self.prices, *bounds.tolist())))
+            bounds = state[f"{prefix}price_bounds"].tolist()
+            self.price.copy_(torch.from_numpy(scale_prices(self.prices, *bounds)))
         super()._load_from_state_dict(state, prefix, *rest)
 
     def sizes(self) -> dict[str, int]:
