@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from functools import cached_property
+from logging import getLogger
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -53,6 +54,7 @@ def apply() -> None:
     after_import("recbole.model.general_recommender.ldiffrec", refuse_pickled_vectors)
     after_import("recbole.trainer.trainer", create_event_files_late)
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
+    after_import("recbole.model.general_recommender.ract", train_all_stages)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
     after_import("recbole.quick_start.quick_start", report_as_dict)
 
@@ -238,6 +240,22 @@ def count_every_interaction(pop: ModuleType) -> None:
         return torch.nn.Parameter(torch.zeros(1, device=items.device))
 
     pop.Pop.calculate_loss = calculate_loss
+
+
+def train_all_stages(ract: ModuleType) -> None:
+    """Lets RecBole's RaCT train its later stages.
+
+    Cause: it logs the file that it loads as an argument of a message without a place for it, so that logging prints a
+    traceback, and it measures NDCG with ``metrics_k`` weights where there are fewer items. Remove when RaCT mends both.
+    """
+    logger = SimpleNamespace(info=lambda *words: getLogger().info(" ".join(map(str, words))))
+    ract.RaCT.logger = property(lambda _: logger, lambda *_: None)
+    measure = ract.RaCT.calculate_ndcg
+
+    def calculate_ndcg(self: Any, predicted: torch.Tensor, true: torch.Tensor, read: torch.Tensor, k: int) -> Any:
+        return measure(self, predicted, true, read, min(k, predicted.shape[1]))
+
+    ract.RaCT.calculate_ndcg = calculate_ndcg
 
 
 def disable_anomaly_detection(_sine: ModuleType) -> None:

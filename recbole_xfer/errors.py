@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
 
 
 class XferError(ValueError):
@@ -25,3 +28,38 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=SIMILAR)
     return f". Did you mean '{names[near[0]]}'?" if near else "."
+
+
+LIBRARIES = {"numpy", "pandas", "scipy", "torch"} | sys.stdlib_module_names
+"""Packages that raise errors about the values with which others call them."""
+
+
+@contextmanager
+def explaining_recbole(task: str) -> Iterator[None]:
+    """Turns an error that RecBole's own code raises in the block into a sentence.
+
+    Errors of other code pass unchanged, those of this package's models and of callbacks included.
+
+    Args:
+        task: of the block, such as ``train SASRec``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, XferError) or _origin(error.__traceback__) != "recbole":
+            raise
+        reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) and error.args else error
+        sentence = " ".join(str(reason).split()).rstrip(".") or type(error).__name__
+        raise XferError(
+            f"RecBole cannot {task}: {sentence}. Change the keys or the data that this is about."
+        ) from error
+
+
+def _origin(traceback: TracebackType | None) -> str:
+    """The package whose code raised an error or called the library that raised it."""
+    origin = ""
+    while traceback is not None:
+        package = traceback.tb_frame.f_globals.get("__name__", "").split(".")[0]
+        origin = origin if package in LIBRARIES else package
+        traceback = traceback.tb_next
+    return origin

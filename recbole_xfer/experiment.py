@@ -13,16 +13,18 @@ from recbole.utils import get_model, init_seed
 from torch import Tensor
 
 from recbole_xfer.config import properties
-from recbole_xfer.config.config import XferConfig, settings
+from recbole_xfer.config.config import XferConfig, settings, stages_of
 from recbole_xfer.config.plain import plain
+from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
+from recbole_xfer.trainer.phases import trainer_class
 from recbole_xfer.trainer.run_folder import EARLIER, UNIMPORTANT, RunFolder, weights_digest
-from recbole_xfer.trainer.trainer import XferTrainer, trainer_class
+from recbole_xfer.trainer.trainer import XferTrainer
 
 MEASURING = {
     "eval_args", "eval_batch_size", "eval_groups", "head_share", "held_out_targets", "mask_history",
@@ -35,8 +37,7 @@ UNREAD: Mapping[str, Mapping[str, Any]] = {
     "KD_DAGFM": {"phase": "teacher_training"},
     "NAIS": {"pretrain_path": None},
     "NeuMF": {"use_pretrain": False},
-    "RaCT": {"train_stage": "actor_pretrain"},
-    "S3Rec": {"train_stage": "pretrain"},
+    **{model: {"train_stage": stages[0]} for model, stages in STAGES.items()},
 }
 """Values with which RecBole's models begin with random parameters, not with those of a file that a key names."""
 
@@ -78,11 +79,13 @@ def build(
         trained: whether the parameters of a finished run follow, so that no file of parameters is read.
     """
     init_seed(config["seed"], config["reproducibility"])
-    dataset = make_dataset(config)
-    tables = tables_digest(dataset)
-    train_data, valid_data, test_data = make_loaders(config, dataset)
-    init_seed(config["seed"], config["reproducibility"])
-    model = make_model(config, train_data._dataset, UNREAD.get(config["model"], {}) if trained else {})
+    own = config.replace()  # some loaders and models of RecBole write to theirs
+    with explaining_recbole(f"prepare {config['model']} on {config['dataset']}"):
+        dataset = make_dataset(own)
+        tables = tables_digest(dataset)
+        train_data, valid_data, test_data = make_loaders(own, dataset)
+        init_seed(config["seed"], config["reproducibility"])
+        model = make_model(own, train_data._dataset, trained)
     if pretrained is not None:
         weights = pretrained.weights()
         adapt(config, model, pretrained, weights)
@@ -92,25 +95,28 @@ def build(
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
 
 
-def make_model(config: XferConfig, dataset: Any, instead: Mapping[str, Any] | None = None) -> Any:
-    """A new model.
+def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
+    """A new model, in the first of its stages; in the last one if it is ``trained``.
 
     Args:
         config: of the model.
         dataset: of training.
-        instead: values with which the model is built; afterwards, it has those of ``config``.
+        trained: whether the parameters of a finished run follow, so that no file of parameters is read.
 
     Raises:
         XferError: for values that the model rejects.
     """
-    model_class = get_model(config["model"])
+    name, stages = config["model"], stages_of(config)
+    if stages:
+        config = config.replace(train_stage=stages[-1 if trained else 0])
+    instead = UNREAD.get(properties.recbole_model(name) or name, {}) if trained else {}
     try:
-        model = model_class(config.replace(**instead) if instead else config, dataset).to(config["device"])
+        model = get_model(name)(config.replace(**instead), dataset).to(config["device"])
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
-        if config["model"] in properties.models():
+        if name in properties.models():
             raise  # our models explain what they reject
-        raise XferError(f"RecBole's {config['model']} rejects this configuration: {error}") from error
-    for key in (instead or {}).keys() & vars(model).keys():
+        raise XferError(f"RecBole's {name} rejects this configuration: {error}") from error
+    for key in instead.keys() & vars(model).keys():
         setattr(model, key, config[key])
     return model
 
@@ -145,12 +151,14 @@ def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, 
         trainer.folder.check_same_run(settings(config))
     if config["resume"] and trainer.resume(experiment.train_data):
         logger.info(f"Resuming the interrupted run {trainer.folder} at epoch {trainer.start_epoch}")
-    measured = trainer.fit(
-        experiment.train_data,
-        experiment.valid_data,
-        show_progress=config["show_progress"],
-        callback_fn=on_epoch,
-    )
+    with explaining_recbole(f"train {config['model']} on {config['dataset']}"):
+        measured = trainer.fit(
+            experiment.train_data,
+            experiment.valid_data,
+            show_progress=config["show_progress"],
+            callback_fn=on_epoch,
+        )
+    experiment.model = trainer.model  # each stage of training has its own
     last = max((epoch["epoch"] for epoch in trainer.history if "valid" in epoch), default=0)
     if trainer.best_epoch == last > 0:
         logger.warning(

@@ -83,7 +83,7 @@ def trainer_class(model: properties.Model) -> type:
     """The trainer that a model's yaml file names; by default RecBole's trainer for the model it is like."""
     from recbole.utils import ModelType
 
-    from recbole_xfer.trainer.trainer import trainer_class as class_on_recbole
+    from recbole_xfer.trainer.phases import trainer_class as class_on_recbole
 
     if model.trainer:
         return getattr(import_module(model.trainer), f"{model.name}Trainer")
@@ -97,7 +97,7 @@ def add_dataset_arguments(argument_list: Any) -> None:
 
 
 def read_our_defaults(configurator: Any) -> None:
-    """Lets RecBole's own Config read our models' yaml files after its own.
+    """Lets RecBole's own Config read our models' yaml files after its own, and derive defaults as ours does.
 
     RecBole applies its ``sequential.yaml`` after a model's yaml file, and reads both from its own folder only.
     """
@@ -107,9 +107,11 @@ def read_our_defaults(configurator: Any) -> None:
         return
 
     def load(self: Any, model: str, model_class: type, dataset: str) -> None:
+        from recbole_xfer.config.config import add_defaults
+
         original(self, model, model_class, dataset)
         if model in properties.models():
-            self.internal_config_dict.update(properties.defaults(model, dataset))
+            add_defaults(self, model, model_class, dataset)
 
     load.reads_recbole_xfer = True  # type: ignore[attr-defined]
     config_class._load_internal_config_dict = load

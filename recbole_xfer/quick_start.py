@@ -69,7 +69,7 @@ def pretrain(
 def evaluate(
     folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
-    """Evaluates finished runs of one target again under another protocol; writes nothing.
+    """Evaluates finished runs of one target again under another protocol; skips unfinished runs and writes nothing.
 
     Args:
         folders: of the runs.
@@ -77,18 +77,39 @@ def evaluate(
         config_files: yaml files of such keys.
 
     Raises:
-        XferError: if a folder has no finished run, or the runs differ in target or protocol.
+        XferError: if no folder has a finished run, or the runs differ in target or protocol.
     """
     overrides = {**read_yaml_files(config_files), **(overrides or {})}
-    finished = [(folder, RunFolder(folder).test_result()) for folder in folders]
     results, keys = [], []
-    for folder, earlier in finished:
+    for folder, earlier in _finished(folders):
         experiment = load(folder, overrides)
         results.append(measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"]))
         Comparison(results)  # stops at the first that cannot be compared with the others
         values = settings(experiment.config)
         keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
     return Comparison(with_distinct_labels(results, keys))
+
+
+def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str, Any]]]:
+    """The folders with a finished run, and its result; reports the others.
+
+    Raises:
+        XferError: if no folder has a finished run.
+    """
+    found, missing = [], []
+    for folder in folders:
+        result = RunFolder(folder).test_result()
+        if result is None:
+            missing.append(str(folder))
+        else:
+            found.append((folder, result))
+    if not found:
+        raise XferError(
+            f"No finished run is in {', '.join(missing) or 'an empty list'}. Name the folders of finished runs."
+        )
+    for folder in missing:
+        logger.warning(f"{folder} is skipped: it has no finished run.")
+    return found
 
 
 def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_xfer.config.config import XferConfig, settings
+from recbole_xfer.config.config import XferConfig, settings, stages
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.values import in_order, read_yaml_files, split_domains
 from recbole_xfer.errors import XferError
@@ -64,7 +64,9 @@ def pretrain(
         raise XferError("No source is given. Add --source=DOMAINS, such as --source=Food+Home.")
     source = in_order(str(source))
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset")}
-    experiment = build(for_pretraining(XferConfig(model, source, config_files, overrides)), stage="pretrain")
+    config = XferConfig(model, source, config_files, overrides)
+    check_adaptable(config)
+    experiment = build(for_pretraining(config), stage="pretrain")
     folder = experiment.folder
     with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
         if folder.result():
@@ -73,6 +75,17 @@ def pretrain(
             with folder.logging():
                 train_source_model(experiment)
     return folder
+
+
+def check_adaptable(config: XferConfig) -> None:
+    """Raises XferError for a model that cannot be adapted to a target after pre-training on sources."""
+    if not hooks_of(config.model_class).kept:
+        own = stages(config["model"])
+        all_stages = f", which trains its stages {', '.join(own)} one after another" if own else ""
+        raise XferError(
+            f"{config['model']} cannot be adapted to a target, so it is not pre-trained on sources. Use `recbole-xfer "
+            f"run --model={config['model']} --dataset={config['dataset']}`{all_stages}."
+        )
 
 
 def for_pretraining(config: XferConfig) -> XferConfig:

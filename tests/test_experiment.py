@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from recbole.model.sequential_recommender import SASRec
 
+from recbole_xfer.config.config import settings as all_settings
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.quick_start import evaluate, pretrain, recommend, run
@@ -132,7 +134,30 @@ def test_a_best_epoch_that_was_the_last_one_is_reported(
 ) -> None:
     history = [{"epoch": epoch, "valid": {}} if epoch in validated else {"epoch": epoch} for epoch in range(6)]
     experiment = Experiment(config(tmp_path, "SASRec", resume=False), *[None] * 5)
-    experiment.trainer = SimpleNamespace(fit=lambda *_, **__: (0.1, {}), history=history, best_epoch=best, epochs=6)
+    experiment.trainer = SimpleNamespace(
+        fit=lambda *_, **__: (0.1, {}), history=history, best_epoch=best, epochs=6, model=experiment.model
+    )
     assert fit(experiment) == (0.1, {})
     sentence = "The best epoch of SASRec on Small was the last one, 4: training may not be at its end. Raise the number"
     assert (sentence in caplog.text) == warned
+
+
+def test_no_model_changes_the_identity_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    made = config(tmp_path, "SASRec")
+    before, expected = all_settings(made), build(made)
+    original = SASRec.__init__
+
+    def write(self: Any, own: Any, dataset: Any) -> None:
+        own["A_NAME_OF_RECBOLE"] = "noted"
+        own["topk"].append(3)
+        own["eval_args"]["mode"] = "changed"
+        own.final_config_dict["hidden_size"] = 8
+        original(self, own, dataset)
+
+    monkeypatch.setattr(SASRec, "__init__", write)
+    experiment = build(made)
+    assert experiment.model.hidden_size == 8
+    assert experiment.folder.path == expected.folder.path
+    assert all_settings(experiment.config) == all_settings(expected.config)
+    assert all_settings(made) == before

@@ -192,7 +192,7 @@ def test_pickled_vectors_of_ldiffrec_are_rejected(tmp_path: Path) -> None:
 def test_a_finished_run_is_loaded_without_the_file_it_was_pretrained_from(tmp_path: Path) -> None:
     write_small(tmp_path)
     keys = {**settings(tmp_path, "S3Rec"), **TEXT, **STAGE, "epochs": 1}
-    run("S3Rec", "Small", overrides=keys)
+    run("S3Rec", "Small", overrides={**keys, "train_stage": "pretrain"})
     (file,) = (tmp_path / "saved").glob("S3Rec-Small-*.pth")
     stage = {"train_stage": "finetune", "pre_model_path": str(file)}
     result = run("S3Rec", "Small", overrides={**keys, **stage})

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from recbole_xfer import stages
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, load
 from recbole_xfer.quick_start import compare, evaluate, recommend, run
@@ -81,3 +82,16 @@ def test_a_row_has_the_keys_of_its_config_files(tmp_path: Path) -> None:
     assert (tuned.label, tuned.dataset, tuned.seed) == ("Tuned", "Small", 3)
     settings = load(tuned.folder).config
     assert (settings["model"], settings["embedding_size"], settings["learning_rate"]) == ("BPR", 8, 0.25)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_comparison_reuses_runs_of_models_with_a_string_that_looks_like_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(tmp_path)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("dataset: Small\nepochs: 1\ntopk: [5, 10]\nrows: [{model: FEARec}, {model: KD_DAGFM}]")
+    keys = {"data_path": str(tmp_path), "show_progress": False}
+    first = compare(plan, keys).results
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("a run is trained again"))
+    assert [result.test for result in compare(plan, keys).results] == [result.test for result in first]

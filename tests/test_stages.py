@@ -9,14 +9,16 @@ from threading import Event
 from typing import Any
 
 import pytest
+import torch
 
 from recbole_xfer import stages
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, build, fit
-from recbole_xfer.quick_start import pretrain, run
+from recbole_xfer.experiment import Experiment, build, fit, load
+from recbole_xfer.quick_start import compare, evaluate, pretrain, run
 from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, whole_and_interrupted, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.trainer import XferTrainer
 
 
 def test_only_an_identical_pretraining_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,3 +193,87 @@ def test_a_run_that_is_trained_again_and_interrupted_is_unfinished(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         run("Pop", "Small", overrides=settings(tmp_path, "Pop"), on_epoch=stop)
     assert RunFolder(folder).result() is None
+
+
+ALL_STAGES = {
+    "S3Rec": ("pretrain", "finetune"),
+    "PathwayS3Rec": ("pretrain", "finetune"),
+    "RaCT": ("actor_pretrain", "critic_pretrain", "finetune"),
+}
+
+
+def staged(root: Path, model: str, **keys: Any) -> dict[str, Any]:
+    """Keys of a model that is trained in stages, two epochs each."""
+    attribute = {} if model == "RaCT" else {"item_attribute": "text"}
+    return {**settings(root, model), "pretrain_epochs": 2, **attribute, **keys}
+
+
+@pytest.mark.parametrize("model", ALL_STAGES)
+def test_a_run_trains_all_stages_of_a_model(tmp_path: Path, model: str, capfd: pytest.CaptureFixture) -> None:
+    write_small(tmp_path)
+    result = run(model, "Small", overrides=staged(tmp_path, model))
+    folder = RunFolder(result.folder)
+    expected = [(stage, epoch) for stage in ALL_STAGES[model] for epoch in (0, 1)]
+    assert [(epoch["phase"], epoch["epoch"]) for epoch in folder.epochs()] == expected
+    assert [bool(epoch.get("valid")) for epoch in folder.epochs()] == [stage == "finetune" for stage, _ in expected]
+    assert {path.parent for path in (tmp_path / "saved").rglob("*.*")} == {folder.path}  # no file of RecBole's
+    assert evaluate([folder.path]).results[0].test == result.test
+    assert load(folder.path).model.train_stage == "finetune"
+    assert run(model, "Small", overrides=staged(tmp_path, model), reuse=True).test == result.test
+    assert "Logging error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "stage"), [("S3Rec", 0), ("S3Rec", 1), ("PathwayS3Rec", 1), ("RaCT", 1), ("RaCT", 2)]
+)
+def test_a_run_resumes_in_each_stage(tmp_path: Path, model: str, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    whole, broken = (staged(tmp_path, model, run_dir=str(tmp_path / name)) for name in ("a", "b"))
+    first = run(model, "Small", overrides=whole)
+    train, epochs = XferTrainer._train_epoch, [0]
+
+    def killed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        epochs[0] += 1
+        losses = train(self, *args, **kwargs)
+        if epochs[0] == 2 * (stage + 1):
+            raise KeyboardInterrupt
+        return losses
+
+    monkeypatch.setattr(XferTrainer, "_train_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, "Small", overrides=broken)
+    monkeypatch.setattr(XferTrainer, "_train_epoch", train)
+    assert run(model, "Small", overrides=broken).test == first.test
+    assert RunFolder(tmp_path / "b").epochs() == RunFolder(tmp_path / "a").epochs()
+    weights = [RunFolder(tmp_path / name).weights() for name in ("a", "b")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_resumed_run_keeps_the_numbers_of_a_model(tmp_path: Path) -> None:
+    """MultiVAE anneals a loss by the number of its steps."""
+    write_small(tmp_path)
+    whole_and_interrupted(tmp_path, "MultiVAE")
+    assert RunFolder(tmp_path / "b").epochs() == RunFolder(tmp_path / "a").epochs()
+
+
+def test_a_comparison_trains_all_stages(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("dataset: Small\nepochs: 1\nrows: [{model: S3Rec, item_attribute: text}, {model: Pop}]")
+    compared = compare(plan, {**settings(tmp_path, "Pop"), "pretrain_epochs": 1, "epochs": 1})
+    assert [epoch["phase"] for epoch in RunFolder(compared.results[0].folder).epochs()] == ["pretrain", "finetune"]
+
+
+@pytest.mark.parametrize(
+    ("model", "rest"),
+    [
+        ("S3Rec", ", which trains its stages pretrain, finetune one after another"),
+        ("RaCT", ", which trains its stages actor_pretrain, critic_pretrain, finetune one after another"),
+        ("SASRec", ""),
+        ("RETR", ""),
+    ],
+)
+def test_only_models_that_can_be_adapted_are_pretrained_on_sources(tmp_path: Path, model: str, rest: str) -> None:
+    message = f"{model} cannot be adapted .* Use `recbole-xfer run --model={model} --dataset=A`{rest}\\."
+    with pytest.raises(XferError, match=message):
+        pretrain(model, "A", overrides=settings(tmp_path, model))

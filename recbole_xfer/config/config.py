@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from recbole.utils import ModelType, argument_list
 from recbole_xfer.config import properties
 from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, trained_by_tp
 from recbole_xfer.config.properties import STAGE_PREFIX
+from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.schema import check_keys, check_values
 from recbole_xfer.config.values import YamlLoader, in_order, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
@@ -80,22 +82,17 @@ class XferConfig(Config):
         super().__setitem__(key, value)
 
     def replace(self, **values: Any) -> XferConfig:
-        """A configuration with some values replaced; this one does not change."""
+        """A configuration with some values replaced; it shares none with this one, which does not change."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, final_config_dict={**self.final_config_dict, **values})
+        other.__dict__.update(self.__dict__, final_config_dict={**deepcopy(self.final_config_dict), **values})
         return other
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        defaults, given = self.internal_config_dict, self.external_config_dict
-        defaults.update(properties.defaults(model, dataset))
-        check_together({**defaults, **given}, model_class)
-        defaults.update(_defaults_by_type(defaults, given))
-        defaults["load_col"] = _columns(defaults, given)
-        if "valid_metric" not in given and "topk" in given:
-            defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])
-        if "eval_args" in given:  # RecBole replaces a missing order by a random one
-            given["eval_args"] = {**defaults["eval_args"], **given["eval_args"]}
+        if model not in properties.models():  # these have our defaults in RecBole's Config too
+            add_defaults(self, model, model_class, dataset)
+        if stages(model):
+            self.internal_config_dict["train_stage"] = None  # all of them, one after another
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
         """Reads RecBole's own files only: a dataset named as a path would lead to another file."""
@@ -121,6 +118,19 @@ class XferConfig(Config):
         if not self.final_config_dict["use_gpu"]:  # RecBole does not read this key of its own
             self.final_config_dict["gpu_id"] = ""
         super()._init_device()
+
+
+def add_defaults(config: Config, model: str, model_class: type, dataset: str) -> None:
+    """Adds our defaults to those of a configuration, and derives others from the given values."""
+    defaults, given = config.internal_config_dict, config.external_config_dict
+    defaults.update(properties.defaults(model, dataset))
+    check_together({**defaults, **given}, model_class)
+    defaults.update(_defaults_by_type(defaults, given))
+    defaults["load_col"] = _columns(defaults, given)
+    if "valid_metric" not in given and "topk" in given:
+        defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])
+    if "eval_args" in given:  # RecBole replaces a missing order by a random one
+        given["eval_args"] = {**defaults["eval_args"], **given["eval_args"]}
 
 
 def _defaults_by_type(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,6 +169,16 @@ def item_features(config: Mapping[str, Any]) -> list[str]:
     """The item columns that a model of RecBole (FDSA, SASRecF, S3Rec, ...) reads, by its configuration."""
     features = config.get("selected_features") or config.get("item_attribute") or []
     return [features] if isinstance(features, str) else list(features)
+
+
+def stages(model: str) -> tuple[str, ...]:
+    """The stages in which a model is trained, in their order; empty for a model without stages."""
+    return STAGES.get(properties.recbole_model(model) or model, ())
+
+
+def stages_of(config: Config) -> tuple[str, ...]:
+    """The stages that a run trains: all of its model's, or the one that ``train_stage`` names."""
+    return (config["train_stage"],) if config["train_stage"] else stages(config["model"])
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -222,6 +222,12 @@ OF_MODELS: Mapping[str, Any] = {
 }  # fmt: skip
 """Keys of RecBole's models that mean the same in every model."""
 
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "RaCT": ("actor_pretrain", "critic_pretrain", "finetune"),
+    "S3Rec": ("pretrain", "finetune"),
+}
+"""RecBole's models that are trained in stages, and the values of ``train_stage`` in their order."""
+
 BY_MODEL: Mapping[str, Mapping[str, Any]] = {
     "CDAE": {"loss_type": Literal["BCE", "MSE"]},
     "FEARec": {"std": bool},
@@ -229,8 +235,8 @@ BY_MODEL: Mapping[str, Mapping[str, Any]] = {
     "KD_DAGFM": {"type": Literal["inner", "outer"]},
     "MCCLK": {"loss_type": t.any_case("BPR", "BCE")},
     "MacridVAE": {"std": t.Positive},
-    "RaCT": {"critic_layers": t.Counts, "train_stage": Literal["actor_pretrain", "critic_pretrain", "finetune"]},
-    "S3Rec": {"train_stage": Literal["pretrain", "finetune"]},
+    "RaCT": {"critic_layers": t.Counts, "train_stage": t.choice(STAGES["RaCT"]) | None},
+    "S3Rec": {"train_stage": t.choice(STAGES["S3Rec"]) | None},
     "SGL": {"type": Literal["ED", "ND", "RW"]},
     "SHAN": {"reg_weight": t.TwoWeights},
     "SimpleX": {"aggregator": Literal["mean", "user_attention", "self_attention"]},

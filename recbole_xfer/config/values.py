@@ -29,12 +29,22 @@ class YamlLoader(yaml.SafeLoader):
         super().fetch_flow_collection_start(kind)
 
 
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-YamlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$"), ["N"])
+class YamlDumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes strings that :class:`YamlLoader` would read as another type."""
+
+
+for _class in (YamlLoader, YamlDumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+    _class.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$"), ["N"])
+
+
+def write_yaml(value: Any, sort_keys: bool = False) -> str:
+    """The yaml document that :func:`read_yaml` reads as this value."""
+    return yaml.dump(value, Dumper=YamlDumper, sort_keys=sort_keys, allow_unicode=True)
 
 
 def read_yaml(text: str) -> Any:

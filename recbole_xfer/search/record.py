@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.plain import as_json, plain
-from recbole_xfer.config.values import short
+from recbole_xfer.config.values import short, write_yaml
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import replacing
@@ -115,7 +114,7 @@ class Search:
         shared = {"model": self.config["model"], "dataset": self.config["dataset"]}
         values = {**shared, **self.config.external_config_dict, **self.best.keys}
         found = f"{self.config['valid_metric']} {self.best.score:.4f} on validation, best of {len(self.trials)} trials"
-        return f"# {found}\n" + yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True)
+        return f"# {found}\n" + write_yaml(plain(values))
 
     def table(self, rows: int = 5) -> Table:
         """The best trials, for the console."""

@@ -54,3 +54,14 @@ def check_other_parameters(model: Any, values: Mapping[str, Any]) -> None:
         own = getattr(getattr(model, name, None), "shape", None)
         if own is not None and tuple(own) != tuple(value.shape):
             raise ValueError(f"the shape of '{name}' is {tuple(value.shape)}, not {tuple(own)}")
+
+
+def numbers(model: Any) -> dict[str, int | float]:
+    """The numbers that a model keeps as attributes, such as the step of an annealing."""
+    return {name: value for name, value in vars(model).items() if type(value) in (int, float)}
+
+
+def set_numbers(model: Any, values: Mapping[str, int | float]) -> None:
+    """Sets what :func:`numbers` returned; others than a new model's are set by training."""
+    for name in numbers(model).keys() & values.keys():
+        setattr(model, name, values[name])

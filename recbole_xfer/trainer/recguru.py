@@ -12,8 +12,7 @@ from recbole.utils import set_color
 from torch import Tensor
 
 from recbole_xfer.data.batches import CRITIC, DomainPairDataLoader
-from recbole_xfer.log import logger
-from recbole_xfer.trainer.trainer import XferTrainer
+from recbole_xfer.trainer.phases import PhasedTrainer
 
 AUTOENCODER, ADVERSARIAL, RECOMMENDATION = "autoencoder", "adversarial", "recommendation"
 VARIANT_PHASES = {
@@ -24,17 +23,11 @@ VARIANT_PHASES = {
 """The phases of each variant."""
 
 
-class RecGURUTrainer(XferTrainer):
-    """Trains the phases one after another; only the last is validated, and its best epoch is kept.
+class RecGURUTrainer(PhasedTrainer):
+    """Trains the phases of a variant, with the optimizers of each.
 
-    Epochs are counted from 0 in each phase. Losses are means over the steps of an epoch, in the log and in TensorBoard
-    under ``<phase>/<name>``.
-
-    Attributes:
-        phase: the current or last phase.
+    Losses are means over the steps of an epoch, in the log and in TensorBoard under ``<phase>/<name>``.
     """
-
-    phase: str
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         super().__init__(config, model)
@@ -42,11 +35,10 @@ class RecGURUTrainer(XferTrainer):
         self._losses: dict[str, list[Tensor]] = defaultdict(list)
         self._begin(self.phases[0])
 
-    def _begin(self, phase: str) -> None:
+    def _begin(self, phase: str, train_data: Any = None) -> None:
         """Starts a phase: new optimizers, no gradients, epoch 0."""
-        self.phase, self.start_epoch = phase, 0
+        super()._begin(phase, train_data)
         self.model.zero_grad()
-        self.train_loss_dict.clear()
         prefix = "" if phase == RECOMMENDATION else f"{phase}_"
         self.learning_rate_key = f"{prefix}learning_rate"
         self.epochs, self.learning_rate = self.config[f"{prefix}epochs"], self.config[self.learning_rate_key]
@@ -63,15 +55,9 @@ class RecGURUTrainer(XferTrainer):
 
     # --- phases ------------------------------------------------------------------------------------------------------
 
-    def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains the current phase and the following ones; returns score and metrics of the last."""
-        for following in self.phases[self.phases.index(self.phase) + 1 :]:
-            super().fit(train_data, None, *args, **{**kwargs, "saved": False})
-            if following == RECOMMENDATION:
-                self.model.begin_recommendation()
-            self._begin(following)
-            self._save_state(0)
-        return super().fit(train_data, valid_data, *args, **kwargs)
+    def _end(self, following: str) -> None:
+        if following == RECOMMENDATION:
+            self.model.begin_recommendation()
 
     def train_loader(self, train_data: Any) -> Any:
         """The loader of the phase: users of both domains, or windows."""
@@ -158,11 +144,9 @@ class RecGURUTrainer(XferTrainer):
 
     def _state(self, epoch: int) -> dict[str, Any]:
         critic = self.critic_optimizer.state_dict() if self.phase == ADVERSARIAL else None
-        return super()._state(epoch) | {"phase": self.phase, "critic_optimizer": critic}
+        return super()._state(epoch) | {"critic_optimizer": critic}
 
     def _restore(self, state: Mapping[str, Any], train_data: Any) -> None:
-        self._begin(state["phase"])
+        super()._restore(state, train_data)
         if self.phase == ADVERSARIAL:
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        super()._restore(state, train_data)
-        logger.info(f"The interrupted run was in its {self.phase} phase.")

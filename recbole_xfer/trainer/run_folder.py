@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from recbole.config import Config
@@ -34,7 +33,7 @@ from torch import Tensor
 
 from recbole_xfer.config.plain import as_json, plain
 from recbole_xfer.config.schema import check_values
-from recbole_xfer.config.values import read_yaml_file, split_domains, text_of
+from recbole_xfer.config.values import read_yaml_file, split_domains, text_of, write_yaml
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import explaining, remove_leftovers, replacing
@@ -173,7 +172,7 @@ class RunFolder:
 
         A resumed run keeps its epochs, its parameters and its state.
         """
-        content = yaml.safe_dump(plain(settings), sort_keys=True, allow_unicode=True)
+        content = write_yaml(plain(settings), sort_keys=True)
         with replacing(self.path / self.CONFIG) as temporary:
             temporary.write_text(content, encoding="utf-8")
             for name in (self.RESULT,) if resumed else (self.RESULT, self.STATE, self.WEIGHTS, self.EPOCHS):
@@ -227,21 +226,16 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The content of ``result.json``, without unknown keys; None if the run is not finished."""
-        content = self._json(self.RESULT, dict[str, Any])
+        content = self._bytes(self.RESULT)
         if content is None:
             return None
-        return self._json(self.RESULT, Measured if "test" in content else Pretrained)
+        keys = self._validated(self.RESULT, content, dict[str, Any])
+        return self._validated(self.RESULT, content, Measured if "test" in keys else Pretrained)
 
-    def test_result(self) -> dict[str, Any]:
-        """The content of ``result.json`` of a run that was evaluated on a test split.
-
-        Raises:
-            XferError: if the run is not finished or has no test metrics.
-        """
+    def test_result(self) -> dict[str, Any] | None:
+        """The content of ``result.json`` of a run that was evaluated on a test split; None without such a result."""
         result = self.result()
-        if not result or "test" not in result:
-            raise XferError(f"{self} has no finished run.")
-        return result
+        return result if result and "test" in result else None
 
     def check_finished_pretraining(self) -> None:
         """Raises XferError if the folder has an unfinished pre-trained model."""
@@ -286,7 +280,8 @@ class RunFolder:
 
     def epochs(self) -> list[dict[str, Any]]:
         """The content of ``epochs.json``, without unknown keys; empty if the file is missing."""
-        return self._json(self.EPOCHS, list[Epoch]) or []
+        content = self._bytes(self.EPOCHS)
+        return [] if content is None else self._validated(self.EPOCHS, content, list[Epoch])
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes ``state.pt``: tensors and plain values only, which ``torch.load(weights_only=True)`` accepts."""
@@ -323,24 +318,28 @@ class RunFolder:
         remedy = "Remove it to start the run again, or copy the folder again"
         return XferError(f"{self.path / name} is damaged: {' '.join(str(reason).split())}. {remedy}.")
 
-    def _json(self, name: str, kind: Any) -> Any:
-        """The content of a json file as plain values, without keys that ``kind`` does not have; None if it is missing.
-
-        Raises:
-            XferError: if the file is not json, lacks a value or has one of another type.
-        """
-        path, adapter = self.path / name, TypeAdapter(kind)
-        if not path.is_file():
-            return None
+    def _bytes(self, name: str) -> bytes | None:
+        """The content of a file; None if it is missing."""
         try:
-            return adapter.dump_python(adapter.validate_json(path.read_bytes(), strict=True), exclude_unset=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise self.damaged(
-                name, ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
-            ) from error
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
             raise self.damaged(name, error) from error
+
+    def _validated(self, name: str, content: bytes, kind: Any) -> Any:
+        """The content of a json file as plain values, without keys that ``kind`` does not have.
+
+        Raises:
+            XferError: if it is not json, lacks a value or has one of another type.
+        """
+        adapter = TypeAdapter(kind)
+        try:
+            return adapter.dump_python(adapter.validate_json(content, strict=True), exclude_unset=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+            raise self.damaged(name, reason) from error
 
 
 def digest(settings: Mapping[str, Any]) -> str:

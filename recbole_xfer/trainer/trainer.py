@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from recbole.utils import ModelType, get_local_time, get_trainer
+from recbole.utils import get_local_time
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,11 +22,17 @@ from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import within_domain
 from recbole_xfer.device import has_fast_bfloat16
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
-from recbole_xfer.trainer.other_parameters import as_tensors, check_other_parameters, from_tensors
+from recbole_xfer.trainer.other_parameters import (
+    as_tensors,
+    check_other_parameters,
+    from_tensors,
+    numbers,
+    set_numbers,
+)
 from recbole_xfer.trainer.ranking import RankingTrainer
 from recbole_xfer.trainer.run_folder import RunFolder
 
@@ -162,13 +167,6 @@ class XferTrainer(RankingTrainer):
         self.best_epoch = epoch
         self.folder.save_weights(self.weights())
 
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """RecBole's S3Rec and RaCT call this in the stages (``train_stage``) before the last."""
-        super().save_pretrained_model(epoch, saved_model_file)
-        self._save_checkpoint(epoch)
-        stages = "--train_stage=finetune (RaCT: critic_pretrain first)"
-        logger.info(f"Continue with {stages} --pre_model_path={saved_model_file}")
-
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers, and the other state of RecBole's models, such as Pop's counts."""
         weights = self.model.state_dict()
@@ -212,6 +210,8 @@ class XferTrainer(RankingTrainer):
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
             "model": self.weights(),
+            "numbers": numbers(self.model),
+            "phase": self.phase,
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(),
             "loader": None if loader_generator is None else loader_generator.get_state(),
@@ -242,9 +242,10 @@ class XferTrainer(RankingTrainer):
         self.start_epoch, self.cur_step, self.best_epoch = state["epoch"], state["cur_step"], state["best_epoch"]
         self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"] or None
         self.load_weights(state["model"])
+        set_numbers(self.model, state["numbers"])
         self.optimizer.load_state_dict(state["optimizer"])
         _restore_random_state(state["random"])
-        following = state.get("phase"), state["epoch"]
+        following = state["phase"], state["epoch"]
         self.history = list(takewhile(lambda e: (e["phase"], e["epoch"]) != following, self.folder.epochs()))
         if state["loader"] is not None:
             train_data.generator.set_state(state["loader"])
@@ -259,7 +260,8 @@ class XferTrainer(RankingTrainer):
             folder = RunFolder(Path(model_file).parent) if model_file else self.folder
             self.load_weights(folder.weights())
         title = f"Evaluating {self.config['model']} on {self.config['dataset']}"
-        with progress_bar(show_progress, desc=title, total=len(eval_data or ()), leave=False) as self._evaluation_bar:
+        bar = progress_bar(show_progress, desc=title, total=len(eval_data or ()), leave=False)
+        with bar as self._evaluation_bar, explaining_recbole(f"evaluate {self.config['model']}"):
             return super().evaluate(eval_data, load_best_model=False)
 
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
@@ -287,13 +289,6 @@ class Ticking:
         for batch in self.loader:
             yield batch
             self.bar.update()
-
-
-@cache
-def trainer_class(model_type: ModelType, model: str) -> type[XferTrainer]:
-    """The trainer of a model: :class:`XferTrainer` on top of RecBole's trainer for that model."""
-    theirs = get_trainer(model_type, model)
-    return theirs if issubclass(theirs, XferTrainer) else type(f"Xfer{theirs.__name__}", (XferTrainer, theirs), {})
 
 
 def _random_state() -> dict[str, Any]:

@@ -95,8 +95,10 @@ def test_evaluate_measures_finished_runs_again(in_tmp_path: Path, capsys: pytest
     again = quick_start.evaluate(folders[:1]).results[0]
     assert json.loads(before[folders[0]]) == again.as_dict()
     capsys.readouterr()
-    assert main(["evaluate", folders[0], str(in_tmp_path)]) == 2
-    assert "has no finished run" in capsys.readouterr().err
+    assert main(["evaluate", folders[0], str(in_tmp_path)]) == 0
+    assert f"{in_tmp_path} is skipped: it has no finished run." in capsys.readouterr().err
+    assert main(["evaluate", str(in_tmp_path), "saved"]) == 2
+    assert f"No finished run is in {in_tmp_path}, saved. Name the folders of finished" in capsys.readouterr().err
 
 
 def test_evaluate_stops_at_the_first_run_that_cannot_be_compared(

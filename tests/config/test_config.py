@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recbole.config import Config
 
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, known_keys
@@ -11,7 +12,7 @@ from recbole_xfer.config.schema import USUAL_NAMES
 from recbole_xfer.config.values import parse_value
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build
-from recbole_xfer.testing.data import config, write_small
+from recbole_xfer.testing.data import config, settings, write_small
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,6 @@ def test_invalid_topk_and_metrics(tmp_path: Path) -> None:
 
 
 def test_recboles_own_entry_point_sees_the_defaults(in_tmp_path: Path) -> None:
-    from recbole.config import Config
     from recbole.quick_start import run_recbole
 
     write_small(in_tmp_path)
@@ -218,6 +218,14 @@ def test_an_invalid_adaptation(tmp_path: Path, model: str, adaptation: str, mess
 def test_the_validation_metric_follows_topk(tmp_path: Path, model: str, topk: object, metric: str) -> None:
     assert XferConfig(model, "Small", overrides={"topk": topk})["valid_metric"] == metric
     assert XferConfig(model, "Small", overrides={"topk": topk, "valid_metric": "MRR@3"})["valid_metric"] == "MRR@3"
+
+
+def test_recboles_own_entry_point_derives_the_same_values(tmp_path: Path) -> None:
+    columns = {"USER_ID_FIELD": "user", "eval_args": {"mode": "uni5"}, "topk": [5]}
+    theirs = Config("ANT", "Small", config_dict={**settings(tmp_path), **columns})
+    ours = config(tmp_path, "ANT", **columns)
+    assert theirs["valid_metric"] == "NDCG@5"
+    assert all(theirs[key] == ours[key] for key in ("valid_metric", "load_col", "eval_args", "train_neg_sample_args"))
 
 
 def test_a_bar_is_a_valid_separator(tmp_path: Path) -> None:

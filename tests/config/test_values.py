@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.config.values import parse_value, read_yaml_file
+from recbole_xfer.config.values import parse_value, read_yaml, read_yaml_file, write_yaml
 from recbole_xfer.errors import XferError
 
 REPEATED = "".join(f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n" for name, after in pairwise("abcdefgh"))
@@ -51,3 +51,11 @@ def test_invalid_yaml_is_one_sentence(text: str, reason: str, tmp_path: Path) ->
 def test_a_dataset_may_look_like_a_tag() -> None:
     assert XferConfig("SASRec", "!!int")["dataset"] == "!!int"
     assert parse_value("!!int") == "!!int"
+
+
+@pytest.mark.parametrize(
+    "text", ["None", "null", "~", "", "1e-3", "1.5", "12", "True", "yes", "2020-01-01", "[a", "a: b"]
+)
+def test_a_string_that_looks_like_another_value_is_written_in_quotes(text: str) -> None:
+    values = {"key": text, "keys": [text, {text: None}]}
+    assert read_yaml(write_yaml(values)) == values

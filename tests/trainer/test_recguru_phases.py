@@ -29,9 +29,9 @@ def test_each_phase_logs_its_losses_and_trains_only_its_part(
     copies = []
     begin = trainer._begin
 
-    def watch(phase: str) -> None:
+    def watch(phase: str, *rest: Any) -> None:
         copies.append({name: value.clone() for name, value in model.state_dict().items()})
-        begin(phase)
+        begin(phase, *rest)
 
     monkeypatch.setattr(trainer, "_begin", watch)
     watch(AUTOENCODER)
