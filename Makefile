@@ -29,5 +29,5 @@ $(READY): setup.py pyproject.toml constraints.txt
 		|| { echo 'Python 3.10 or newer is required. Name one: make PYTHON=/path/to/python3'; exit 1; }
 	@echo 'Installing into $(VENV) with the versions of constraints.txt; this takes some minutes the first time.'
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,images]'
 	@touch $@

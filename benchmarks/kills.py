@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills --kills=300
 
-Each kill ends a command of a verb (run, pretrain, adapt, compare, tune, encode, prepare) without warning, with all of
-its processes or alone; the same command then runs to its end. It must leave the same files as a command that was never
-killed, with the same content except times and paths, and no process. Prints a line for each kill and for each verb;
-exits with 1 after a difference. Needs Linux.
+Each kill ends a command (run, pretrain, adapt, compare, tune, encode texts, encode pictures, prepare) without warning,
+with all of its processes or alone; the same command then runs to its end. It must leave the same files as a command
+that was never killed, with the same content except times and paths, and no process. Prints a line for each kill and for
+each verb; exits with 1 after a difference. Needs Linux.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
 import recbole_xfer.quick_start  # noqa: F401  imported before commands are forked
 from recbole_xfer.cli.main import main
+from recbole_xfer.data.atomic import read_atomic_file
 from recbole_xfer.log import logger
 
 SIZES = ["--use_gpu=False", "--MAX_ITEM_LIST_LENGTH=10", "--hidden_size=16", "--inner_size=16", "--show_progress=False"]
@@ -47,7 +49,8 @@ VERBS = {
     "adapt": ["run", SOURCE, "--adaptation=relearn", "--pretrain_epochs=2", *ADAPTED, *ANT],
     "compare": ["compare", "plan.yaml", "--use_gpu=False", "--MAX_ITEM_LIST_LENGTH=10", "--show_progress=False"],
     "tune": ["tune", "--model=RETR", "--dataset=Toy-Games", "--epochs=3", "--n_heads=2", "--space=space.yaml", *SIZES],
-    "encode": ["encode", "--dataset=Toy-Games", "--encoder=encoder", "--drop_words=0.2"],
+    "encode": ["encode", "--dataset=Toy-Games", "--modalities", "text", "--encoder=encoder", "--drop_words=0.2"],
+    "pictures": ["encode", "--dataset=Toy-Games", "--modalities", "image", "--image_encoder=image_encoder"],
     "prepare": ["prepare", "toy"],
 }
 """The command of each verb."""
@@ -89,6 +92,31 @@ def set_up(folder: Path) -> None:
     (folder / "plan.yaml").write_text(PLAN, encoding="utf-8")
     (folder / "space.yaml").write_text("learning_rate: [0.001, 0.01]\n", encoding="utf-8")
     write_encoder(folder / "encoder")
+    write_image_encoder(folder / "image_encoder")
+    write_pictures(folder / "dataset" / "Toy-Games")
+
+
+def write_image_encoder(folder: Path) -> None:
+    """Writes a small model of timm with random weights."""
+    import timm
+
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model("test_efficientnet", num_classes=10), folder, safe_serialization=True)
+
+
+def write_pictures(folder: Path) -> None:
+    """Writes two random pictures for each item of a domain, and a damaged one for every tenth item."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    items = read_atomic_file(folder / f"{folder.name}.item", ["item_id"])["item_id"]
+    for number, item in enumerate(items):
+        (folder / "images" / item).mkdir(parents=True)
+        for name in ("1.jpg", "2.png"):
+            pixels = rng.integers(0, 256, (200, 150, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / item / name)
+        if number % 10 == 0:
+            (folder / "images" / item / "3.jpg").write_bytes(b"no picture")
 
 
 def write_encoder(folder: Path) -> None:

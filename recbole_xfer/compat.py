@@ -56,6 +56,8 @@ def apply() -> None:
     after_import("recbole.model.general_recommender.pop", count_every_interaction)
     after_import("recbole.model.general_recommender.ract", train_all_stages)
     after_import("recbole.model.sequential_recommender.sine", disable_anomaly_detection)
+    after_import("recbole.model.sequential_recommender.dien", skip_empty_auxiliary_loss)
+    after_import("recbole.model.sequential_recommender.fearec", compare_different_histories)
     after_import("recbole.quick_start.quick_start", report_as_dict)
 
 
@@ -265,6 +267,34 @@ def disable_anomaly_detection(_sine: ModuleType) -> None:
     PyTorch's settings.
     """
     torch.autograd.set_detect_anomaly(False)
+
+
+def compare_different_histories(fearec: ModuleType) -> None:
+    """Lets RecBole's FEARec contrast a history only if another history before the same target differs from it.
+
+    Cause: it draws histories until one differs, which never ends if all are equal. Remove when its loop ends.
+    """
+    original = fearec.FEARec.get_same_item_index
+
+    def get_same_item_index(self: Any, dataset: Any) -> dict[int, np.ndarray]:
+        rows = dataset.inter_feat[self.ITEM_SEQ].numpy()
+        found = original(self, dataset)
+        return {item: of if (rows[of] != rows[of[0]]).any() else of[:1] for item, of in found.items()}
+
+    fearec.FEARec.get_same_item_index = get_same_item_index
+
+
+def skip_empty_auxiliary_loss(dien: ModuleType) -> None:
+    """Lets RecBole's DIEN train on a batch of histories of one item, which have no next item to contrast.
+
+    Cause: its auxiliary loss is then a mean of nothing, which is NaN. Remove when it is 0.
+    """
+    original = dien.InterestExtractorNetwork.auxiliary_loss
+
+    def auxiliary_loss(self: Any, states: torch.Tensor, *args: torch.Tensor) -> torch.Tensor:
+        return original(self, states, *args) if (args[-1] > 0).any() else states.new_zeros(())
+
+    dien.InterestExtractorNetwork.auxiliary_loss = auxiliary_loss
 
 
 def report_as_dict(quick_start: ModuleType) -> None:

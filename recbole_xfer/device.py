@@ -1,8 +1,26 @@
-"""Which number formats a device supports."""
+"""Where a model runs, and which number formats a device supports."""
 
 from __future__ import annotations
 
 import torch
+
+from recbole_xfer.errors import XferError
+
+
+def move(model: torch.nn.Module, name: str) -> torch.device:
+    """Moves a model to a device and returns it; ``auto`` is a GPU if there is one.
+
+    Raises:
+        XferError: if the device cannot be used.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise XferError(f"The device '{name}' cannot be used here ({error}). Try --device=cpu.") from error
+    return device
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -48,6 +48,8 @@ def explaining_recbole(task: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, XferError) or _origin(error.__traceback__) != "recbole":
             raise
+        if isinstance(error, ModuleNotFoundError):
+            raise XferError(f"RecBole cannot {task} without the package '{error.name}'. Install it.") from error
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) and error.args else error
         sentence = " ".join(str(reason).split()).rstrip(".") or type(error).__name__
         raise XferError(

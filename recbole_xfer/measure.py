@@ -36,7 +36,7 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         source=config["source"],
         adaptation=adaptation_of(config),
         label=label(config),
-        protocol=protocol(config, experiment.dataset.item_num - 1),
+        protocol=protocol(experiment.test_data),
         seed=config["seed"],
         valid={name: float(value) for name, value in (valid or {}).items()},
         test={name: float(value) for name, value in test.items()},
@@ -65,8 +65,8 @@ def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
 def repeats(experiment: Experiment) -> float | None:
     """The share of test targets that ``mask_history`` makes misses; None if it is off, or not known."""
     loader = experiment.test_data
-    known = experiment.config["mask_history"] and isinstance(loader, TargetLoader)
-    return round(loader.repeats(), 4) if known else None
+    masked = isinstance(loader, TargetLoader) and loader.mask_history
+    return round(loader.repeats(), 4) if masked else None
 
 
 def user_tokens(eval_data: Any) -> np.ndarray:

@@ -15,9 +15,9 @@ from tests.conftest import ROOT
 PACKAGE = "recbole_xfer"
 
 LAYERS = (
-    "version", "errors", "hooks", "files", "log", "import_hooks", "device", "compat",
+    "version", "errors", "hooks", "files", "log", "import_hooks", "device", "compat", "reaper", "cluster",
     "config", "data", "layers", "prepare", "model", "evaluation", "comparison", "trainer",
-    "experiment", "measure", "stages", "search", "report", "quick_start", "demo", "testing", "cli", "__main__",
+    "experiment", "measure", "stages", "search", "report", "check", "quick_start", "demo", "testing", "cli", "__main__",
     "plugin",
 )  # fmt: skip
 """Modules and packages, lowest first. A part can then be read, tested and replaced without those above it."""

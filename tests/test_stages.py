@@ -19,6 +19,7 @@ from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, whole_and_interrupted, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
 from recbole_xfer.trainer.trainer import XferTrainer
+from tests.helpers.recbole_models import write_tiny
 
 
 def test_only_an_identical_pretraining_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +177,13 @@ def test_an_unfinished_pretraining_is_not_adapted(tmp_path: Path) -> None:
         run("ANT", "A", overrides=keys)
 
 
-def test_recbole_models_run_and_resume(tmp_path: Path) -> None:
-    write_small(tmp_path)
-    first, second = whole_and_interrupted(tmp_path, "SASRec")
+@pytest.mark.parametrize("model", ["SASRec", "FEARec", "DIEN", "FM", "CFKG", "MKR"])
+def test_recbole_models_run_and_resume(model: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    first, second = whole_and_interrupted(tmp_path, model, dataset="Tiny")
     assert first.test == second.test
     assert first.valid == second.valid
+    assert RunFolder(tmp_path / "a").epochs() == RunFolder(tmp_path / "b").epochs()
 
 
 def test_a_run_that_is_trained_again_and_interrupted_is_unfinished(tmp_path: Path) -> None:

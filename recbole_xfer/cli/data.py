@@ -1,4 +1,4 @@
-"""The verbs about data: prepare, encode, demo."""
+"""The verbs about data: prepare, fetch, encode, check, demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole_xfer.cli.verb import Parser, Verb
 from recbole_xfer.prepare import SOURCES
-from recbole_xfer.prepare.options import add_encode_options
+from recbole_xfer.prepare.options import add_encode_options, add_fetch_options
 
 
 def add_prepare_options(parser: Parser) -> None:
@@ -17,6 +17,14 @@ def add_prepare_options(parser: Parser) -> None:
         of_source = commands.add_parser(source.name, help=source.help, description=sentence(source.help))
         source.add_arguments(of_source)
         of_source.set_defaults(source=source)
+
+
+def add_check_options(parser: Parser) -> None:
+    """Adds the options of check."""
+    add = parser.add_argument
+    add("domains", nargs="+", metavar="DOMAIN", help="a domain with files in data_path, such as Shop")
+    add("--json", type=Path, metavar="FILE", help="also write everything as json")
+    add("--page", type=Path, metavar="FILE", help="also write an HTML page with pictures of items")
 
 
 def add_demo_options(parser: Parser) -> None:
@@ -46,12 +54,43 @@ def prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:
         print(describe(folder))
 
 
+def fetch(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Downloads pictures of items; prints the folders."""
+    from recbole_xfer.prepare import fetch
+
+    for folder in fetch.run(options):
+        print(folder)
+
+
 def encode(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Encodes item texts; prints the files."""
+    """Encodes texts and pictures of items; prints the files."""
     from recbole_xfer.prepare import encode
 
     for path in encode.run(options):
         print(path)
+
+
+def check(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Checks domains; prints one page."""
+    from recbole_xfer.check import show
+    from recbole_xfer.check.check import check
+    from recbole_xfer.cli.tables import print_folding
+    from recbole_xfer.config.plain import as_json
+    from recbole_xfer.files import replacing
+
+    checked = check(options.domains, keys)
+    for table in show.facts_tables(checked):
+        print_folding(table)
+    print("\n".join(show.lines(checked)))
+    for table in (*map(show.examples_table, checked.domains), show.models_table(checked)):
+        print_folding(table)
+    if options.json:
+        with replacing(options.json) as temporary:
+            temporary.write_text(as_json(checked.as_dict()), encoding="utf-8")
+        print(options.json)
+    if options.page:
+        for path in show.write(checked, options.page):
+            print(path)
 
 
 def demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
@@ -75,12 +114,27 @@ VERBS = (
         accepts_keys=False,
     ),
     Verb(
+        "fetch",
+        "download pictures of items",
+        ("recbole-xfer fetch --dataset=Shop", "recbole-xfer fetch --dataset=Shop --size=256 --per_host=2"),
+        add_fetch_options,
+        fetch,
+        accepts_keys=False,
+    ),
+    Verb(
         "encode",
-        "turn item texts into vectors",
+        "turn texts and pictures of items into vectors",
         ("recbole-xfer encode --dataset=Shop", "recbole-xfer encode --dataset=Food+Home --encoder=my/encoder"),
         add_encode_options,
         encode,
         accepts_keys=False,
+    ),
+    Verb(
+        "check",
+        "show what is in domains, what is suspicious, what they share, and which models can use them",
+        ("recbole-xfer check Shop", "recbole-xfer check Books Toys --page=check.html --json=check.json"),
+        add_check_options,
+        check,
     ),
     Verb(
         "demo",

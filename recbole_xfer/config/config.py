@@ -123,6 +123,12 @@ class XferConfig(Config):
 def add_defaults(config: Config, model: str, model_class: type, dataset: str) -> None:
     """Adds our defaults to those of a configuration, and derives others from the given values."""
     defaults, given = config.internal_config_dict, config.external_config_dict
+    defaults.update({key: None for key, value in defaults.items() if value == "None"})  # as our reader of yaml
+    if given.get("threshold"):
+        defaults["eval_args"]["order"] = "TO"
+    else:  # all models rank the same targets; RecBole's defaults differ by type
+        split = {"LS": "valid_and_test"}
+        defaults["eval_args"] = {"split": split, "order": "TO", "group_by": "user", "mode": "full"}
     defaults.update(properties.defaults(model, dataset))
     check_together({**defaults, **given}, model_class)
     defaults.update(_defaults_by_type(defaults, given))
@@ -134,11 +140,8 @@ def add_defaults(config: Config, model: str, model_class: type, dataset: str) ->
 
 
 def _defaults_by_type(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults of split and negatives for the type of the model, so that all models rank the same targets."""
+    """Defaults of negatives for the type of the model."""
     kind, found = defaults["MODEL_TYPE"], dict[str, Any]()
-    if kind != ModelType.SEQUENTIAL and not given.get("threshold"):
-        split = {"LS": "valid_and_test"}
-        found["eval_args"] = {"split": split, "order": "TO", "group_by": "user", "mode": "full"}
     if kind == ModelType.CONTEXT and not given.get("threshold"):
         # without ratings, sampled negatives are the only rows with label 0
         found["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
@@ -150,12 +153,16 @@ def _defaults_by_type(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
 
 def _columns(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The default of ``load_col``, under the user's names of columns, with the item features of the model."""
+    """The default of ``load_col``, under the user's names of columns, with the features or graph of the model."""
     names = {defaults[key]: given[key] for key in FIELDS if key in given}
     columns = {"inter": [names.get(column, column) for column in defaults["load_col"]["inter"]]}
     features = item_features({**defaults, **given})
     if features:
         columns["item"] = [names.get("item_id", "item_id"), *features]
+    if defaults["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+        field = {**defaults, **given}
+        columns["kg"] = [field[key] for key in ("HEAD_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "TAIL_ENTITY_ID_FIELD")]
+        columns["link"] = [field["ITEM_ID_FIELD"], field["ENTITY_ID_FIELD"]]
     return {**defaults["load_col"], **columns}
 
 

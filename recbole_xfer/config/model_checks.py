@@ -19,6 +19,8 @@ TP_MODEL = "tp_model"
 
 def check_model(name: str) -> None:
     """Raises XferError if neither RecBole nor this package has the model; capitals matter."""
+    if name.lower() in properties.TREES:
+        raise XferError(f"RecBole's {name} learns decision trees, which is not supported. Choose another model.")
     names = {properties.TP, *properties.models(), *properties.recbole_models()}
     if name not in names:
         raise XferError(f"The model '{name}' does not exist{did_you_mean(name, names)}")

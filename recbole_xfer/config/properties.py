@@ -31,6 +31,9 @@ TRAINER = "trainer"
 TP = "TP"
 """Prefix of the names of models that TP trains."""
 
+TREES = {"lightgbm", "xgboost"}
+"""Models of RecBole that learn decision trees with other libraries, which is not supported."""
+
 STAGE_PREFIX = "pretrain_"
 """Keys with this prefix replace those without it during pre-training."""
 
@@ -101,8 +104,9 @@ def recbole_model(model: str) -> str | None:
 
 
 def recbole_models() -> set[str]:
-    """Names of RecBole's models."""
-    return {file.stem for file in recbole_folder().glob("model/*.yaml")} | {"Random"}  # Random has no file
+    """Names of RecBole's models, without :data:`TREES`."""
+    names = {file.stem for file in recbole_folder().glob("model/*.yaml")}
+    return names - TREES | {"Random"}  # Random has no file
 
 
 def _default_files(model: str, dataset: str) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The datasets of RecBole's sequential and general models, over the same histories and splits.
+"""The datasets of RecBole's models and ours, over the same histories and splits.
 
 RecBole's evaluation loaders work on them unchanged. Histories are kept once, see :mod:`recbole_xfer.data.histories`.
 """
@@ -14,6 +14,7 @@ import torch
 from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 
+from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
@@ -35,6 +36,7 @@ class InteractionDataset(AtomicFilesMixin, Dataset):
         self._change_feat_format()
         self.sequences = self._group()
         train, *held_out = self._split()
+        self._drop_unused_col()
         parts = []
         for first, end in [with_first_item(*train), *held_out]:
             parts.append(self.copy(self.inter_feat[self.sequences.order[ranges(first, end)]]))
@@ -56,10 +58,8 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
 
     ROW = "history_end"  # column of inter_feat: index of the row's target in ``sequences.items``
 
-    def __init__(self, config: Any) -> None:
-        if config["benchmark_filename"] is not None:
-            raise XferError("benchmark_filename is not supported. Join the parts with `recbole-xfer prepare unisrec`.")
-        super().__init__(config)
+    def _benchmark_presets(self) -> None:
+        """Does nothing: :class:`AtomicFilesMixin` reads the files of ``benchmark_filename``."""
 
     # --- histories ---------------------------------------------------------------------------------------------
 
@@ -84,7 +84,12 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         )
 
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        """Returns the rows of RecBole's SequentialDataset; the lists are gathered on demand."""
+        """Returns the rows of RecBole's SequentialDataset, by default with the features of their items and users."""
+        rows = self.with_lists(index)
+        return self.join(rows) if join else rows
+
+    def with_lists(self, index: Any) -> Interaction:
+        """Returns rows with their histories as lists, which are gathered on demand."""
         rows = self.inter_feat[index]
         if isinstance(rows, dict):  # a single index
             rows = Interaction({field: values.unsqueeze(0) for field, values in rows.items()})
@@ -96,7 +101,7 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
             cells = gather(values, starts, lengths, self.max_item_list_len)
             lists[field + self.config["LIST_SUFFIX"]] = torch.from_numpy(cells)
         rows.update(Interaction(lists))
-        return self.join(rows) if join else rows
+        return rows
 
     def seen_items(self, rows: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the items before the target of each evaluation row, which may include the target's item.
@@ -174,3 +179,29 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return load_item_features(
             self.root, self.domains, self.item_domain, self.item_tokens, self.config["modalities"], form
         )
+
+
+# --- datasets of single models of RecBole ------------------------------------------------------
+
+
+class StoredRowsDataset(TransferDataset):
+    """For FEARec, which looks up training rows: as in RecBole, each has its lists."""
+
+    def build(self) -> list[TransferDataset]:
+        """Returns training, validation and test parts."""
+        parts = super().build()
+        parts[0].inter_feat = parts[0].with_lists(np.arange(len(parts[0])))
+        return parts
+
+
+class NegativeHistoriesDataset(TransferDataset):
+    """For DIEN, which contrasts each item of a history with a negative, drawn once from ``seed``."""
+
+    def _change_feat_format(self) -> None:
+        super()._change_feat_format()
+        number = self.item_num - 1
+        if number < 2:
+            raise XferError(f"{join_domains(self.domains)} has one item, so no negative can be drawn. Use more data.")
+        items = self.sequences.items.astype(np.int64)
+        steps = np.random.default_rng(self.config["seed"]).integers(1, number, len(items))
+        self._columns[self.config["NEG_PREFIX"] + self.iid_field] = (items - 1 + steps) % number + 1

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from recbole.data.dataset import Dataset
 
 from recbole_xfer.data.features import ItemFeatures
 
 
-def tables_digest(dataset: Dataset) -> str:
-    """Returns a digest of the tokens and columns of any RecBole dataset; before the split, it does not depend on it."""
+def tables_digest(dataset: Any) -> str:
+    """Returns a digest of the tokens and columns of a dataset before its split, and of the parts that files give."""
     columns = [column.to_numpy() for name in dataset.feat_name_list for _, column in getattr(dataset, name).items()]
     flat = [part for column in columns for part in _flat(column)]
+    if dataset.config["benchmark_filename"] is not None:
+        flat.append(dataset.parts)
     return _digest([*flat, *(tokens.astype(str, copy=False) for tokens in dataset.field2id_token.values())])
 
 
-def features_digest(dataset: Dataset) -> str:
+def features_digest(dataset: Any) -> str:
     """Returns a digest of the vectors and prices that a model has read."""
     features = dataset.__dict__.get("features") or ItemFeatures(None, None, None)
     tables = (features.text, features.image, dataset.__dict__.get("word_drop"))

@@ -5,6 +5,7 @@ RecBole's filters and id mapping work on it unchanged. Mistakes in the files are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from recbole_xfer.config.value_types import Interval, Tokens
 from recbole_xfer.config.values import join_domains, split_domains
 from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.histories import Sequences, ranges
-from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, split
+from recbole_xfer.data.parts import FILE, LINE, PART, assemble, concatenate, numbered, part_files
+from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, describe, split
 from recbole_xfer.data.users import hide_overlap, join_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete
@@ -34,7 +36,8 @@ class AtomicFilesMixin(Dataset):
         sequences: all histories, once the dataset is built.
         target_ranges: in a part of the split, start (inclusive) and end (exclusive) of each history's targets, as
             indices into ``sequences.items``, ([S], [S]).
-        parts: with ``single_domain``, each interaction's part of the joined split, [M].
+        parts: each interaction's part, [M], if the split is given by files (``benchmark_filename``), or is that of the
+            joined domains (``single_domain``).
     """
 
     sequences: Sequences
@@ -49,6 +52,7 @@ class AtomicFilesMixin(Dataset):
             check_domain_name(domain)
         if len(set(self.domains)) < len(self.domains):
             raise XferError(f"dataset={self.dataset_name} must name different domains, such as Books+Toys.")
+        self.benchmark_filename_list = None  # RecBole would read the parts itself, and skip the filters
         single = self.config["single_domain"]
         if single is not None and (single not in self.domains or len(self.domains) < 2):
             raise XferError(f"single_domain={single} must be one of several domains of dataset={self.dataset_name}.")
@@ -92,7 +96,7 @@ class AtomicFilesMixin(Dataset):
             if joined is not None and name == "user":
                 joined = joined.drop_duplicates(self.uid_field, ignore_index=True)
             setattr(self, f"{name}_feat", joined)
-        self._check_item_features()
+        self._check_features()
         if self.time_field in self.inter_feat:
             self._check_times()
         if self.time_field in self.inter_feat and not self.inter_feat[self.time_field].is_monotonic_increasing:
@@ -117,10 +121,59 @@ class AtomicFilesMixin(Dataset):
         return frames
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        path = Path(dataset_path) / f"{token}.inter"
+        folder = Path(dataset_path)
+        if self.config["benchmark_filename"] is None:
+            self._check_interactions(folder / f"{token}.inter", FIELDS)
+            self.inter_feat = self._load_feat(str(folder / f"{token}.inter"), FeatureSource.INTERACTION)
+            return
+        paths = part_files(folder, token, self.config["benchmark_filename"])
+        history = self.iid_field + self.config["LIST_SUFFIX"]
+        headers = {path: read_header(path, AtomicFormat.of(self.config)) for path in paths}
+        have = [path for path, columns in headers.items() if history in columns]
+        if have and len(have) < len(paths):
+            raise XferError(f"{have[0]} has the column '{history}', but other parts lack it. Add it, or remove it.")
+        timed = any(self.time_field in columns for columns in headers.values())
+        for path in paths:
+            self._check_interactions(path, FIELDS if timed and not have else FIELDS[:2])
+        rows = self._load_sequences(paths, history) if have else concatenate(paths, self._load_plain_part)
+        self.inter_feat = rows.assign(**{PART: numbered(rows[FILE], paths)}).drop(columns=[FILE, LINE], errors="ignore")
+
+    def _load_plain_part(self, path: Path) -> pd.DataFrame:
+        return self._load_feat(str(path), FeatureSource.INTERACTION)
+
+    def _load_sequences(self, paths: list[Path], history: str) -> pd.DataFrame:
+        """Returns the interactions of files whose rows have histories; the time is the position in a sequence."""
+        if len(self.domains) > 1 and self.config["histories"] == "across":
+            raise XferError(
+                f"{paths[0]} has histories without times, which cannot be joined with other domains. Set "
+                f"--histories=per_domain, or name one domain."
+            )
+        form, names = AtomicFormat.of(self.config), (self.uid_field, history, self.iid_field)
+        load, unload = self._get_load_and_unload_col(FeatureSource.INTERACTION)
+        for name in read_header(paths[0], form):
+            wanted = (load is None or name in load) and name not in (unload or ())
+            if wanted and name not in (*names, self.time_field):
+                raise XferError(
+                    f"{paths[0]}: the column '{name}' cannot be read, because only targets have it. Leave it out of "
+                    f"load_col."
+                )
+
+        def read(path: Path) -> pd.DataFrame:
+            rows = read_atomic_file(path, names, form)
+            before = split_sequences(rows[history], self.config["seq_separator"], str, path)
+            return pd.DataFrame({"user": rows[self.uid_field], "item": rows[self.iid_field]}).assign(before=before)
+
+        for name, kind in zip(FIELDS, (FeatureType.TOKEN, FeatureType.TOKEN, FeatureType.FLOAT), strict=True):
+            self.set_field_property(self.config[name], kind, FeatureSource.INTERACTION, 1)
+        self.field2bucketnum[self.time_field] = 2  # RecBole's value for floats
+        columns = {"user": self.uid_field, "item": self.iid_field, "position": self.time_field}
+        return assemble(concatenate(paths, read)).rename(columns=columns)
+
+    def _check_interactions(self, path: Path, needed: Sequence[str]) -> None:
+        """Raises XferError if a file of interactions lacks the column of a key, or has another type of it."""
         columns = read_header(path, AtomicFormat.of(self.config))
         load, unload = self._get_load_and_unload_col(FeatureSource.INTERACTION)
-        for key, kind in zip(FIELDS, ("token", "token", "float"), strict=True):
+        for key, kind in zip(needed, ("token", "token", "float"), strict=False):
             name = self.config[key]
             if name not in columns:
                 raise XferError(
@@ -130,7 +183,6 @@ class AtomicFilesMixin(Dataset):
                 raise XferError(f"The column '{name}' of {path} is required. Do not leave it out of load_col.")
             if columns[name] != kind:
                 raise XferError(f"{path}: the column '{name}:{columns[name]}' of the header must be '{name}:{kind}'.")
-        super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
         """Replaces RecBole's reader (see its docstring): uses pandas' parser in C and reports clear errors."""
@@ -149,6 +201,7 @@ class AtomicFilesMixin(Dataset):
         frame = read_atomic_file(path, columns, form)
         for name in columns:
             kind = FeatureType(types[name])
+            longest = self.field2seqlen.get(name, 1)  # in other domains or parts
             self.set_field_property(name, kind, source, 1)
             if kind in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
                 self.field2bucketnum[name] = 2
@@ -158,19 +211,52 @@ class AtomicFilesMixin(Dataset):
                 sequences = split_sequences(frame[name], self.config["seq_separator"], element, path)
                 cells = [cell[:limit] for cell in sequences]
                 frame[name] = pd.Series(cells, dtype=object)
-                self.field2seqlen[name] = max(map(len, cells))
+                self.field2seqlen[name] = max(longest, *map(len, cells))
         return frame
 
-    def _check_item_features(self) -> None:
-        columns = [] if self.item_feat is None else list(self.item_feat.columns)
-        for name in item_features(self.config.final_config_dict):
-            if name not in columns:
+    def _load_additional_feat(self, token: str, dataset_path: str) -> None:
+        """Reads the files of ``additional_feat_suffix``, which belong to one domain."""
+        for suffix in self.config["additional_feat_suffix"] or ():
+            if suffix in ("inter", "user", "item", "kg", "link"):
+                raise XferError(f"additional_feat_suffix={suffix} names a file that is always read. Leave it out.")
+            if len(self.domains) > 1:
+                raise XferError(
+                    f"additional_feat_suffix={suffix} needs one domain, not {join_domains(self.domains)}. Leave it out."
+                )
+            path = Path(dataset_path) / f"{token}.{suffix}"
+            read_header(path, AtomicFormat.of(self.config))  # it must exist, even if load_col names no column of it
+            setattr(self, f"{suffix}_feat", self._load_feat(str(path), suffix))
+
+    def _drop_unused_col(self) -> None:
+        """Drops the columns of ``unused_col``, after a check."""
+        for name, columns in (self.config["unused_col"] or {}).items():
+            required = [column for column in (self.uid_field, self.iid_field) if column in columns]
+            if required or getattr(self, f"{name}_feat", None) is None:
+                problem = f"the column '{required[0]}' is required" if required else f"there is no .{name} file"
+                raise XferError(f"unused_col.{name}={columns} is invalid for {self.dataset_name}: {problem}.")
+        super()._drop_unused_col()
+
+    def _check_features(self) -> None:
+        """Raises XferError if a feature that the model reads is missing, or has numbers that it does not expect."""
+        of_items = [] if self.item_feat is None else list(self.item_feat.columns)
+        named = item_features(self.config.final_config_dict)
+        for name in named:
+            if name not in of_items:
                 example = (
                     "--selected_features='[text]'" if self.config["selected_features"] else "--item_attribute=text"
                 )
                 raise XferError(
                     f"{self.config['model']} reads the item column '{name}', but {self.dataset_name} does not have it. "
                     f"Name a column of its .item file, such as {example}, or add the column."
+                )
+        if self.config["double_tower"]:  # reads all features of users and items
+            named = [*of_items, *([] if self.user_feat is None else self.user_feat.columns)]
+        for name in named:
+            number = self.field2type[name] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
+            if number and name not in self.config["numerical_features"]:
+                raise XferError(
+                    f"{self.config['model']} reads the column '{name}', which has numbers. Set "
+                    f"--numerical_features='[{name}]', or leave the column out."
                 )
 
     def _check_times(self) -> None:
@@ -209,20 +295,16 @@ class AtomicFilesMixin(Dataset):
                 f"{self.config['item_inter_num_interval']}, val_interval {self.config['val_interval']}). "
                 f"Widen these intervals."
             ) from error
+        if PART in self.inter_feat:  # within a part, interactions keep their order of time
+            self.inter_feat = self.inter_feat.sort_values(PART, kind="stable", ignore_index=True)
+            self.parts = self.inter_feat.pop(PART).to_numpy()
         if self.config["single_domain"] is not None:
             self._keep_one_domain(self.config["single_domain"])
 
     def _keep_one_domain(self, domain: str) -> None:
         """Keeps one domain's interactions and items, and each interaction's part of the joined split in ``parts``."""
-        users = pd.factorize(self.inter_feat[self.uid_field])[0]  # in the order of RecBole's own ids
         names = self.inter_feat[self.iid_field].str.partition("/")[0]
-        rows = np.arange(len(users))
-        separate = pd.Index(self.domains).get_indexer(names) if self.config["histories"] == "per_domain" else None
-        histories = Sequences.from_interactions(users, rows, separate)
-        parts = np.full(len(users), NOWHERE)
-        for number, part in enumerate(self._split_of(histories), start=NOWHERE + 1):
-            parts[histories.items[ranges(*part)]] = number
-        self.parts = parts[names == domain]
+        self.parts = (self._joined_parts(names) if self.parts is None else self.parts)[names == domain]
         if not len(self.parts):
             raise XferError(f"Filtering removes all interactions of {domain}. Widen the intervals of the filters.")
         for name in ("inter_feat", "item_feat"):
@@ -232,6 +314,16 @@ class AtomicFilesMixin(Dataset):
                 own[self.iid_field] = own[self.iid_field].str.partition("/")[2]
                 setattr(self, name, own)
         self.domains = [domain]
+
+    def _joined_parts(self, domains: pd.Series) -> np.ndarray:
+        """Returns each interaction's part of the joined split, given its domain."""
+        users = pd.factorize(self.inter_feat[self.uid_field])[0]  # in the order of RecBole's own ids
+        separate = pd.Index(self.domains).get_indexer(domains) if self.config["histories"] == "per_domain" else None
+        histories = Sequences.from_interactions(users, np.arange(len(users)), separate)
+        parts = np.full(len(users), NOWHERE)
+        for number, part in enumerate(self._split_of(histories), start=NOWHERE + 1):
+            parts[histories.items[ranges(*part)]] = number
+        return parts
 
     def _group(self) -> Sequences:
         """Groups the interactions, which are tensors by now, into histories."""
@@ -249,6 +341,13 @@ class AtomicFilesMixin(Dataset):
 
     def _split_of(self, sequences: Sequences) -> list[Ranges]:
         return split(sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
+
+    @property
+    def split_text(self) -> str:
+        """What the split is, such as ``leave one out by time``."""
+        if self.config["benchmark_filename"] is not None:
+            return f"split given by the files {', '.join(self.config['benchmark_filename'])}"
+        return describe(self.config["eval_args"], self.config["held_out_targets"] or 1)
 
 
 def _preparation_hint(domain: str) -> str:

@@ -185,5 +185,8 @@ def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str],
     elif missing != ["image"]:
         sentence += " Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."
     if "image" in missing:
-        sentence += " Add your own image vectors, as a file with the columns item_id and vector."
+        sentence += (
+            f" Put pictures into {root / domains[0] / 'images'}, named after the items, and make their vectors with "
+            f"`recbole-xfer encode --dataset={name}`, or add your own as a file with the columns item_id and vector."
+        )
     return sentence

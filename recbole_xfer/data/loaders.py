@@ -5,70 +5,61 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import recbole.data.dataset as recbole_datasets
-from recbole.data.utils import create_samplers, get_dataloader
+from recbole.data.dataloader import KnowledgeBasedDataLoader, TrainDataLoader, UserDataLoader
+from recbole.data.utils import get_dataloader
 from recbole.sampler import KGSampler, RepeatableSampler
-from recbole.utils import EvaluatorType, ModelType
+from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.candidates import draw_candidates
-from recbole_xfer.data.dataset import InteractionDataset, TransferDataset
+from recbole_xfer.data.dataset import InteractionDataset, NegativeHistoriesDataset, StoredRowsDataset, TransferDataset
 from recbole_xfer.data.domain_files import AtomicFilesMixin
+from recbole_xfer.data.knowledge import KnowledgeDataset, KnowledgeSequencesDataset
 from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
 from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.errors import XferError
 
 PHASES = ["train", "valid", "test"]
-READ_ROWS = {"FEARec"}
-"""Models that look up rows of the dataset, and need RecBole's dataset, which has them all."""
+BY_TYPE = {
+    ModelType.GENERAL: InteractionDataset,
+    ModelType.TRADITIONAL: InteractionDataset,
+    ModelType.CONTEXT: InteractionDataset,
+    ModelType.KNOWLEDGE: KnowledgeDataset,
+    ModelType.SEQUENTIAL: TransferDataset,
+}
+"""The dataset of models of a type."""
+
+BY_MODEL = {
+    "DIEN": NegativeHistoriesDataset,
+    "FEARec": StoredRowsDataset,
+    "GRU4RecKG": KnowledgeSequencesDataset,
+    "KSR": KnowledgeSequencesDataset,
+}
+"""The dataset of models that need another one than their type."""
+
 SCORES_IN_BATCH = 2**25
 """Maximal number of scores in a batch of evaluation: users times items."""
 
 
 def make_dataset(config: Any) -> Any:
-    """Makes a model's dataset: ours for general and sequential models, RecBole's for models with their own.
+    """Makes a model's dataset.
 
     RecBole's ``create_dataset`` is not called, because it unpickles saved datasets, which can run code.
     """
-    by_type = {
-        ModelType.SEQUENTIAL: TransferDataset,
-        ModelType.GENERAL: InteractionDataset,
-        ModelType.TRADITIONAL: InteractionDataset,
-    }
-    named = getattr(recbole_datasets, f"{config['model']}Dataset", None)
-    own = by_type.get(config["MODEL_TYPE"]) if named is None else named
-    rows_needed = config["model"] in READ_ROWS or config["benchmark_filename"]
-    if own is not None and issubclass(own, AtomicFilesMixin) and not rows_needed:
-        return own(config)
+    kind = BY_MODEL.get(config["model"], BY_TYPE[config["MODEL_TYPE"]])
     try:
-        return (named or _recboles_dataset(config["MODEL_TYPE"]))(config)
-    except ValueError as error:  # RecBole's error for a missing file
+        return kind(config)
+    except XferError:
+        raise
+    except ValueError as error:  # RecBole's error for an invalid value
         raise XferError(f"{config['model']} cannot read {config['dataset']}: {error}") from error
 
 
-def _recboles_dataset(kind: ModelType) -> type:
-    """RecBole's dataset for a type of models without a dataset of their own."""
-    by_type = {
-        ModelType.SEQUENTIAL: recbole_datasets.SequentialDataset,
-        ModelType.KNOWLEDGE: recbole_datasets.KnowledgeBasedDataset,
-    }
-    return by_type.get(kind, recbole_datasets.Dataset)
-
-
 def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
-    """Makes RecBole's loaders over the parts of the split; None for a part without rows.
+    """Makes the loaders of the parts of the split: RecBole's for training, ours of targets to rank; None without rows.
 
-    In sampled evaluation, ``mask_history`` decides whether a user's previous items can be negatives. RecBole decides
-    this by the type of the model.
+    RecBole's evaluation of labels (``eval_args.mode: labeled``, or metrics such as AUC) has its loaders.
     """
-    if not isinstance(dataset, AtomicFilesMixin):
-        if config["rank_within_domain"]:
-            raise XferError(
-                f"{config['model']} reads its own data and cannot be ranked within domains. "
-                f"Leave out --rank_within_domain."
-            )
-        _check_candidates(config, dataset)
-        return _recboles_loaders(config, dataset)
     parts = dataset.build()
     if max(config["topk"]) >= dataset.item_num:
         raise XferError(
@@ -78,34 +69,54 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     _check_candidates(config, dataset)
     if config["rank_within_domain"] or config["negatives_within_domain"]:
         check_domains(dataset, parts)
-    loaders: list[Any] = []
-    for phase, part in zip(PHASES, parts, strict=True):
-        training = phase == "train"
-        keys = config if training else config.replace(eval_batch_size=_eval_batch_size(config, dataset.item_num))
-        labeled = config[f"{phase}_neg_sample_args"]["distribution"] == "none"
-        if not training and config["eval_type"] == EvaluatorType.RANKING and not labeled:
-            loaders.append(TargetLoader(keys, part, draw_candidates(config, part, phase)) if len(part) else None)
-            continue
-        sampler = _sampler(
-            config, dataset, parts, phase, config["repeatable"] if training else not config["mask_history"]
+    training = _train_loader(config, dataset, parts) if len(parts[0]) else None
+    valid, test = (
+        _eval_loader(config, dataset, parts, phase) if len(part) else None
+        for phase, part in zip(PHASES[1:], parts[1:], strict=True)
+    )
+    return training, valid, test
+
+
+def _train_loader(config: Any, dataset: Any, parts: list[Any]) -> Any:
+    kind, negatives = get_dataloader(config, "train"), config["train_neg_sample_args"]
+    in_pairs = config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and config["loss_type"] != "CE"
+    if negatives["distribution"] == "none" and (
+        kind is KnowledgeBasedDataLoader or (kind is TrainDataLoader and in_pairs)
+    ):
+        raise XferError(
+            f"{config['model']} learns from negatives, but train_neg_sample_args draws none. Leave the key out, or set "
+            f"--train_neg_sample_args='{{distribution: uniform, sample_num: 1}}'."
         )
-        shuffle = config["shuffle"] if training else False
-        loaders.append(get_dataloader(keys, phase)(keys, part, sampler, shuffle=shuffle) if len(part) else None)
-    return loaders[0], loaders[1], loaders[2]
+    drawn = kind is not UserDataLoader  # its batches are users
+    sampler = _sampler(config, dataset, parts, "train", config["repeatable"]) if drawn else None
+    samplers, shuffle = [sampler], config["shuffle"]
+    if kind is KnowledgeBasedDataLoader:
+        samplers.append(KGSampler(dataset, negatives["distribution"], negatives["alpha"]))
+        shuffle = True
+    return kind(config, parts[0], *samplers, shuffle=shuffle)
 
 
-def _recboles_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
-    """The loaders of RecBole's ``data_preparation``, which is not called, because it unpickles saved loaders."""
-    parts = dataset.build()
-    loaders = []
-    for phase, part, sampler in zip(PHASES, parts, create_samplers(config, dataset, parts), strict=True):
-        samplers, shuffle = [sampler], config["shuffle"] and phase == "train"
-        if phase == "train" and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-            negatives = config["train_neg_sample_args"]
-            samplers.append(KGSampler(dataset, negatives["distribution"], negatives["alpha"]))
-            shuffle = True
-        loaders.append(get_dataloader(config, phase)(config, part, *samplers, shuffle=shuffle))
-    return loaders[0], loaders[1], loaders[2]
+def _eval_loader(config: Any, dataset: Any, parts: list[Any], phase: str) -> Any:
+    part, ranked = parts[PHASES.index(phase)], config["eval_type"] == EvaluatorType.RANKING
+    config = config.replace(eval_batch_size=_eval_batch_size(config, dataset.item_num))
+    if config[f"{phase}_neg_sample_args"]["distribution"] == "none":
+        _check_labels(config, part, phase)
+    elif ranked:
+        return TargetLoader(config, part, draw_candidates(config, part, phase))
+    sampler = _sampler(config, dataset, parts, phase, not config["mask_history"])
+    return get_dataloader(config, phase)(config, part, sampler, shuffle=False)
+
+
+def _check_labels(config: Any, part: Any, phase: str) -> None:
+    """Raises XferError if labels cannot be evaluated, because of the metrics or the data."""
+    mode = f"eval_args.mode={config['eval_args']['mode'][phase]}"
+    if config["eval_type"] == EvaluatorType.RANKING:
+        raise XferError(f"{mode} evaluates labels, which needs metrics such as --metrics='[AUC, LogLoss]'. Set them.")
+    if config["LABEL_FIELD"] not in part.inter_feat:
+        raise XferError(
+            f"{mode} needs the column '{config['LABEL_FIELD']}', which {config['dataset']} does not have. Set "
+            f"--threshold, such as --threshold='{{rating: 4}}', or add the column to load_col."
+        )
 
 
 def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable: bool) -> Any:

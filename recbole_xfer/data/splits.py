@@ -51,6 +51,18 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
     return new_users(sequences, argument)
 
 
+def describe(eval_args: Mapping[str, Any], held_out_targets: int) -> str:
+    """Returns what :func:`split` does with these arguments, such as ``leave one out by time``."""
+    ((mode, argument),) = eval_args["split"].items()
+    if mode == "LS":
+        return "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else "")
+    if mode == "RS":
+        return f"ratio {argument} by time, {'per user' if eval_args['group_by'] == 'user' else 'over all users'}"
+    if mode == "HU":
+        return f"held-out users {argument}, last {held_out_targets} items of each"
+    return f"leave one out by time, {argument} of users new"
+
+
 def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
     """Returns the split by each interaction's part, [M]: ``NOWHERE``, or the number of training, validation or test.
 

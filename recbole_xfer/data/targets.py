@@ -23,10 +23,14 @@ class TargetLoader(FullSortEvalDataLoader):
         config: of the run.
         dataset: a part of the split.
         candidates: the items to rank each target with, [N, C]; None for all items.
+
+    Attributes:
+        mask_history: whether items before a target are left out.
     """
 
     def __init__(self, config: Any, dataset: Any, candidates: np.ndarray | None = None) -> None:
         self.candidates = candidates
+        self.mask_history = bool(config["mask_history"])
         self.iid_field = dataset.iid_field
         self.sample_size = len(dataset)
         self.targets = ranges(*dataset.target_ranges)
@@ -45,7 +49,7 @@ class TargetLoader(FullSortEvalDataLoader):
     def _left_out(self, index: np.ndarray) -> Any:
         """Returns what is not ranked, as (row, item) or bool [B, n_items]; None if everything is."""
         histories, targets = self._dataset.sequences, self.targets[index]
-        seen = histories.before(targets) if self.config["mask_history"] else None
+        seen = histories.before(targets) if self.mask_history else None
         if self.candidates is None:
             return seen and (torch.from_numpy(seen[0]), torch.from_numpy(seen[1]))
         left_out = np.ones((len(index), self._dataset.item_num), dtype=bool)

@@ -143,6 +143,7 @@ def write_vectors(
     encoder: str,
     source: str,
     metadata: Mapping[str, str] | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes a parquet file with the columns ``item_id`` (string) and ``vector`` (fixed_size_list[D]).
 
@@ -152,6 +153,7 @@ def write_vectors(
         encoder: name of the encoder, for the schema's metadata.
         source: description of the encoded data, for the schema's metadata.
         metadata: more entries of the schema's metadata.
+        columns: more columns of strings by name, one value per row.
 
     Raises:
         XferError: if lengths differ, an id is repeated, a value is not finite, or the file cannot be written.
@@ -168,14 +170,33 @@ def write_vectors(
     dimension = vectors.shape[1]
     keys = {"encoder": encoder, "dimension": str(dimension), "source": source} | dict(metadata or {})
     column = pa.list_(pa.from_numpy_dtype(vectors.dtype), dimension)
-    schema = pa.schema([("item_id", pa.string()), ("vector", column)], metadata=keys)
+    columns = dict(columns or {})
+    fields = [("item_id", pa.string()), ("vector", column), *((name, pa.string()) for name in columns)]
+    schema = pa.schema(fields, metadata=keys)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
         for start in range(0, len(ids), BLOCK):
             block = np.ascontiguousarray(vectors[start : start + BLOCK])
             names = ids[start : start + BLOCK]
             _check_finite(block, names, str(path))
             rows = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), dimension)
-            writer.write_batch(pa.record_batch([pa.array(names, pa.string()), rows], schema=schema))
+            others = [pa.array(values[start : start + BLOCK], pa.string()) for values in columns.values()]
+            writer.write_batch(pa.record_batch([pa.array(names, pa.string()), rows, *others], schema=schema))
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame | None:
+    """Returns columns of strings of a parquet file of vectors; None if it lacks one.
+
+    Raises:
+        XferError: if the file cannot be read.
+    """
+    file = _parquet(path)
+    if not set(names) <= set(file.schema_arrow.names):
+        return None
+    try:
+        table = file.read(columns=list(names))
+        return pd.DataFrame({name: table[name].cast(pa.string()).to_pandas() for name in names})
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:

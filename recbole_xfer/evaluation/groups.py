@@ -14,7 +14,6 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
-from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.histories import head_users
 from recbole_xfer.errors import XferError
 
@@ -72,11 +71,9 @@ def user_groups(names: Sequence[str], eval_data: Any, train_data: Any, share: fl
         share: fraction of users in ``head``.
 
     Raises:
-        XferError: for a group that is unknown or has no rows, or a model with a dataset of its own.
+        XferError: for a group that is unknown or has no rows.
     """
     dataset = eval_data._dataset
-    if not isinstance(dataset, AtomicFilesMixin):
-        raise XferError("eval_groups needs a dataset of this package, and this model has its own. Remove eval_groups.")
     users, lengths = dataset.sequences.users, np.diff(dataset.sequences.offsets)
     existing = np.zeros(dataset.user_num, dtype=bool)
     existing[train_data._dataset.inter_feat[dataset.uid_field].numpy()] = True

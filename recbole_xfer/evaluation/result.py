@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.evaluation.domain_ranking import metric_name
 from recbole_xfer.evaluation.groups import Group
 
@@ -21,14 +22,16 @@ class Protocol:
     Attributes:
         split: such as ``leave one out by time``.
         candidates: such as ``all 1,234 items`` or ``100 uniform negatives``.
-        history_masked: whether the user's earlier items were removed from the ranking.
+        history_masked: whether the user's earlier items were removed from the ranking; None if nothing is ranked.
     """
 
     split: str
     candidates: str
-    history_masked: bool
+    history_masked: bool | None
 
     def __str__(self) -> str:
+        if self.history_masked is None:
+            return f"{self.split}; {self.candidates}"
         return f"{self.split}; {self.candidates} ranked; history {'masked' if self.history_masked else 'kept'}"
 
 
@@ -112,24 +115,21 @@ class Result:
         return cls(**{**values, "protocol": Protocol(**values["protocol"]), "groups": groups})
 
 
-def protocol(config: Any, items: int) -> Protocol:
-    """The protocol of a configuration on a dataset with ``items`` items."""
-    (kind, argument), *_ = config["eval_args"]["split"].items()
-    group = config["eval_args"]["group_by"]
-    split = {
-        "LS": "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else ""),
-        "RS": f"ratio {argument} by time, {'per user' if group == 'user' else 'over all users'}",
-        "HU": f"held-out users {argument}, last {config['held_out_targets']} items of each",
-        "NU": f"leave one out by time, {argument} of users new",
-    }[kind]
-    mode = config["eval_args"]["mode"]["test"]
-    kinds = {"uni": "uniform", "pop": "popular"}
+def protocol(loader: Any) -> Protocol:
+    """The protocol of a loader of test rows: what was split, ranked and left out."""
+    dataset, config = loader._dataset, loader.config
+    kind = {"uniform": "uniform", "popularity": "popular"}.get(config["test_neg_sample_args"]["distribution"])
+    if not isinstance(loader, TargetLoader):
+        number = config["test_neg_sample_args"]["sample_num"]
+        rows = "interactions" if kind is None else f"targets and {number} {kind} negatives of each"
+        return Protocol(dataset.split_text, f"labels of {rows} predicted", None)
+    items = f"{dataset.item_num - 1:,}"
     within = " of the target's domain" if config["rank_within_domain"] else ""
-    if mode != "full":
-        candidates = f"{mode[3:]} {kinds.get(mode[:3], mode)} negatives{within}"
+    if loader.candidates is not None:
+        candidates = f"{loader.candidates.shape[1]} {kind} negatives{within}"
     else:
-        candidates = f"all items{within} ({items:,} in total)" if within else f"all {items:,} items"
-    return Protocol(split, candidates, bool(config["mask_history"]))
+        candidates = f"all items{within} ({items} in total)" if within else f"all {items} items"
+    return Protocol(dataset.split_text, candidates, loader.mask_history)
 
 
 def score_text(value: Mapping[str, float], several: bool) -> str:

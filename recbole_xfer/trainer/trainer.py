@@ -106,9 +106,17 @@ class XferTrainer(RankingTrainer):
         """The loader of training batches: RecBole's, or the one that the model declares.
 
         Raises:
-            XferError: if the data has only windows and the model cannot read them.
+            XferError: if the data has only windows and the model cannot read them, or has no labels that it needs.
         """
         dataset = train_data._dataset
+        label = getattr(self.model, "LABEL", getattr(self.model, "LABEL_FIELD", None))
+        negatives = self.config["train_neg_sample_args"]["distribution"] != "none"
+        if label is not None and not negatives and label not in dataset.inter_feat:
+            raise XferError(
+                f"{self.config['model']} learns from labels, but train_neg_sample_args draws no negatives, and "
+                f"{self.config['dataset']} has no column '{label}'. Leave the key out, or set --threshold, such as "
+                f"--threshold='{{rating: 4}}'."
+            )
         loader = hooks_of(self.model).loader
         if loader is None and self.config["train_rows"] == "windows":
             raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
@@ -202,7 +210,7 @@ class XferTrainer(RankingTrainer):
 
     def _state(self, epoch: int) -> dict[str, Any]:
         """Everything that the following epochs depend on, as tensors and plain values."""
-        loader_generator = getattr(self._train_data, "generator", None)
+        generators = [generator.get_state() for generator in _generators(self._train_data)]
         return {
             "epoch": epoch,
             "cur_step": self.cur_step,
@@ -214,7 +222,7 @@ class XferTrainer(RankingTrainer):
             "phase": self.phase,
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(),
-            "loader": None if loader_generator is None else loader_generator.get_state(),
+            "loader": torch.cat(generators) if generators else None,
         }
 
     def resume(self, train_data: Any) -> bool:
@@ -248,7 +256,9 @@ class XferTrainer(RankingTrainer):
         following = state["phase"], state["epoch"]
         self.history = list(takewhile(lambda e: (e["phase"], e["epoch"]) != following, self.folder.epochs()))
         if state["loader"] is not None:
-            train_data.generator.set_state(state["loader"])
+            generators = _generators(train_data)
+            for generator, value in zip(generators, state["loader"].chunk(len(generators)), strict=True):
+                generator.set_state(value.clone())  # a view crashes torch
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
@@ -289,6 +299,13 @@ class Ticking:
         for batch in self.loader:
             yield batch
             self.bar.update()
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """The generators of a training loader, which shuffle; RecBole's for knowledge graphs has two loaders inside."""
+    inside = [vars(loader).get(name) for name in ("general_dataloader", "kg_dataloader")]
+    loaders = [part for part in inside if part is not None] or [loader]
+    return [part.generator for part in loaders if getattr(part, "generator", None) is not None]
 
 
 def _random_state() -> dict[str, Any]:

@@ -217,8 +217,6 @@ def test_rank_within_domain_is_rejected_where_impossible(tmp_path: Path) -> None
     made = experiment(tmp_path, "RETR", metrics=["AUC"], valid_metric="AUC", eval_args=split)
     with pytest.raises(XferError, match="needs ranking metrics"):
         made.trainer.evaluate(made.test_data, load_best_model=False)
-    with pytest.raises(XferError, match="FEARec reads its own data"):
-        build(config(tmp_path, "FEARec", "A", rank_within_domain=True))
 
 
 def write_by_hand(root: Path, **histories: list[tuple[str, str]]) -> str:

@@ -14,15 +14,18 @@ import pytest
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.quick_start import run_recbole
+from recbole.sampler import RepeatableSampler
 from recbole.trainer import Trainer
 from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build
-from recbole_xfer.quick_start import run
+from recbole_xfer.quick_start import evaluate, run
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
 from tests.conftest import ROOT
+from tests.helpers.recbole_models import write, write_tiny
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -162,6 +165,122 @@ def test_run_trains_a_model_that_looks_up_rows_of_the_dataset(tmp_path: Path) ->
     assert run("FEARec", "Small", overrides=settings(tmp_path, "FEARec") | OURS).valid
 
 
+PRICE = {"load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price"]}}
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "message"),
+    [
+        ("BPR", {"train_neg_sample_args": None}, "BPR learns from negatives, but train_neg_sample_args draws none"),
+        ("LightGCN", {"train_neg_sample_args": None}, "LightGCN learns from negatives"),
+        ("SASRec", {"train_neg_sample_args": None, "loss_type": "BPR"}, "SASRec learns from negatives"),
+        ("KGCN", {"train_neg_sample_args": None}, "KGCN learns from negatives"),
+        ("FM", {"train_neg_sample_args": None}, "FM learns from labels, but .* Tiny has no column 'label'"),
+        ("DIN", {"train_neg_sample_args": None}, "DIN learns from labels"),
+        ("NeuMF", {"train_neg_sample_args": None}, "NeuMF learns from labels"),
+        (
+            "SASRecF",
+            {**PRICE, "selected_features": ["price"]},
+            "SASRecF reads the column 'price', which has numbers",
+        ),
+        ("DSSM", PRICE, r"DSSM reads the column 'price', which has numbers. Set --numerical_features='\[price\]'"),
+        ("KGAT", {"dataset": "Tiny+Tiny2"}, "KGAT reads one knowledge graph"),
+        ("xgboost", {}, "RecBole's xgboost learns decision trees, which is not supported"),
+        ("FM", {"eval_args": {"mode": "labeled"}}, "mode=labeled evaluates labels, which needs metrics such as"),
+        (
+            "FM",
+            {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
+            "mode=labeled needs the column 'label', which Tiny does not have. Set --threshold",
+        ),
+    ],
+)
+def test_what_a_model_cannot_learn_from_is_one_sentence(
+    model: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write_tiny(tmp_path)
+    dataset = keys.get("dataset", "Tiny")
+    with pytest.raises(XferError, match=message):
+        run(model, dataset, overrides={**settings(tmp_path, model), "topk": [5], "epochs": 1, **keys})
+
+
+@pytest.mark.parametrize("model", ["FM", "DIN", "SASRec"])
+def test_labels_of_ratings_are_predicted(model: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path, users=60)
+    labels = {
+        "load_col": {"inter": ["user_id", "item_id", "timestamp", "rating"]},
+        "threshold": {"rating": 3},
+        "train_neg_sample_args": None,
+        "eval_args": {"mode": "labeled", "split": {"RS": [6, 2, 2]}, "group_by": None},
+        "metrics": ["AUC", "LogLoss"],
+        "valid_metric": "AUC",
+    }
+    result = run(model, "Tiny", overrides={**settings(tmp_path, model), "topk": [5], "epochs": 1, **labels})
+    assert "ratio [6, 2, 2] by time, over all users; labels of interactions predicted" in result.caption()
+    assert 0 < result.test["auc"] < 1
+
+
+@pytest.mark.parametrize("model", ["FEARec", "DIEN", "CFKG", "FM"])
+def test_an_equal_run_is_reused(model: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    keys = {**settings(tmp_path, model), "topk": [5], "epochs": 1}
+    first, again = (run(model, "Tiny", overrides=keys) for _ in range(2))
+    assert (again.folder, again.test) == (first.folder, first.test)
+    assert evaluate([first.folder]).results[0].test == first.test
+
+
+def test_fearec_ends_if_all_histories_before_a_target_are_equal(tmp_path: Path) -> None:
+    """RecBole's FEARec draws histories until one differs."""
+    walks = [(f"u{user}", f"i{step}", 10 * user + step) for user in range(8) for step in range(6)]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
+    assert run("FEARec", "Tiny", overrides={**settings(tmp_path, "FEARec"), "topk": [3], "epochs": 1}).rows == 8
+
+
+@pytest.mark.parametrize("mode", ["full", "uni2"])
+def test_user_who_interacted_with_every_item_is_ranked(mode: str, tmp_path: Path) -> None:
+    """With masked history only the target is ranked, unless negatives are sampled, of which there are none."""
+    walks = [("all", f"i{step % 8}", step) for step in range(8)]
+    walks += [(f"u{user}", f"i{(user + step) % 8}", 10 * user + step) for user in range(8) for step in range(5)]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
+    keys = {**settings(tmp_path, "BPR"), "topk": [3], "epochs": 1, "mask_history": True, "eval_args": {"mode": mode}}
+    if mode == "full":
+        assert run("BPR", "Tiny", overrides=keys).rows == 9
+        return
+    with pytest.raises(XferError, match="only 1 different items|only 0 different items"):
+        run("BPR", "Tiny", overrides=keys)
+
+
+def test_model_without_negatives_trains_on_a_user_of_every_item(tmp_path: Path) -> None:
+    walks = [("all", f"i{step % 8}", step) for step in range(12)]
+    walks += [(f"u{user}", f"i{(user + step) % 8}", 10 * user + step) for user in range(8) for step in range(5)]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], walks)
+    assert run("MultiVAE", "Tiny", overrides={**settings(tmp_path, "MultiVAE"), "topk": [3], "epochs": 1}).rows == 9
+    with pytest.raises(XferError, match="The user all interacted with all 8 items, so no negative can be drawn"):
+        run("BPR", "Tiny", overrides={**settings(tmp_path, "BPR"), "topk": [3]})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"unused_col": {"kg": ["head_id"]}}, r"unused_col.kg=\['head_id'\] is invalid for Tiny: there is no .kg file"),
+        ({"unused_col": {"inter": ["item_id"]}}, "the column 'item_id' is required"),
+        ({"additional_feat_suffix": ["item"]}, "additional_feat_suffix=item names a file that is always read"),
+        ({"additional_feat_suffix": ["none"]}, r"Tiny\.none does not exist"),
+    ],
+)
+def test_keys_of_files_are_checked(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    with pytest.raises(XferError, match=message):
+        build(config(tmp_path, "FM", "Tiny", topk=[3], **keys))
+
+
+def test_unused_columns_are_no_features(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    used = {"load_col": {"inter": ["user_id", "item_id", "timestamp", "rating"]}, "numerical_features": ["rating"]}
+    for unused, number in ((None, 3), ({"inter": ["rating"]}, 2)):
+        made = build(config(tmp_path, "FM", "Tiny", topk=[3], **used, unused_col=unused))
+        assert made.model.num_feature_field == number
+
+
 def test_run_trains_a_single_stage_of_s3rec(tiny: Path) -> None:
     run("S3Rec", "tiny", overrides=OURS | {"train_stage": "pretrain", "pretrain_epochs": 1, "save_step": 1})
     stage = {"train_stage": "finetune", "pre_model_path": "saved/S3Rec-tiny-1.pth"}
@@ -173,7 +292,7 @@ def test_run_trains_a_single_stage_of_s3rec(tiny: Path) -> None:
     [
         ("FDSA", {"selected_features": ["colour"]}, r"reads the item column 'colour'.*selected_features='\[text\]'"),
         ("S3Rec", {"train_stage": "pretrain", "item_attribute": "colour"}, "reads the item column 'colour'"),
-        ("KGAT", {}, r"KGAT cannot read tiny: \[tiny.kg\] not found"),
+        ("KGAT", {}, r"The file .*tiny\.kg does not exist"),
     ],
 )
 def test_an_error_names_what_a_model_lacks(model: str, keys: dict[str, Any], message: str, tiny: Path) -> None:
@@ -186,7 +305,8 @@ def test_sampled_candidates_have_the_scores_of_recboles_trainer(model: str, tmp_
     write_joined(tmp_path, ["A", "B"])
     made = build(config(tmp_path, model, "A+B", eval_args={"mode": "uni20"}, rank_within_domain=False))
     made.trainer.evaluate(made.test_data, load_best_model=False)
-    for batch in made.test_data:
+    sampler = RepeatableSampler(["train", "valid", "test"], made.dataset, "uniform").set_phase("test")
+    for batch in NegSampleEvalDataLoader(made.config, made.test_data._dataset, sampler):
         ours, theirs = (
             trainer._neg_sample_batch_eval(made.trainer, batch) for trainer in (type(made.trainer), Trainer)
         )

