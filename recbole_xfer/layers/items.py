@@ -15,6 +15,10 @@ TINY = 1e-12
 """Mean square of entries below which vectors are constant and not scaled."""
 
 
+SCALING = ("features.text_", "features.image_")
+"""Prefixes of a model's saved means and scales of vectors; an adaptation keeps them with the layers that read vectors."""
+
+
 class FeatureTables(nn.Module):
     """Text, image and price of the items, by item id.
 

@@ -19,6 +19,7 @@ from recbole_xfer.data.vectors import WORD_DROP
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.items import SCALING
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.pathway import PathwayEncoder
@@ -42,7 +43,7 @@ class UniSRec(FeatureRecommender):
     Deviation: the sequence-item task is trained at all positions, and items of a user's own window are not negatives.
     """
 
-    kept: ClassVar = {"finetune": ("adaptor.", *BACKBONE)}
+    kept: ClassVar = {"finetune": ("adaptor.", *SCALING, *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
     explainable: ClassVar[bool] = True
     encoder_class: ClassVar[type[nn.Module]] = CausalEncoder
