@@ -14,7 +14,7 @@ run: $(READY)
 	@$(VENV)/bin/recbole-xfer demo
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n auto --maxprocesses=8 --dist loadscope $(TESTS)
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses=8 --dist loadscope --no-loadscope-reorder $(TESTS)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

@@ -24,8 +24,10 @@ setup(
         "argcomplete>=3.5",
         "filelock>=3.12",
         "huggingface_hub>=0.27",
+        "isal>=1.6",
         "jinja2>=3",
         "matplotlib>=3.8",
+        "msgspec>=0.19",
         "numpy>=1.26",
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 does not support
         "pillow>=10",

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import recbole_xfer  # noqa: F401  tests import RecBole, which needs compat first
+from recbole_xfer.log import logger
 from recbole_xfer.testing.isolation import in_tmp_path  # noqa: F401  an autouse fixture
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_handler_outlives_its_test() -> Iterator[None]:
+    """Removes handlers of messages, such as one that writes to a test's captured standard error."""
+    yield
+    logger.handlers = []
 
 
 @pytest.fixture(scope="session")

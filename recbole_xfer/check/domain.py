@@ -19,7 +19,7 @@ from recbole_xfer.data.splits import leave_one_out
 from recbole_xfer.data.vectors import VectorTable, find_vectors, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete
-from recbole_xfer.prepare.picture_inputs import PICTURES, pictures_by_item
+from recbole_xfer.prepare.pictures import FOLDER, pictures_by_item
 from recbole_xfer.prepare.shards import CUT
 
 DATED = 1e8
@@ -111,7 +111,7 @@ class Domain:
             items=items,
             vectors={kind: read_vectors(path, tokens) for kind, path in paths.items()},
             metadata={kind: read_metadata(path) for kind, path in paths.items() if path.suffix == ".parquet"},
-            pictures=pictures_by_item(folder / PICTURES),
+            pictures=pictures_by_item(folder / FOLDER),
         )
 
     @cached_property

@@ -48,10 +48,8 @@ def sentence(text: str) -> str:
 
 def prepare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Prepares domains; prints a summary of each."""
-    from recbole_xfer.prepare.summary import describe
-
-    for folder in options.source.run(options):
-        print(describe(folder))
+    for summary in options.source.run(options):
+        print(summary)
 
 
 def fetch(options: argparse.Namespace, keys: dict[str, str]) -> None:

@@ -46,13 +46,7 @@ def make_dataset(config: Any) -> Any:
 
     RecBole's ``create_dataset`` is not called, because it unpickles saved datasets, which can run code.
     """
-    kind = BY_MODEL.get(config["model"], BY_TYPE[config["MODEL_TYPE"]])
-    try:
-        return kind(config)
-    except XferError:
-        raise
-    except ValueError as error:  # RecBole's error for an invalid value
-        raise XferError(f"{config['model']} cannot read {config['dataset']}: {error}") from error
+    return BY_MODEL.get(config["model"], BY_TYPE[config["MODEL_TYPE"]])(config)
 
 
 def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:

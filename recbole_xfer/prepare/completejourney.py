@@ -18,13 +18,14 @@ from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import DEPARTMENTS
+from recbole_xfer.prepare.summary import Summary, describe
 
 SHUFFLE_SEED = 0
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the named departments; returns their folders."""
-    return prepare_completejourney(args.output, args.departments)
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the named departments; returns what is in each."""
+    return [describe(folder) for folder in prepare_completejourney(args.output, args.departments)]
 
 
 def prepare_completejourney(output: Path, departments: Collection[str] = tuple(DEPARTMENTS)) -> list[Path]:

@@ -19,7 +19,8 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete, locked, remove_leftovers, replacing
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.options import PACKAGED, PACKAGED_IMAGE, Pooling
-from recbole_xfer.prepare.picture_inputs import PICTURES, ImageRecipe, find_pictures
+from recbole_xfer.prepare.picture_inputs import ImageRecipe, find_pictures
+from recbole_xfer.prepare.pictures import FOLDER
 from recbole_xfer.prepare.reuse import Previous, Result, join, read_dropped
 from recbole_xfer.prepare.shards import CUT, Inputs, Recipe, Work, one_after_another, shards
 from recbole_xfer.prepare.text_inputs import TextRecipe, find_texts
@@ -53,7 +54,7 @@ def available(folder: Path, name: str) -> tuple[str, ...]:
     """The modalities that a domain has; texts if it has none, so that the error names what is missing."""
     check_domain_name(name)
     path = folder / f"{name}.item"
-    pictures = ("image",) if (folder / PICTURES).is_dir() else ()
+    pictures = ("image",) if (folder / FOLDER).is_dir() else ()
     without_text = bool(pictures) and not (path.is_file() and "text" in read_header(path))
     return pictures if without_text else ("text", *pictures)
 

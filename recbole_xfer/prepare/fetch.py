@@ -26,11 +26,8 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete, explaining, locked, replacing, workspace
 from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.prepare.decoding import MOST_BYTES, PictureError, ahead, open_picture
-from recbole_xfer.prepare.picture_inputs import PER_ITEM, PICTURES, pictures_by_item
+from recbole_xfer.prepare.pictures import FOLDER, LIST_SUFFIX, MOST, pictures_by_item
 from recbole_xfer.version import __version__
-
-ADDRESSES = "pictures"
-"""Suffix of the file of addresses: a tsv with the columns ``item_id:token`` and ``url:token``, one row per picture."""
 
 KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats whose files are kept as they are if the picture is small enough; others are stored as JPEG."""
@@ -119,31 +116,31 @@ def fetch_pictures(folder: Path, name: str, settings: Settings | None = None) ->
     check_complete(folder)
     folder = Path(folder)
     pictures = read_addresses(folder, name)
-    root = folder / PICTURES
+    root = folder / FOLDER
     root.mkdir(exist_ok=True)
-    with locked(folder.with_name(f"{name}.{PICTURES}")), workspace(root) as temporary:
+    with locked(folder.with_name(f"{name}.{FOLDER}")), workspace(root) as temporary:
         there = {path.with_suffix("") for paths in pictures_by_item(root).values() for path in paths}
         missing = [picture for picture in pictures if picture.path not in there]
-        (temporary / PICTURES).mkdir()
-        failures = _fetch_all(missing, settings, temporary / PICTURES)
+        (temporary / FOLDER).mkdir()
+        failures = _fetch_all(missing, settings, temporary / FOLDER)
         _report(folder, name, len(pictures), len(missing), failures)
     return root
 
 
 def read_addresses(folder: Path, name: str) -> list[Picture]:
-    """Reads the addresses of a domain, at most :data:`PER_ITEM` of an item.
+    """Reads the addresses of a domain, at most :data:`MOST` of an item.
 
     Raises:
         XferError: if the file is missing or lacks a column.
     """
-    path = folder / f"{name}.{ADDRESSES}"
+    path = folder / f"{name}{LIST_SUFFIX}"
     header = read_header(path)
     for column in ("item_id", "url"):
         if column not in header:
             raise XferError(f"{path} has no column '{column}' (columns: {', '.join(header)}). Rename a column.")
     table = read_atomic_file(path, ["item_id", "url"]).dropna().drop_duplicates()
     rows = table.groupby("item_id", sort=False)["url"]
-    return [picture for item, urls in rows for picture in _of_item(folder / PICTURES, item, urls.tolist()[:PER_ITEM])]
+    return [picture for item, urls in rows for picture in _of_item(folder / FOLDER, item, urls.tolist()[:MOST])]
 
 
 def _of_item(root: Path, item: str, urls: list[str]) -> Iterator[Picture]:
@@ -264,11 +261,11 @@ def _content(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
 
 def _report(folder: Path, name: str, count: int, missing: int, failures: list[tuple[Picture, str]]) -> None:
     """Logs the counts; writes the failures to a file, or removes it if there are none."""
-    listed = folder / f"{name}.{ADDRESSES}.failed.tsv"
+    listed = folder / f"{name}{LIST_SUFFIX}.failed.tsv"
     fetched = f"{missing - len(failures):,} of {count:,} pictures were fetched, {count - missing:,} were there"
     if not failures:
         listed.unlink(missing_ok=True)
-        logger.info(f"{folder / PICTURES}: {fetched}.")
+        logger.info(f"{folder / FOLDER}: {fetched}.")
         return
     with replacing(listed) as temporary:
         lines = "".join(f"{picture.item}\t{picture.url}\t{reason}\n" for picture, reason in failures)
@@ -276,6 +273,6 @@ def _report(folder: Path, name: str, count: int, missing: int, failures: list[tu
     counts = Counter(reason for _, reason in failures).most_common(3)
     common = ", ".join(f"{reason}: {number:,}" for reason, number in counts)
     logger.warning(
-        f"{folder / PICTURES}: {fetched}, {len(failures):,} failed ({common}). {listed} lists them; the next run tries "
+        f"{folder / FOLDER}: {fetched}, {len(failures):,} failed ({common}). {listed} lists them; the next run tries "
         f"them again."
     )

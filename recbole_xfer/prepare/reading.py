@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow
+from isal import igzip, igzip_lib
 
 from recbole_xfer.errors import XferError, did_you_mean
 
@@ -22,6 +23,8 @@ ATOMIC = (".inter", ".item", ".user")
 SEPARATORS = {".csv": ",", ".tsv": "\t"} | dict.fromkeys(ATOMIC, "\t")
 UNPACKED_FREELY, UNPACKED_RATIO = 2**26, 100
 """A compressed file may unpack to so many bytes, or to so many times its size; only a zip bomb has more."""
+MAGIC = b"\x1f\x8b"
+"""The first bytes of a gzipped file."""
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 
@@ -51,10 +54,9 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise XferError(f"The file {path} does not exist.")
-    gzipped = path.suffix == ".gz"
-    suffix = path.with_suffix("").suffix if gzipped else path.suffix
+    suffix = suffix_of(path)
     try:
-        with io.BufferedReader(_Unpacked(path)) if gzipped else path.open("rb") as file:
+        with opened(path) as file:
             if suffix in (".json", ".jsonl"):
                 table = _read_json(path, file)
             elif suffix == ".parquet":
@@ -78,6 +80,16 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
     return table.rename(columns=lambda column: ATOMIC_TYPE.sub("", str(column)))
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix of a file's name, without that of its compression."""
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
+def opened(path: Path) -> io.BufferedIOBase:
+    """Opens a file to read its bytes; decompresses a gzipped one, unless it is a zip bomb."""
+    return io.BufferedReader(_Unpacked(path), 2**20) if path.suffix == ".gz" else path.open("rb")
+
+
 def check_unpacked_size(path: Path, size: int) -> None:
     """Raises XferError if a compressed file unpacks to too many bytes."""
     limit = max(UNPACKED_FREELY, UNPACKED_RATIO * path.stat().st_size)
@@ -92,13 +104,19 @@ class _Unpacked(io.RawIOBase):
     """The content of a gzipped file; raises XferError where it becomes too long."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.file, self.size = path, gzip.GzipFile(path, "rb"), 0
+        self.path, self.file, self.size = path, igzip.IGzipFile(path, "rb"), 0
+        with path.open("rb") as start:
+            if start.read(2) not in (b"", MAGIC):
+                raise gzip.BadGzipFile("Not a gzipped file")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self.file.readinto(buffer)
+        try:
+            count = self.file.readinto(buffer)
+        except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub declares an instance
+            raise gzip.BadGzipFile(str(error)) from error
         self.size += count
         check_unpacked_size(self.path, self.size)
         return count

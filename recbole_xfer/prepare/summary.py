@@ -15,10 +15,11 @@ class Summary:
     """Counts of a prepared domain; ``items`` are those with an interaction.
 
     Attributes:
+        folder: of the domain.
         unlisted: items of the interactions that the item file does not list.
     """
 
-    name: str
+    folder: Path
     users: int
     items: int
     interactions: int
@@ -28,7 +29,7 @@ class Summary:
 
     def __str__(self) -> str:
         line = (
-            f"{self.name}: {self.users:,} users, {self.items:,} items ({self.with_text:,} with text, "
+            f"{self.folder.name}: {self.users:,} users, {self.items:,} items ({self.with_text:,} with text, "
             f"{self.with_price:,} with a price), {self.interactions:,} interactions"
         )
         return line + (f"; items missing in the item file: {self.unlisted:,}" if self.unlisted else "")
@@ -47,7 +48,7 @@ def describe(folder: Path) -> Summary:
     items = read_atomic_file(item_path) if item_path.exists() else pd.DataFrame({"item_id": known})
     listed = items[items["item_id"].isin(known)]
     return Summary(
-        name=folder.name,
+        folder=folder,
         users=interactions["user_id"].nunique(),
         items=len(known),
         interactions=len(interactions),

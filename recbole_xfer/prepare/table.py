@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import html
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,11 @@ from recbole_xfer.data.atomic import check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
+from recbole_xfer.prepare.pictures import MOST, add_named_pictures, add_pictures, is_old_picture
 from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
+from recbole_xfer.prepare.summary import Summary, describe
+from recbole_xfer.prepare.texts import joined
+from recbole_xfer.prepare.times import MILLISECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -33,24 +36,30 @@ class ItemTable:
 
     path: Path
     columns: Mapping[str, str]
-    """Its columns by role: ``item`` and optionally ``text`` (``a+b`` joins two columns) and ``price``."""
+    """Its columns by role: ``item`` and optionally ``text`` (``a+b`` joins two columns), ``price``
+    and ``image`` (paths below the folder of pictures, or addresses)."""
     price_format: str = PLAIN
     """A key of PRICE_FORMATS; all except the first allow a currency sign and thousands separators."""
     skip_unreadable_prices: bool = False
     """Whether a price that cannot be read is missing and counted, instead of an error."""
     all_items: bool = False
     """Whether to keep items without interactions, which can be scored by their features."""
+    header: bool | None = None
+    """Whether the first line of separated values names the columns; None: as in the interactions."""
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domains; returns their folders."""
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domains; returns what is in each."""
     if (args.items is None) != (args.item_columns is None):
         raise XferError("--items and --item_columns belong together. Set both or neither.")
     items = None
     if args.items is not None:
-        roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price"), ("item",))
-        items = ItemTable(args.items, roles, args.price_format, args.skip_unreadable_prices, args.all_items)
-    return prepare_table(
+        roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price", "image"), ("item",))
+        header = {None: None, "first": True, "none": False}[args.items_header]
+        items = ItemTable(
+            args.items, roles, args.price_format, args.skip_unreadable_prices, args.all_items, header=header
+        )
+    folders = prepare_table(
         args.output,
         args.input,
         parse_roles(args.columns, "--columns", ("user", "item", "time", "rating"), ("user", "item")),
@@ -59,7 +68,9 @@ def run(args: argparse.Namespace) -> list[Path]:
         domain_column=args.domain_column,
         form=TextFormat(args.separator, args.header == "first", args.encoding, args.quotes == "csv"),
         time_format=args.time_format,
+        images=args.images,
     )
+    return [describe(folder) for folder in folders]
 
 
 def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, str]:
@@ -87,7 +98,7 @@ def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: t
 
 def prepare_table(
     output: Path,
-    interactions: Path,
+    interactions: Path | Sequence[Path],
     columns: Mapping[str, str],
     items: ItemTable | None = None,
     *,
@@ -95,6 +106,7 @@ def prepare_table(
     domain_column: str | None = None,
     form: TextFormat = AS_NAMED,
     time_format: str | None = None,
+    images: Path | None = None,
 ) -> list[Path]:
     """Writes one domain, or with ``domain_column`` one per value of this column.
 
@@ -104,15 +116,16 @@ def prepare_table(
 
     Args:
         output: the folder that holds the domains.
-        interactions: a file that ``read_table`` reads.
+        interactions: a file that ``read_table`` reads, or several of equal columns, such as the files of a split.
         columns: its columns by role: ``user``, ``item`` and optionally ``time`` and ``rating``. Times are seconds
-            since 1970, dates (UTC by default), or positions; without times, the order of the rows counts.
+            or milliseconds since 1970, dates (UTC by default), or positions; without times, the rows' order counts.
         items: texts and prices of the items.
         name: name of the domain; with ``domain_column``, the domains are named ``<name>-<value>``.
         domain_column: a column of the interactions. If the item table has it too, an item is looked up among the
             items of its domain.
         form: format of separated values, in both files.
         time_format: format of dates, as for ``strptime``.
+        images: a folder with ``<item>.jpg`` or ``<item>/*.jpg``.
 
     Returns:
         The folders of the domains.
@@ -122,28 +135,40 @@ def prepare_table(
     """
     if name is None and domain_column is None:
         raise XferError("The domain has no name. Set --name, or split the interactions with --domain_column.")
-    raw = read_table(interactions, form)
-    table = interactions_of(raw, columns, interactions, time_format)
-    domains = pd.Series("", index=raw.index)
-    if domain_column is not None:
-        domains = _tokens(raw, domain_column, interactions)
+    paths = [interactions] if isinstance(interactions, str | Path) else interactions
+    parts = []
+    for path in map(Path, paths):
+        raw = read_table(path, form)
+        part = interactions_of(raw, columns, path, time_format)
+        parts.append(part.assign(domain="" if domain_column is None else _tokens(raw, domain_column, path)))
+    table = pd.concat(parts, ignore_index=True)
+    if "time" not in columns:
+        table["timestamp"] = np.arange(1.0, len(table) + 1)
+    domains = table.pop("domain")
     names = {value: "-".join(filter(None, [name, value])) for value in domains.unique()}
     for domain in names.values():
         check_domain_name(domain)
     catalogue = None
     if items is not None:
-        catalogue = read_table(items.path, form)
+        catalogue = read_table(items.path, replace(form, header=form.header if items.header is None else items.header))
         if domain_column is not None and items.all_items:
             check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
-    with replacing_folders(output) as temporary:
+    named = names.values() if items is not None and "image" in items.columns else ()
+    with replacing_folders(output, is_old_picture(names.values() if images else (), named)) as temporary:
         for value, rows in table.groupby(domains, sort=False):
             described = None
             if items is not None and catalogue is not None:
                 split = domain_column in catalogue
                 listed = catalogue[catalogue[domain_column].astype(str) == value] if split else catalogue
                 described = items_of(listed, items, rows["item_id"])
-            write_domain(temporary, names[str(value)], rows, described)
+            folder = write_domain(temporary, names[str(value)], rows, described)
+            used = set(rows["item_id"]).union([] if described is None else described["item_id"])
+            root = None if images is None else Path(images)
+            if items is not None and "image" in items.columns:
+                add_named_pictures(folder, root, _picture_names(listed, items, used))
+            elif root is not None:
+                add_pictures(folder, root, used)
     return [Path(output) / domain for domain in names.values()]
 
 
@@ -187,11 +212,22 @@ def items_of(listed: pd.DataFrame, source: ItemTable, used: pd.Series) -> pd.Dat
         parts = columns["text"].split("+")
         for part in parts:
             check_column(listed, part, path)
-        items["text"] = [" ".join(_words(row)) for row in zip(*(listed[part] for part in parts), strict=True)]
+        items["text"] = [joined(list(_words(row))) for row in zip(*(listed[part] for part in parts), strict=True)]
     if "price" in columns:
         check_column(listed, columns["price"], path)
         items["price"] = _amounts(listed[columns["price"]], source)
     return items
+
+
+def _picture_names(listed: pd.DataFrame, source: ItemTable, used: Collection[str]) -> dict[str, list[str]]:
+    """The paths and addresses of pictures by item, from the first row of each item."""
+    check_column(listed, source.columns["image"], source.path)
+    names: dict[str, list[str]] = {}
+    ids = _tokens(listed, source.columns["item"], source.path)
+    for item, cell in zip(ids, listed[source.columns["image"]], strict=True):
+        if item in used and item not in names:
+            names[item] = list(_words(cell))[:MOST]
+    return names
 
 
 def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
@@ -201,10 +237,11 @@ def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
 
 
 def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Series:
-    """Returns numbers unchanged and dates as seconds since 1970, by the format that fails for the fewest rows."""
+    """Returns numbers (milliseconds as seconds) or dates as seconds since 1970, as fails for the fewest rows."""
     readings = []
     if time_format is None and not pd.api.types.is_datetime64_any_dtype(values):
-        readings.append(pd.to_numeric(values, errors="coerce").astype(np.float64))
+        numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
+        readings.append(numbers.where(~(numbers >= MILLISECONDS), numbers / 1000))
     if not readings or readings[0].isna().any():
         for date_format in [time_format] if time_format else DATE_FORMATS:
             try:
@@ -254,9 +291,9 @@ def _reject(values: pd.Series, wrong: pd.Series, path: Path, problem: str) -> No
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Yields the texts in a cell: those of a list one after another, none if missing; '&amp;' becomes '&'."""
+    """Yields the texts in a cell: those of a list one after another, none if missing."""
     if isinstance(value, list | tuple | np.ndarray):
         for part in value:
             yield from _words(part)
     elif not pd.isna(value):
-        yield html.unescape(str(value))
+        yield str(value)

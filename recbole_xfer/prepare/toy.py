@@ -23,6 +23,8 @@ from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.prepare.pictures import FOLDER
+from recbole_xfer.prepare.summary import Summary, describe
 
 CLASSES = {"text": 16, "image": 3, "price": 3}
 """Parts of an item and their numbers of classes."""
@@ -36,7 +38,6 @@ ITEMS = 960  # per domain: 20 share topic and colour, or topic and price; rankin
 
 WORDS_PER_TOPIC = 6
 WORD_SIZE = 32  # dimension of a word's vector
-PICTURES = "images"  # folder of the pictures
 PICTURE_SIZE = 8  # pixels in width and in height
 PALETTE = np.array([[0.8, 0.3, 0.3], [0.3, 0.8, 0.3], [0.3, 0.3, 0.8]])
 PRICE_BANDS = np.array([[2, 6], [12, 30], [60, 150]])
@@ -132,9 +133,9 @@ def toy_truth(name: str = "Toy-Games", seed: int = 0) -> ToyTruth:
     )
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domains; returns their folders."""
-    return prepare_toy(args.output, seed=args.seed)
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domains; returns what is in each."""
+    return [describe(folder) for folder in prepare_toy(args.output, seed=args.seed)]
 
 
 def prepare_toy(output: Path, seed: int = 0) -> list[Path]:
@@ -154,7 +155,7 @@ def prepare_toy(output: Path, seed: int = 0) -> list[Path]:
     with replacing_folders(output, _is_generated) as temporary:
         for name in DOMAINS:
             _write(temporary, name, toy_truth(name, seed), seed)
-        for new in temporary.glob(f"*/{PICTURES}/*"):
+        for new in temporary.glob(f"*/{FOLDER}/*"):
             old = output / new.relative_to(temporary)
             if old.exists() and not _is_generated(old):
                 raise XferError(f"{old} is not a generated picture. Move it elsewhere, or set another --output.")
@@ -163,7 +164,7 @@ def prepare_toy(output: Path, seed: int = 0) -> list[Path]:
 
 def _is_generated(path: Path) -> bool:
     """Whether a file is a picture that this module wrote, by its name, its format and its size."""
-    if path.parent.name != PICTURES or not re.fullmatch(r"[bmg]\d{3}\.png", path.name):
+    if path.parent.name != FOLDER or not re.fullmatch(r"[bmg]\d{3}\.png", path.name):
         return False
     with path.open("rb") as file:
         start = file.read(24)
@@ -252,7 +253,7 @@ def _write(output: Path, name: str, truth: ToyTruth, seed: int) -> Path:
         encoder="toy words",
         source="mean of the vectors of the text's words",
     )
-    _write_pictures(folder / PICTURES, ids[has_picture], pictures[has_picture])
+    _write_pictures(folder / FOLDER, ids[has_picture], pictures[has_picture])
     write_vectors(
         folder / f"{name}.image.parquet",
         ids[has_picture],

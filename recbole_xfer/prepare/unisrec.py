@@ -24,11 +24,20 @@ from recbole_xfer.data.parts import FILE, assemble, concatenate
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.log import logger
+from recbole_xfer.prepare.summary import Summary, describe
+from recbole_xfer.prepare.unisrec_files import write_unisrec
 
 
-def run(args: argparse.Namespace) -> list[Path]:
-    """Writes the domain; returns its folder in a list."""
-    return [prepare_unisrec(args.output, args.input, args.name, half=args.half)]
+def run(args: argparse.Namespace) -> list[Summary]:
+    """Writes the domain, or with ``--write`` the published layout of one; returns what is in it."""
+    if args.write:
+        summary = describe(args.input)
+        logger.info(f"{write_unisrec(args.output, args.input)} has the layout of UniSRec.")
+        return [summary]
+    if args.name is None:
+        raise XferError("--name is missing. Set it to the name with which the files begin.")
+    return [describe(prepare_unisrec(args.output, args.input, args.name, half=args.half))]
 
 
 def prepare_unisrec(output: Path, folder: Path, name: str, half: bool = False) -> Path:

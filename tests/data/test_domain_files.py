@@ -156,7 +156,7 @@ def test_infinite_price(tmp_path: Path) -> None:
 
 def test_missing_vectors_name_the_remedy(tmp_path: Path) -> None:
     folder = write_small(tmp_path)
-    for kind, remedy in (("image", "Add your own image vectors, as a file with"), ("text", "recbole-xfer encode")):
+    for kind, remedy in (("image", "Put pictures into .*, or add your own"), ("text", "recbole-xfer encode")):
         (folder / f"Small.{kind}.parquet").unlink()
         with pytest.raises(XferError, match=f"no {kind} .*Small.{kind}.parquet.*{remedy}") as error:
             _ = TransferDataset(config(tmp_path, modalities=[kind])).features

@@ -25,10 +25,11 @@ def real(name: str) -> Path:
 
 
 def prepare(source: str, output: Path, *options: object) -> list[Path]:
-    """Runs ``recbole-xfer prepare``."""
+    """Runs ``recbole-xfer prepare``; returns the folders."""
     parser = argparse.ArgumentParser()
     SOURCES[source].add_arguments(parser)
-    return SOURCES[source].run(parser.parse_args(["--output", str(output), *map(str, options)]))
+    summaries = SOURCES[source].run(parser.parse_args(["--output", str(output), *map(str, options)]))
+    return [summary.folder for summary in summaries]
 
 
 def inter(folder: Path) -> pd.DataFrame:

@@ -117,8 +117,8 @@ def test_the_game_makes_domains_indistinguishable(tmp_path: Path, monkeypatch: p
     before = []
     begin = made.trainer._begin
 
-    def watch(phase: str) -> None:
-        begin(phase)
+    def watch(phase: str, *data: Any) -> None:
+        begin(phase, *data)
         if phase == ADVERSARIAL:
             before.append(domain_accuracy(made))
 

@@ -83,9 +83,9 @@ def head_tail_auc(folder: str) -> float:
     return float((scores[labels == 1][:, None] > scores[labels == 0]).float().mean())
 
 
-def trained(root: Path, adversary_weight: float, seed: int = 2020) -> tuple[Result, Result]:
+def trained(root: Path, adversary_weight: float, seed: int = 2020, **others: Any) -> tuple[Result, Result]:
     """Training on all targets, and TP, with the same number of users' gradients."""
-    keys = {**KEYS, **paths(root), "seed": seed}
+    keys = {**KEYS, **paths(root), "seed": seed, **others}
     plain = {"pathway": False, "train_batch_size": 32 * 8}
     ours = {"paths": 16, "inner_steps": 2, "inner_rate": 0.1, "adversary_weight": adversary_weight}
     return run("RETR", "Planted", overrides={**keys, **plain}), run("TPSASRec", "Planted", overrides={**keys, **ours})
@@ -99,8 +99,8 @@ def test_tail_and_new_users_gain(tmp_path: Path) -> None:
 
 
 def test_a_new_discriminator_distinguishes_head_and_tail_less_well(tmp_path: Path) -> None:
-    """On average of three seeds; one differed by 0.006, the others by 0.02 and 0.05."""
+    """On average of three seeds; they differed by 0.02, 0.03 and 0.03."""
     write_planted(tmp_path, noise=0.7, own=0.0)
-    runs = [trained(tmp_path, adversary_weight=0.3, seed=seed) for seed in (2020, 2021, 2022)]
+    runs = [trained(tmp_path, adversary_weight=0.3, seed=seed, epochs=20) for seed in (2020, 2021, 2022)]
     plain, ours = np.mean([[head_tail_auc(result.folder) for result in pair] for pair in runs], axis=0)
     assert ours < plain - 0.01

@@ -23,7 +23,8 @@ from recbole_xfer.prepare import image_encoder
 from recbole_xfer.prepare.decoding import open_picture
 from recbole_xfer.prepare.encode import encode_pictures
 from recbole_xfer.prepare.options import IMAGE_PACKAGE, PACKAGED_IMAGE
-from recbole_xfer.prepare.picture_inputs import ImageRecipe, find_pictures, pictures_by_item
+from recbole_xfer.prepare.picture_inputs import ImageRecipe, find_pictures
+from recbole_xfer.prepare.pictures import pictures_by_item
 from tests.helpers.encoding import IMAGE_MODEL, picture, write_timm_model
 from tests.helpers.preparing import real
 

@@ -81,6 +81,68 @@ class TestTable:
         (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
         assert inter(folder)["item_id"].tolist() == ["c", "a", "b"]
 
+    def test_several_files_become_one_table(self, tmp_path: Path) -> None:
+        splits = ("train", "valid", "test")
+        for time in ("time:float", "when:float"):
+            rows = {"train": "u\ta\t1\nv\tb\t7\n", "valid": "u\tc\t1\n", "test": "u\tb\t1\n"}
+            paths = [
+                self.write(tmp_path, f"user:token\titem:token\t{time}\n{rows[split]}", f"D.{split}.inter")
+                for split in splits
+            ]
+            columns = {"user": "user", "item": "item"} | ({"time": "time"} if time == "time:float" else {})
+            [folder] = prepare_table(tmp_path, paths, columns, name="D")
+            of_user = inter(folder)[inter(folder)["user_id"] == "u"]
+            assert of_user["item_id"].tolist() == ["a", "c", "b"]  # rows of equal time keep their order
+        with pytest.raises(XferError, match=r"D\.valid\.inter, column item, row 1: the value is missing"):
+            self.write(tmp_path, "user\titem\tother\nu\t\t\n", "D.valid.inter")
+            prepare_table(tmp_path, paths, columns, name="D")
+
+    def test_times_in_milliseconds(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "user,item,time\nu,a,1529193600500\nu,b,99999999999\n")
+        (folder,) = prepare_table(tmp_path, path, LOG, name="D")
+        assert inter(folder)["timestamp"].tolist() == [1529193600.5, 99999999999]
+
+    def test_layout_of_microlens(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,timestamp\n7,1,1529193600500\n7,2,1529193600501\n", "pairs.csv")
+        items = self.write(tmp_path, '1,"Tea, hot"\n2,Cake\n', "titles.csv")
+        covers = tmp_path / "covers"
+        covers.mkdir()
+        (covers / "2.jpg").write_bytes(b"picture")
+        options = ["--items_header", "none", "--columns", "user=user", "item=item", "time=timestamp", "--name", "D"]
+        options += ["--item_columns", "item=1", "text=2", "--images", covers]
+        (folder,) = prepare("table", tmp_path, "--input", log, "--items", items, *options)
+        assert item(folder)["text"].tolist() == ["Tea, hot", "Cake"] and (folder / "images" / "2.jpg").exists()
+
+    def test_a_column_of_pictures(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\nu,c,3\nu,d/d,4\nu,e,5\n")
+        covers = tmp_path / "covers"
+        (covers / "x").mkdir(parents=True)
+        for name in ("x/1.jpg", "2.png", "../out.jpg", "note.txt"):
+            (covers / name).write_bytes(b"picture")
+        rows = [
+            {"id": "a", "cover": "x/1.jpg"}, {"id": "b", "cover": ["x/1.jpg", "2.png", "http://h/b.jpg"]},
+            {"id": "c", "cover": ["../out.jpg", "note.txt", "none.jpg"]}, {"id": "d/d", "cover": "2.png"},
+            {"id": "e", "cover": None}, {"id": "other", "cover": "2.png"},
+        ]  # fmt: skip
+        items = self.write(tmp_path, json.dumps(rows), "items.json")
+        table = ItemTable(items, {"item": "id", "image": "cover"})
+        (folder,) = prepare_table(tmp_path, log, LOG, table, name="D", images=covers)
+        found = sorted(str(path.relative_to(folder / "images")) for path in folder.rglob("images/**/*.*"))
+        assert found == ["a.jpg", "b/0.jpg", "b/1.png"]
+        assert (folder / "D.pictures").read_text() == "item_id:token\turl:token\nb\thttp://h/b.jpg\n"
+        assert "3 paths are no pictures in the folder of --images (first: c)" in caplog.text
+        assert "1 items have an id that cannot be the name of a file (first: d/d)" in caplog.text
+        self.write(tmp_path, json.dumps(rows[:1]), "items.json")
+        with pytest.raises(XferError, match="D: no picture of the column can be used"):
+            prepare_table(tmp_path, log, LOG, table, name="D", images=tmp_path / "none")
+
+    def test_joined_texts_are_cleaned_and_repeat_nothing(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,time\nu,a,1\n")
+        items = self.write(tmp_path, "id,title,kind,brand\na,<b>Gift</b> cards,Gift Cards,Tea &amp; Co\n", "items.csv")
+        table = ItemTable(items, {"item": "id", "text": "title+kind+brand"})
+        (folder,) = prepare_table(tmp_path, log, LOG, table, name="D")
+        assert item(folder)["text"].tolist() == ["Gift cards Tea & Co"]
+
     def test_separator_without_header(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, "1::007::5::20\n2::008::4::10\n", "log.dat")
         items = self.write(tmp_path, '007::"It" (1915)::Drama|War\n', "movies.dat")
