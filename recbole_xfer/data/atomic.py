@@ -132,15 +132,24 @@ def read_atomic_file(
     except UnicodeError:
         raise _encoding_error(path, form.encoding) from None
     except (ValueError, pd.errors.ParserError) as error:
-        raise _located(path, wanted, types, form, error) from None
+        wrong = _wrong_number(path, [name for name in wanted if types[name] == "float"], types, form)
+        raise wrong or XferError(
+            f"{path} cannot be read: {str(error).strip()}. Every line needs one value for each column."
+        ) from None
     if len(frame) != rows:
         raise XferError(f"{path} has {rows:,} rows, but {len(frame):,} were read. Write one line for each row.")
     if frame.empty:
         raise XferError(f"{path} has a header and no rows.")
-    for name in wanted:
-        if types[name] == "float" and np.isinf(frame[name].to_numpy()).any():
-            row = int(np.isinf(frame[name].to_numpy()).argmax())
+    numbers = {name: frame[name].to_numpy() for name in wanted if types[name] == "float"}
+    for name, values in numbers.items():
+        if np.isinf(values).any():
+            row = int(np.isinf(values).argmax())
             raise XferError(f"{path}, line {row + 2}: column '{name}' is infinite. Correct or remove the row.")
+        present = np.flatnonzero(~np.isnan(values))
+        if len(present) and values[present[0]] in (0, 1):  # pandas reads a column of "True" and "False" as 1 and 0
+            wrong = _wrong_number(path, [name], types, form, rows=int(present[0]) + 1)
+            if wrong:
+                raise wrong
     return frame[wanted]
 
 
@@ -248,27 +257,27 @@ def _count_regular_lines(path: Path, columns: int, separator: bytes) -> int | No
     return count + bool(unfinished) if rest == unfinished else None
 
 
-def _located(path: Path, wanted: list[str], types: dict[str, str], form: AtomicFormat, error: Exception) -> XferError:
-    """The parser's error, with the line and column of the first value that is not a number."""
+def _wrong_number(
+    path: Path, columns: list[str], types: dict[str, str], form: AtomicFormat, rows: int | None = None
+) -> XferError | None:
+    """The error for the first value of these columns (in the first rows) that is not a number; None without one."""
     try:
         text = pd.read_csv(
-            path, sep=form.separator, names=list(types), header=0, dtype=str, encoding=form.encoding,
-            keep_default_na=False, index_col=False, quoting=csv.QUOTE_NONE,
+            path, sep=form.separator, names=list(types), header=0, usecols=columns, dtype=str, encoding=form.encoding,
+            keep_default_na=False, index_col=False, quoting=csv.QUOTE_NONE, nrows=rows,
         )  # fmt: skip
     except pd.errors.ParserError:
-        return XferError(f"{path} cannot be read: {error}. Every line needs one value for each column.")
-    for name in wanted:
-        if types[name] != "float":
-            continue
+        return None
+    for name in columns:
         column = text[name].str.strip()
-        wrong = pd.to_numeric(column, errors="coerce").isna() & (column != "")
+        wrong = pd.to_numeric(column, errors="coerce").isna() & ~column.isin(["", *READ_AS_MISSING.split("|")])
         if wrong.any():
             row = int(np.argmax(wrong.to_numpy()))
             return XferError(
                 f"{path}, line {row + 2}: '{column.iloc[row]}' in column '{name}' is not a number. "
                 f"Write plain numbers such as 12.99, and leave a missing value empty."
             )
-    return XferError(f"{path} cannot be read: {error}.")
+    return None
 
 
 # --- writing -----------------------------------------------------------------------------------------------------

@@ -182,3 +182,19 @@ class TestEveryLineIsARow:
         monkeypatch.setattr(pd, "read_csv", lambda *args, **keys: whole(*args, **keys).iloc[:1])
         with pytest.raises(XferError, match="has 2 rows, but 1 were read"):
             read(tmp_path, "u\ta\t1", "u\tb\t2")
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"), [("i1\tTrue\n", 2), ("i1\t\ni2\tFalse\ni3\tTrue\n", 3), ("i1\t1\ni2\tTrue\n", 3)]
+)
+def test_a_word_for_true_is_not_a_number(tmp_path: Path, rows: str, line: int) -> None:
+    path = tmp_path / "D.item"
+    path.write_text(f"item_id:token\tprice:float\n{rows}")
+    with pytest.raises(XferError, match=f"line {line}: '(True|False)' in column 'price' is not a number"):
+        read_atomic_file(path)
+
+
+def test_a_column_of_ones_and_missing_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "D.item"
+    path.write_text("item_id:token\tprice:float\ni1\tNA\ni2\t1\ni3\t\n")
+    np.testing.assert_array_equal(read_atomic_file(path)["price"], [np.nan, 1, np.nan])
