@@ -117,7 +117,8 @@ def check_atomic_file(given_file: tuple[bytes, str], folder: Path) -> bool:
         frame = read_atomic_file(path, form=AtomicFormat(encoding=encoding))
     except XferError:
         return False
-    header, *lines = content.decode("utf-8-sig" if encoding == "utf-8" else encoding).replace("\r\n", "\n").split("\n")
+    text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding).replace("\r\n", "\n")
+    header, *lines = text.split("\n") if "\n" in text else text.split("\r")
     rows = [line.split("\t") for line in lines if line.strip(" ")]
     assert len(frame) == len(rows), f"{len(frame)} rows are read, the file has {len(rows)}"
     for number, column in enumerate(header.split("\t")):

@@ -25,6 +25,9 @@ UNPACKED_FREELY, UNPACKED_RATIO = 2**26, 100
 """A compressed file may unpack to so many bytes, or to so many times its size; only a zip bomb has more."""
 MAGIC = b"\x1f\x8b"
 """The first bytes of a gzipped file."""
+UNIT_SEPARATOR = "\x1f"
+"""Stands for a separator of several characters."""
+
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 
@@ -138,9 +141,8 @@ def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: Text
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
     quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
     table = pd.read_csv(
-        file,
-        sep=re.escape(separator) if len(separator) > 1 else separator,
-        engine="python" if len(separator) > 1 else "c",
+        file if len(separator) == 1 else _with_short_separator(path, file, separator, form.encoding),
+        sep=separator if len(separator) == 1 else UNIT_SEPARATOR,
         header=0 if form.header else None,
         encoding=form.encoding,
         dtype=str,
@@ -151,6 +153,14 @@ def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: Text
     if not isinstance(table.index, pd.RangeIndex):  # pandas reads extra columns as an index
         raise XferError(f"{path} has rows with more fields than its header. Check the separator.")
     return table if form.header else table.rename(columns=lambda position: str(position + 1))
+
+
+def _with_short_separator(path: Path, file: io.BufferedIOBase, separator: str, encoding: str) -> io.StringIO:
+    """The text with one character as the separator; with more, pandas is slow and strips blanks at ends of lines."""
+    text = file.read().decode(encoding)
+    if UNIT_SEPARATOR in text:
+        raise XferError(f"{path} has the character {UNIT_SEPARATOR!r}. Remove it, or use a separator of one character.")
+    return io.StringIO(text.replace(separator, UNIT_SEPARATOR))
 
 
 def _read_parquet(path: Path, file: io.BufferedIOBase) -> pd.DataFrame:

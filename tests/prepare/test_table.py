@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.reading import TextFormat, read_table
 from recbole_xfer.prepare.summary import describe
 from recbole_xfer.prepare.table import ItemTable, prepare_table
 from tests.helpers.preparing import LOG, inter, item, prepare, real
@@ -152,6 +153,19 @@ class TestTable:
         assert inter(folder)["item_id"].tolist() == ["008", "007"]
         assert item(folder)["text"].tolist() == ['"It" (1915) Drama|War']
         assert describe(folder).unlisted == 1
+
+    @pytest.mark.parametrize("separator", ["::", ":"])
+    def test_blanks_at_the_ends_of_a_line_are_kept(self, tmp_path: Path, separator: str) -> None:
+        log = self.write(tmp_path, " u::a::1\nv:: b ::2\nw:: b \n".replace("::", separator), "log.dat")
+        table = read_table(log, TextFormat(separator, header=False))
+        assert table["1"].tolist() == [" u", "v", "w"]
+        assert table["2"].tolist() == ["a", " b ", " b "]
+        assert table["3"].isna().tolist() == [False, False, True]
+
+    def test_a_line_with_the_character_that_replaces_a_long_separator(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "u::a\x1f::1\n", "log.dat")
+        with pytest.raises(XferError, match=r"log\.dat has the character '.x1f'. Remove it"):
+            read_table(log, TextFormat("::", header=False))
 
     def test_types_in_an_atomic_header_are_removed(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "user_id:token\titem_id:token\ttime:float\nu\ta\t2015-06-23\n", "log.inter")
