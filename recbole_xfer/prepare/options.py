@@ -174,6 +174,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--time_format", help="format of dates, such as '%%d/%%m/%%Y'; not needed for 2015-06-23")
     add("--price_format", choices=list(PRICE_FORMATS), default=PLAIN, help="format of prices")
+    add("--skip_missing_ids", action="store_true", help="leave out rows without a user or an item")
     add("--skip_unreadable_prices", action="store_true", help="treat prices that cannot be read as missing")
 
 

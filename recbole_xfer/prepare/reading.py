@@ -21,6 +21,7 @@ from recbole_xfer.errors import XferError, did_you_mean
 
 ATOMIC = (".inter", ".item", ".user")
 SEPARATORS = {".csv": ",", ".tsv": "\t"} | dict.fromkeys(ATOMIC, "\t")
+OTHER_COMPRESSIONS = (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")
 UNPACKED_FREELY, UNPACKED_RATIO = 2**26, 100
 """A compressed file may unpack to so many bytes, or to so many times its size; only a zip bomb has more."""
 MAGIC = b"\x1f\x8b"
@@ -137,6 +138,8 @@ def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
 
 def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
     separator = form.separator or SEPARATORS.get(suffix)
+    if suffix in OTHER_COMPRESSIONS:
+        raise XferError(f"{path} is compressed. Unpack it first; only .gz files are read as they are.")
     if separator is None:
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
     quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC

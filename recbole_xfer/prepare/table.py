@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import check_domain_name, write_domain
+from recbole_xfer.data.atomic import READ_AS_MISSING, check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
 from recbole_xfer.prepare.pictures import MOST, add_named_pictures, add_pictures, is_old_picture
 from recbole_xfer.prepare.reading import TextFormat, check_column, read_table
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CURRENCY = re.compile(r"^[$€£¥₹]\s*|\s*[$€£¥₹]$")
 DATE_FORMATS = ("ISO8601", "%m %d, %Y")
+MISSING = frozenset(["", *READ_AS_MISSING.split("|")])
 AS_NAMED = TextFormat()
 
 
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> list[Summary]:
         form=TextFormat(args.separator, args.header == "first", args.encoding, args.quotes == "csv"),
         time_format=args.time_format,
         images=args.images,
+        skip_missing_ids=args.skip_missing_ids,
     )
     return [describe(folder) for folder in folders]
 
@@ -107,6 +110,7 @@ def prepare_table(
     form: TextFormat = AS_NAMED,
     time_format: str | None = None,
     images: Path | None = None,
+    skip_missing_ids: bool = False,
 ) -> list[Path]:
     """Writes one domain, or with ``domain_column`` one per value of this column.
 
@@ -126,6 +130,7 @@ def prepare_table(
         form: format of separated values, in both files.
         time_format: format of dates, as for ``strptime``.
         images: a folder with ``<item>.jpg`` or ``<item>/*.jpg``.
+        skip_missing_ids: whether rows without a user or an item are left out and counted, instead of an error.
 
     Returns:
         The folders of the domains.
@@ -139,6 +144,8 @@ def prepare_table(
     parts = []
     for path in map(Path, paths):
         raw = read_table(path, form)
+        if skip_missing_ids:
+            raw = _with_ids(raw, [columns["user"], columns["item"]], path)
         part = interactions_of(raw, columns, path, time_format)
         parts.append(part.assign(domain="" if domain_column is None else _tokens(raw, domain_column, path)))
     table = pd.concat(parts, ignore_index=True)
@@ -151,6 +158,8 @@ def prepare_table(
     catalogue = None
     if items is not None:
         catalogue = read_table(items.path, replace(form, header=form.header if items.header is None else items.header))
+        if skip_missing_ids:
+            catalogue = _with_ids(catalogue, [items.columns["item"]], items.path)
         if domain_column is not None and items.all_items:
             check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
@@ -232,8 +241,30 @@ def _picture_names(listed: pd.DataFrame, source: ItemTable, used: Collection[str
 
 def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
     check_column(raw, column, path)
-    _reject(raw[column], raw[column].isna(), path, "is missing. Fill it in or remove the row")
+    hint = "Fill it in, remove the row, or leave out such rows with --skip_missing_ids"
+    _reject(raw[column], raw[column].isna(), path, f"is missing. {hint}")
+    _reject(raw[column], _is_missing(raw[column]), path, f"would be read as a missing value. {hint}")
     return raw[column].astype(str)
+
+
+def _is_missing(ids: pd.Series) -> pd.Series:
+    """Whether there is no id: nothing, blanks, or a word such as NA."""
+    return ids.isna() | ids.astype(str).str.strip().isin(MISSING)
+
+
+def _with_ids(raw: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    """The rows that have an id in these columns; the others are counted and logged."""
+    dropped = Dropped(path)
+    for column in columns:
+        check_column(raw, column, path)
+        missing = _is_missing(raw[column])
+        if missing.any():
+            dropped.add(f"rows have no {column} and are left out", f"row {missing.idxmax()}", missing.sum())
+            raw = raw[~missing]
+    dropped.report()
+    if raw.empty:
+        raise XferError(f"{path} has no row with {' and '.join(columns)}.")
+    return raw
 
 
 def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Series:

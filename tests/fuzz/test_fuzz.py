@@ -1,4 +1,4 @@
-"""Random files, tables and keys: each is read right or rejected with a sentence."""
+"""Random files, tables, pictures and keys: each is read right or rejected with a sentence."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ from benchmarks import fuzz
 def test_random_inputs(kind: fuzz.Kind) -> None:
     counts = fuzz.run(kind, inputs=200)
     assert counts.total() >= 200
-    assert counts[True] > (counts[False] if kind.name == "keys" else 0)
+    assert counts[True] > (counts[False] if kind.name == "keys" else 5)

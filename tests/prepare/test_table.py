@@ -220,10 +220,29 @@ class TestTable:
         assert not (tmp_path / "out").exists()
 
     def test_domains_are_written_all_or_none(self, tmp_path: Path) -> None:
-        log = self.write(tmp_path, "user,item,time,shop\nu,1,1,Food\nv,NA,3,Home\n")
-        with pytest.raises(XferError, match="the value 'NA' is read back as a missing value"):
+        log = self.write(tmp_path, "user,item,time,shop\nu,1,1,Food\nv,a\tb,3,Home\n")
+        with pytest.raises(XferError, match=r"Home\.inter, column item_id, row 1: the value 'a\\tb' "):
             prepare_table(tmp_path / "out", log, LOG, domain_column="shop")
         assert not (tmp_path / "out" / "Food").exists()
+
+    def test_rows_without_ids_are_left_out_on_request(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        log = self.write(tmp_path, "user,item,time\n,a,1\nu,a,2\nNA,b,3\nu,  ,4\nv,b,5\n")
+        items = self.write(tmp_path, "id,title\nNA,none\na,first\n", "items.csv")
+        table = ItemTable(items, {"item": "id", "text": "title"})
+        (folder,) = prepare_table(tmp_path, log, LOG, table, name="D", skip_missing_ids=True)
+        assert inter(folder)["user_id"].tolist() == ["u", "v"]
+        assert item(folder)["text"].tolist() == ["first"]
+        assert "log.csv: 2 rows have no user and are left out (first: row 1)." in caplog.text
+        assert "log.csv: 1 rows have no item and are left out (first: row 4)." in caplog.text
+        assert "items.csv: 1 rows have no id and are left out (first: row 1)." in caplog.text
+
+    @pytest.mark.parametrize("rows", [",a,1", "NA,a,1"])
+    def test_a_missing_id_names_the_remedy(self, tmp_path: Path, rows: str) -> None:
+        log = self.write(tmp_path, f"user,item,time\n{rows}\n")
+        with pytest.raises(XferError, match="column user, row 1: .* missing.*--skip_missing_ids"):
+            prepare_table(tmp_path, log, LOG, name="D")
+        with pytest.raises(XferError, match=r"log\.csv has no row with user and item"):
+            prepare_table(tmp_path, log, LOG, name="D", skip_missing_ids=True)
 
     def test_listed_items(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\n")
@@ -307,6 +326,7 @@ class TestTable:
             ("log.txt", b"user item", r"log\.txt: the separator does not follow .* Set --separator"),
             ("log.csv", b"user,item,time\nu,\xe9,1\n", "cannot be read: .*utf-8.*--encoding"),
             ("log.csv.gz", b"user,item,time\n", r"log\.csv\.gz cannot be read: Not a gzipped file"),
+            ("log.csv.zip", b"PK", r"log\.csv\.zip is compressed. Unpack it first"),
             ("log.parquet", b"no parquet", r"log\.parquet cannot be read"),
             ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2: invalid JSON"),
             ("log.json", b"[1, 2]", "every record must be a JSON object"),

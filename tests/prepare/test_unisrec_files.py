@@ -12,6 +12,8 @@ from recbole_xfer.data.atomic import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.unisrec import prepare_unisrec
+from recbole_xfer.quick_start import run
+from recbole_xfer.testing.data import settings, write_small
 from tests.helpers.preparing import inter, item, prepare, real
 
 
@@ -67,6 +69,16 @@ class TestUniSRec:
             tables = [pd.read_parquet(path / f"S.{modality}.parquet") for path in (domain, again)]
             assert tables[0]["item_id"].tolist() == tables[1]["item_id"].tolist()
             np.testing.assert_array_equal(*(np.stack(table["vector"]) for table in tables))
+
+    def test_a_model_gives_equal_results_on_files_that_were_written_and_read(self, tmp_path: Path) -> None:
+        domain, results = write_small(tmp_path), []
+        for round_trip in ("first", "second"):
+            prepare("unisrec", tmp_path / round_trip / "files", "--write", "--input", domain)
+            domain = prepare_unisrec(tmp_path / round_trip, tmp_path / round_trip / "files" / "Small", "Small")
+            results.append(run("ANT", "Small", overrides=settings(tmp_path / round_trip)))
+            assert (domain / "Small.image.parquet").is_file()
+        assert results[0].test == results[1].test
+        assert results[0].folder != results[1].folder
 
     def test_any_domain_is_written(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         rows = [("u", "a", 3), ("v", "b", 1), ("u", "c", 2), ("u", "b", 1), ("v", "a", 2), ("w", "a", 1)]

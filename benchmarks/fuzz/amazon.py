@@ -90,7 +90,8 @@ def check_amazon(given: tuple[str, bytes, bytes | None, dict[str, Any]], folder:
     assert log["timestamp"].is_monotonic_increasing
     if metadata is not None:
         items = read_atomic_file(summary.folder / "X.item")
-        assert items["item_id"].is_unique and set(items["item_id"]) <= set(log["item_id"])
+        assert items["item_id"].is_unique
+        assert set(items["item_id"]) <= set(log["item_id"])
         assert items["price"].notna().sum() == summary.with_price
         assert (items["price"].dropna() >= 0).all()
     first = {path.name: path.read_bytes() for path in summary.folder.iterdir()}
