@@ -14,9 +14,8 @@ from recbole_xfer.data.vectors import BLOCK, VectorTable
 TINY = 1e-12
 """Mean square of entries below which vectors are constant and not scaled."""
 
-
 SCALING = ("features.text_", "features.image_")
-"""Prefixes of a model's saved means and scales of vectors; an adaptation keeps them with the layers that read vectors."""
+"""Prefixes of the saved mean and scale of vectors, which an adaptation keeps with the layers that read vectors."""
 
 
 class FeatureTables(nn.Module):
