@@ -269,7 +269,7 @@ class TestDecoding:
     def test_modes(self, mode: str) -> None:
         content = io.BytesIO()
         made = Image.new(mode, (8, 8), {"I;16": 0x8000, "1": 1}.get(mode, 128 if len(mode) == 1 else None))
-        made.save(content, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
+        made.save(content, {"CMYK": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG"))
         assert open_picture(content.getvalue()).mode == "RGB"
 
     def test_16_bits_keep_their_brightness(self) -> None:
