@@ -229,7 +229,8 @@ def test_x_models_keep_their_backbone_on_the_target_and_freeze_it(tmp_path: Path
     before, after = (RunFolder(Path(folder)).weights() for folder in (pretrained, result.folder))
     assert after.keys() - before.keys() == {"item_embedding.weight"}
     for name, value in before.items():
-        assert torch.equal(value, after[name]) == name.startswith(("encoder.", "position_embedding.")), name
+        kept = name.startswith(("encoder.", "position_embedding.", "features."))
+        assert torch.equal(value, after[name]) == kept, name
     assert type(load(result.folder).model.encoder) is encoder
 
 
