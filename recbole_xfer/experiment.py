@@ -23,7 +23,7 @@ from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.phases import trainer_class
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder, weights_digest
+from recbole_xfer.trainer.run_folder import EARLIER, UNIMPORTANT, RunFolder, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer
 
 MEASURING = {
@@ -183,7 +183,8 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     trained = run.config()
     if isinstance(keys.get("eval_args"), dict):
         keys["eval_args"] = {**trained["eval_args"], **keys["eval_args"]}  # such as another mode alone
-    config = XferConfig(config_files=[run.config_file], overrides={**keys, "run_dir": str(folder)})
+    earlier = {key: trained[key] for key in EARLIER}
+    config = XferConfig(config_files=[run.config_file], overrides={**earlier, **keys, "run_dir": str(folder)})
     now = plain(settings(config))
     for key in keys.keys() - MEASURING - UNIMPORTANT:
         if now.get(key) != trained.get(key):

@@ -30,6 +30,7 @@ GENERAL: Mapping[str, Any] = {
     "train_rows": Literal["prefixes", "windows"],
     "window_stride": t.Count | None,
     "modalities": t.subset_of("text", "image", "price") | None,
+    "vector_scaling": Literal["standard", "scale", "none"],
     "held_out_targets": t.Count,
     # Training
     "negatives_within_domain": bool,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.layers.encoder import CausalEncoder
-from recbole_xfer.layers.items import FeatureTables
+from recbole_xfer.layers.items import SCALING, FeatureTables
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.projection import ExpertProjection, PriceEmbedding
 from recbole_xfer.model.base import FeatureRecommender, Step
@@ -74,7 +74,7 @@ class ANT(FeatureRecommender):
     # Section 4.4; item embeddings are always trained (Eq. 19).
     kept: ClassVar = {
         "relearn": ("user_model.",),
-        "finetune": ("user_model.", "position_embedding.", "item_representation."),
+        "finetune": ("user_model.", "position_embedding.", "item_representation.", *SCALING),
     }
     frozen: ClassVar = {"relearn": ("user_model.",), "finetune": ("user_model.", "position_embedding.")}
 

@@ -100,7 +100,7 @@ class FeatureRecommender(Hooks, SequentialRecommender):
     input_type = InputType.POINTWISE
     loader: ClassVar = WindowDataLoader
     reads_features: ClassVar[bool] = True
-    encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps")
+    encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps", "vector_scaling")
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -108,7 +108,7 @@ class FeatureRecommender(Hooks, SequentialRecommender):
         self.negatives = config["negatives"]
         self.chunk = config["catalogue_chunk"]
         self.width = config["hidden_size"]
-        self.features = FeatureTables(dataset.features)
+        self.features = FeatureTables(dataset.features, config["vector_scaling"])
         self.position_embedding = self._new_embedding(self.max_seq_length)
         self.item_embedding = self._new_embedding(self.n_items) if config["item_embedding"] else None
         self._catalogue: Tensor | None = None

@@ -19,6 +19,7 @@ from recbole_xfer.data.vectors import WORD_DROP
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.items import SCALING
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.pathway import PathwayEncoder
@@ -42,7 +43,7 @@ class UniSRec(FeatureRecommender):
     Deviation: the sequence-item task is trained at all positions, and items of a user's own window are not negatives.
     """
 
-    kept: ClassVar = {"finetune": ("adaptor.", *BACKBONE)}
+    kept: ClassVar = {"finetune": ("adaptor.", *SCALING, *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
     explainable: ClassVar[bool] = True
     encoder_class: ClassVar[type[nn.Module]] = CausalEncoder
@@ -72,7 +73,7 @@ class UniSRec(FeatureRecommender):
         if dataset.word_drop is None:
             command = word_drop_command(config["dataset"])
             raise XferError(f"{config['dataset']} has no vectors for word_drop. Make them with `{command}`.")
-        self.features.add(WORD_DROP, dataset.word_drop)
+        self.features.add(WORD_DROP, dataset.word_drop, scaled_as="text")
         return config["word_drop_share"] if len(kinds) > 1 else 1.0
 
     def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

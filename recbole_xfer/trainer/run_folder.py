@@ -55,6 +55,9 @@ SHOWN = 5
 LONGEST_NAME = 120
 """Characters of joined domains in the name of a folder; file systems allow 255 bytes."""
 
+EARLIER: Mapping[str, Any] = {"vector_scaling": "none"}
+"""Values of keys with which runs were trained before these keys existed."""
+
 REQUIRED = ("model", "dataset", "seed", "eval_args", "valid_metric")
 """Keys that every ``config.yaml`` has."""
 
@@ -198,7 +201,7 @@ class RunFolder:
         if missing:
             raise XferError(f"{self.config_file} has no key '{missing[0]}'. Copy the folder again, or train again.")
         check_values(content, str(content["model"]))
-        return content
+        return {**EARLIER, **content}
 
     def check_same_run(self, settings: Mapping[str, Any]) -> None:
         """Raises XferError if the folder has a run with other settings."""

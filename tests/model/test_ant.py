@@ -34,7 +34,17 @@ def ant(tmp_path: Path, **keys: Any) -> ANT:
     if "price" in model.features.modalities:  # our table is float32
         scaled = reference.scale_prices(model.data.features.price)
         model.features.price.copy_(torch.from_numpy(np.nan_to_num(scaled)))
+    exact_scaling(model)
     return model.eval()
+
+
+def exact_scaling(model: ANT) -> None:
+    """Gives a model in float64 the mean and scale of its vectors in float64; they are computed for float32."""
+    for name in model.features.sizes():
+        table = getattr(model.data.features, name)
+        rows = table.values[table.present].astype(np.float64)
+        getattr(model.features, f"{name}_center").copy_(torch.from_numpy(rows.mean(axis=0)))
+        getattr(model.features, f"{name}_scale").fill_(np.square(rows - rows.mean(axis=0)).mean() ** -0.5)
 
 
 def numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -45,6 +55,8 @@ def reference_items(model: ANT) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The reference's representation and transformed embeddings of every item; row 0 is the padding."""
     features = model.data.features
     prices = reference.scale_prices(features.price)
+    tables = {name: getattr(features, name) for name in ("text", "image")}
+    vectors = {name: reference.standardize(table.values, table.present) for name, table in tables.items() if table}
     z: dict[str, list[np.ndarray]] = {"text": [], "image": [], "price": []}
     for item in range(1, model.n_items):
         for name in z:
@@ -61,12 +73,12 @@ def reference_items(model: ANT) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             elif name == "price":
                 vector = reference.price_embedding(prices[item], 8, 50_000)
             else:
-                vector = getattr(features, name).values[item].astype(np.float64)
+                vector = vectors[name][item]
             make = reference.price_vector if name == "price" else reference.text_or_image_vector
             z[name].append(make(vector, parameters))
-    tables = {name: np.stack([np.zeros(16), *rows]) for name, rows in z.items()}
-    items = [reference.item_representation(*(tables[name][i] for name in tables), 0.3) for i in range(model.n_items)]
-    return np.stack(items), tables
+    parts = {name: np.stack([np.zeros(16), *rows]) for name, rows in z.items()}
+    items = [reference.item_representation(*(parts[name][i] for name in parts), 0.3) for i in range(model.n_items)]
+    return np.stack(items), parts
 
 
 def reference_users(model: ANT, items: np.ndarray, histories: list[np.ndarray]) -> list[np.ndarray]:

@@ -7,6 +7,6 @@ class TestANT(PlantedTruth):
     model = "ANT"
     keys = {
         "hidden_size": 64, "inner_size": 64, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1,
-        "projection_dropout": 0.0, "train_batch_size": 256, "learning_rate": 0.003, "epochs": 15, "stopping_step": 5,
-        "pretrain_epochs": 16, "pretrain_negatives": "full",
+        "train_batch_size": 256, "learning_rate": 0.003, "epochs": 12, "stopping_step": 5, "pretrain_epochs": 13,
+        "pretrain_negatives": "full",
     }  # fmt: skip

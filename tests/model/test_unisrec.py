@@ -62,7 +62,7 @@ def numpy(tensor: torch.Tensor) -> sasrec.Array:
 
 
 def reference_items(model: UniSRec, vectors: torch.Tensor | None = None) -> sasrec.Array:
-    vectors = model.features.text if vectors is None else vectors
+    vectors = model.features.rows("text", torch.arange(model.n_items)) if vectors is None else vectors
     layer = model.adaptor
     parameters = {
         "b": numpy(layer.shift),
@@ -134,7 +134,8 @@ def test_word_drop_equals_its_equation(tmp_path: Path) -> None:
     write_word_drop(tmp_path)
     model, batch = small(tmp_path, contrast_weight=0.3, augmentation=["word_drop"])
     assert 0 < model.features.word_drop_present.sum() < model.n_items - 1
-    vectors = torch.where(model.features.word_drop_present[:, None], model.features.word_drop, model.features.text)
+    complete, shortened = (model.features.rows(name, torch.arange(model.n_items)) for name in ("text", "word_drop"))
+    vectors = torch.where(model.features.word_drop_present[:, None], shortened, complete)
     tables = (reference_items(model), reference_items(model, vectors))
     ends = [np.stack([states[-1] for states in reference_states(model, items, batch)]) for items in tables]
     assert not np.allclose(*ends)
@@ -228,7 +229,8 @@ def test_x_models_keep_their_backbone_on_the_target_and_freeze_it(tmp_path: Path
     before, after = (RunFolder(Path(folder)).weights() for folder in (pretrained, result.folder))
     assert after.keys() - before.keys() == {"item_embedding.weight"}
     for name, value in before.items():
-        assert torch.equal(value, after[name]) == name.startswith(("encoder.", "position_embedding.")), name
+        kept = name.startswith(("encoder.", "position_embedding.", "features."))
+        assert torch.equal(value, after[name]) == kept, name
     assert type(load(result.folder).model.encoder) is encoder
 
 

@@ -32,6 +32,13 @@ def scale_prices(prices: ArrayLike) -> Array:
     return 100 * (prices - low) / (high - low)
 
 
+def standardize(vectors: ArrayLike, present: ArrayLike) -> Array:
+    """Vectors [n, D] minus their mean, with entries whose mean square is 1; items without a vector do not count."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    centered = vectors - vectors[np.asarray(present)].mean(axis=0)
+    return centered / np.sqrt((centered[np.asarray(present)] ** 2).mean())
+
+
 def price_embedding(price: float, d_p: int, omega: float) -> Array:
     """Eq. 3: the sinusoidal embedding [d_p] of a price that is scaled to 0..100; d_p is even."""
     embedding = np.empty(d_p)
