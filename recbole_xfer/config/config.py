@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -211,10 +212,14 @@ def known_keys(model: str, dataset: str) -> set[str]:
         theirs / "model" / f"{model}.yaml",
         *theirs.glob("quick_start_config/*.yaml"),
     ]
-    for file in files:
-        if file.is_file():
-            keys |= set(yaml.load(file.read_text(encoding="utf-8"), Loader=YamlLoader) or {})
+    keys = keys.union(*map(_keys_of, files))
     keys |= set(properties.defaults(model, dataset)) | {"model", "dataset", "config_files", "encoding", "transform"}
     if model in properties.models():
         keys |= {f"{STAGE_PREFIX}{key}" for key in keys if not key.startswith(STAGE_PREFIX)}
     return keys
+
+
+@cache
+def _keys_of(file: Path) -> frozenset[str]:
+    """The keys of one of RecBole's yaml files, which is parsed once; none without the file."""
+    return frozenset(yaml.load(file.read_text(encoding="utf-8"), Loader=YamlLoader) or {} if file.is_file() else {})
