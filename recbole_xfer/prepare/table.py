@@ -140,12 +140,9 @@ def prepare_table(
     """
     if name is None and domain_column is None:
         raise XferError("The domain has no name. Set --name, or split the interactions with --domain_column.")
-    paths = [interactions] if isinstance(interactions, str | Path) else interactions
     parts = []
-    for path in map(Path, paths):
-        raw = read_table(path, form)
-        if skip_missing_ids:
-            raw = _with_ids(raw, [columns["user"], columns["item"]], path)
+    for path in map(Path, [interactions] if isinstance(interactions, str | Path) else interactions):
+        raw = _read(path, form, [columns["user"], columns["item"]], skip_missing_ids)
         part = interactions_of(raw, columns, path, time_format)
         parts.append(part.assign(domain="" if domain_column is None else _tokens(raw, domain_column, path)))
     table = pd.concat(parts, ignore_index=True)
@@ -157,28 +154,44 @@ def prepare_table(
         check_domain_name(domain)
     catalogue = None
     if items is not None:
-        catalogue = read_table(items.path, replace(form, header=form.header if items.header is None else items.header))
-        if skip_missing_ids:
-            catalogue = _with_ids(catalogue, [items.columns["item"]], items.path)
+        of_items = replace(form, header=form.header if items.header is None else items.header)
+        catalogue = _read(items.path, of_items, [items.columns["item"]], skip_missing_ids)
         if domain_column is not None and items.all_items:
             check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
 
     named = names.values() if items is not None and "image" in items.columns else ()
     with replacing_folders(output, is_old_picture(names.values() if images else (), named)) as temporary:
         for value, rows in table.groupby(domains, sort=False):
-            described = None
-            if items is not None and catalogue is not None:
-                split = domain_column in catalogue
-                listed = catalogue[catalogue[domain_column].astype(str) == value] if split else catalogue
-                described = items_of(listed, items, rows["item_id"])
-            folder = write_domain(temporary, names[str(value)], rows, described)
-            used = set(rows["item_id"]).union([] if described is None else described["item_id"])
-            root = None if images is None else Path(images)
-            if items is not None and "image" in items.columns:
-                add_named_pictures(folder, root, _picture_names(listed, items, used))
-            elif root is not None:
-                add_pictures(folder, root, used)
+            listed = catalogue
+            if catalogue is not None and domain_column in catalogue:
+                listed = catalogue[catalogue[domain_column].astype(str) == value]
+            _write(temporary, names[str(value)], rows, listed, items, images)
     return [Path(output) / domain for domain in names.values()]
+
+
+def _read(path: Path, form: TextFormat, ids: Sequence[str], skip_missing_ids: bool) -> pd.DataFrame:
+    """Reads a table; with ``skip_missing_ids`` the rows that have an id in these columns."""
+    raw = read_table(path, form)
+    return _with_ids(raw, ids, path) if skip_missing_ids else raw
+
+
+def _write(
+    folder: Path,
+    name: str,
+    rows: pd.DataFrame,
+    listed: pd.DataFrame | None,
+    items: ItemTable | None,
+    images: Path | None,
+) -> None:
+    """Writes a domain: its interactions, the items that are listed, and their pictures."""
+    described = None if listed is None or items is None else items_of(listed, items, rows["item_id"])
+    domain = write_domain(folder, name, rows, described)
+    used = set(rows["item_id"]).union([] if described is None else described["item_id"])
+    root = None if images is None else Path(images)
+    if listed is not None and items is not None and "image" in items.columns:
+        add_named_pictures(domain, root, _picture_names(listed, items, used))
+    elif root is not None:
+        add_pictures(domain, root, used)
 
 
 def interactions_of(
