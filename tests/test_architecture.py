@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 PACKAGE = "recbole_xfer"
 
 LAYERS = (
-    "version", "errors", "hooks", "files", "log", "import_hooks", "device", "compat", "reaper", "cluster",
+    "version", "threads", "errors", "hooks", "files", "log", "import_hooks", "device", "compat", "reaper", "cluster",
     "config", "data", "layers", "prepare", "model", "evaluation", "comparison", "trainer",
     "experiment", "measure", "stages", "search", "report", "check", "quick_start", "demo", "testing", "cli", "__main__",
     "plugin",
