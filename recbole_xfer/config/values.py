@@ -109,7 +109,9 @@ def text_of(keys: Mapping[str, Any]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as text; numbers have four significant digits."""
+    """A value as text; numbers have four significant digits, and words in lists no quotation marks."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(short, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.config.values import parse_value, read_yaml, read_yaml_file, write_yaml
+from recbole_xfer.config.values import parse_value, read_yaml, read_yaml_file, text_of, write_yaml
 from recbole_xfer.errors import XferError
 
 REPEATED = "".join(f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n" for name, after in pairwise("abcdefgh"))
@@ -59,3 +59,8 @@ def test_a_dataset_may_look_like_a_tag() -> None:
 def test_a_string_that_looks_like_another_value_is_written_in_quotes(text: str) -> None:
     values = {"key": text, "keys": [text, {text: None}]}
     assert read_yaml(write_yaml(values)) == values
+
+
+def test_keys_as_text_are_short() -> None:
+    keys = {"modalities": ["text", "image"], "learning_rate": 0.00051234, "topk": [5, 10], "n_heads": 2}
+    assert text_of(keys) == "modalities=[text, image] learning_rate=0.0005123 topk=[5, 10] n_heads=2"
