@@ -123,12 +123,14 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.di
 RECORDS = st.fixed_dictionaries(
     {"user": st.integers(1, 9) | VALUES, "item": st.integers(1, 9) | VALUES}, optional={"time": st.integers() | VALUES}
 )
+REGULAR = st.fixed_dictionaries({"user": st.integers(1, 9), "item": WORDS, "time": st.integers(1, 10**9)})
 
 
 @st.composite
 def json_files(draw: st.DrawFn) -> tuple[list[Any] | None, bytes]:
     """Records, one a line or as one list; None instead of the records if the file is damaged."""
-    records = draw(st.lists(st.one_of(RECORDS, RECORDS, RECORDS, RECORDS, RECORDS, VALUES), max_size=8))
+    record = draw(st.sampled_from([REGULAR, st.one_of(RECORDS, RECORDS, RECORDS, RECORDS, RECORDS, VALUES)]))
+    records = draw(st.lists(record, max_size=8))
     lines = draw(st.booleans())
     text = (
         "\n".join(map(json.dumps, records)) if lines else json.dumps(records, indent=draw(st.sampled_from([None, 1])))
