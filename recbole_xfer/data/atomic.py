@@ -32,7 +32,10 @@ NUMBERS = ("timestamp", "price", "rating")
 """Columns that are written as floats."""
 
 # What pandas.read_csv turns into NaN by default, as its documentation lists it.
-READ_AS_MISSING = "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
+READ_AS_MISSING = (
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND",
+    "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
 
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 """Characters that a text file cannot contain."""
@@ -270,7 +273,7 @@ def _wrong_number(
         return None
     for name in columns:
         column = text[name].str.strip()
-        wrong = pd.to_numeric(column, errors="coerce").isna() & ~column.isin(["", *READ_AS_MISSING.split("|")])
+        wrong = pd.to_numeric(column, errors="coerce").isna() & ~column.isin(["", *READ_AS_MISSING])
         if wrong.any():
             row = int(np.argmax(wrong.to_numpy()))
             return XferError(
@@ -343,7 +346,7 @@ def is_writable(tokens: pa.Array) -> pa.Array:
     wrong = pc.equal(pc.utf8_trim_whitespace(tokens), "")
     for mask in _unwritable(tokens).values():
         wrong = pc.or_(wrong, mask)
-    wrong = pc.or_(wrong, pc.is_in(tokens, pa.array(READ_AS_MISSING.split("|"), tokens.type)))
+    wrong = pc.or_(wrong, pc.is_in(tokens, pa.array(READ_AS_MISSING, tokens.type)))
     return pc.fill_null(pc.invert(wrong), False)
 
 
@@ -384,7 +387,7 @@ def _checked_strings(column: pd.Series | pa.ChunkedArray, where: str, required: 
     problems = _unwritable(distinct)
     if required:
         problems["is empty"] = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(distinct), ""), True)
-        missing = pa.array(READ_AS_MISSING.split("|"), distinct.type)
+        missing = pa.array(READ_AS_MISSING, distinct.type)
         problems["is read back as a missing value"] = pc.is_in(distinct, missing)
     for problem, mask in problems.items():
         if pc.any(mask).as_py():

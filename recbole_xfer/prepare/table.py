@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 CURRENCY = re.compile(r"^[$€£¥₹]\s*|\s*[$€£¥₹]$")
 DATE_FORMATS = ("ISO8601", "%m %d, %Y")
-MISSING = frozenset(["", *READ_AS_MISSING.split("|")])
 AS_NAMED = TextFormat()
 
 
@@ -198,9 +197,7 @@ def interactions_of(
     raw: pd.DataFrame, columns: Mapping[str, str], path: Path, time_format: str | None = None
 ) -> pd.DataFrame:
     """Returns the interactions of a table that was read from ``path``; see :func:`prepare_table`."""
-    table = pd.DataFrame(
-        {"user_id": _tokens(raw, columns["user"], path), "item_id": _tokens(raw, columns["item"], path)}
-    )
+    table = pd.DataFrame({"user_id": _ids(raw, columns["user"], path), "item_id": _ids(raw, columns["item"], path)})
     table["timestamp"] = raw.index.to_numpy(np.float64)
     if "time" in columns:
         check_column(raw, columns["time"], path)
@@ -216,7 +213,7 @@ def interactions_of(
 def items_of(listed: pd.DataFrame, source: ItemTable, used: pd.Series) -> pd.DataFrame:
     """Returns the item table of one domain: the rows of ``listed`` for the items in ``used``, or for all items."""
     columns, path = source.columns, source.path
-    ids = _tokens(listed, columns["item"], path)
+    ids = _ids(listed, columns["item"], path)
     is_used = ids.isin(used.unique())
     if not is_used.any():
         raise XferError(
@@ -245,7 +242,7 @@ def _picture_names(listed: pd.DataFrame, source: ItemTable, used: Collection[str
     """The paths and addresses of pictures by item, from the first row of each item."""
     check_column(listed, source.columns["image"], source.path)
     names: dict[str, list[str]] = {}
-    ids = _tokens(listed, source.columns["item"], source.path)
+    ids = _ids(listed, source.columns["item"], source.path)
     for item, cell in zip(ids, listed[source.columns["image"]], strict=True):
         if item in used and item not in names:
             names[item] = list(_words(cell))[:MOST]
@@ -253,6 +250,14 @@ def _picture_names(listed: pd.DataFrame, source: ItemTable, used: Collection[str
 
 
 def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """The values of a column as strings, all of which must be there."""
+    check_column(raw, column, path)
+    _reject(raw[column], raw[column].isna(), path, "is missing. Fill it in or remove the row")
+    return raw[column].astype(str)
+
+
+def _ids(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """The ids of users or items as strings, all of which can be read back."""
     check_column(raw, column, path)
     hint = "Fill it in, remove the row, or leave out such rows with --skip_missing_ids"
     _reject(raw[column], raw[column].isna(), path, f"is missing. {hint}")
@@ -262,7 +267,7 @@ def _tokens(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
 
 def _is_missing(ids: pd.Series) -> pd.Series:
     """Whether there is no id: nothing, blanks, or a word such as NA."""
-    return ids.isna() | ids.astype(str).str.strip().isin(MISSING)
+    return ids.isna() | ids.astype(str).str.strip().eq("") | ids.isin(READ_AS_MISSING)
 
 
 def _with_ids(raw: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:

@@ -162,6 +162,12 @@ class TestTable:
         assert table["2"].tolist() == ["a", " b ", " b "]
         assert table["3"].isna().tolist() == [False, False, True]
 
+    def test_a_domain_may_be_called_na(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item,time,shop\nu, NA,1,NA\n")
+        (folder,) = prepare_table(tmp_path, log, LOG, domain_column="shop", form=TextFormat(), name="Shop")
+        assert folder.name == "Shop-NA"
+        assert inter(folder)["item_id"].tolist() == [" NA"]
+
     def test_a_line_with_the_character_that_replaces_a_long_separator(self, tmp_path: Path) -> None:
         log = self.write(tmp_path, "u::a\x1f::1\n", "log.dat")
         with pytest.raises(XferError, match=r"log\.dat has the character '.x1f'. Remove it"):
