@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 SPINS = "2000"
-"""Rounds in which a thread asks for work before it sleeps; libgomp's default are billions."""
+"""Rounds in which a thread asks for work before it sleeps; libgomp's default is billions."""
 
 
 def wait_briefly() -> None:

@@ -71,9 +71,8 @@ class FeatureTables(nn.Module):
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        for name, value in self.named_buffers(recurse=False):
-            if name.endswith(("_center", "_scale", "_bounds")):
-                state.setdefault(prefix + name, value)  # adaptations and old runs have none
+        for name, value in self.state_dict().items():
+            state.setdefault(prefix + name, value)  # adaptations and old runs have none
         if self.prices is not None:
             bounds = state[f"{prefix}price_bounds"].tolist()
             self.price.copy_(torch.from_numpy(scale_prices(self.prices, *bounds)))
@@ -109,6 +108,8 @@ def center_and_scale(table: VectorTable, scaling: str) -> tuple[np.ndarray, np.f
         scaling: ``standard``, ``scale`` or ``none``, see :class:`FeatureTables`.
     """
     rows, width = np.flatnonzero(table.present), table.values.shape[1]
+    if scaling == "none":
+        return np.zeros(width, np.float32), np.float32(1)
     total, squares = np.zeros(width), np.zeros(width)
     for first in range(0, len(rows), BLOCK):
         block = table.values[rows[first : first + BLOCK]].astype(np.float64)
@@ -117,7 +118,7 @@ def center_and_scale(table: VectorTable, scaling: str) -> tuple[np.ndarray, np.f
     count = max(len(rows), 1)
     center = total / count if scaling == "standard" else np.zeros(width)
     mean_square = (squares / count - np.square(center)).mean()
-    scale = 1.0 if scaling == "none" or mean_square < TINY else mean_square**-0.5
+    scale = 1.0 if mean_square < TINY else mean_square**-0.5
     return center.astype(np.float32), np.float32(scale)
 
 

@@ -137,15 +137,18 @@ def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
 
 
 def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
-    separator = form.separator or SEPARATORS.get(suffix)
     if suffix in OTHER_COMPRESSIONS:
         raise XferError(f"{path} is compressed. Unpack it first; only .gz files are read as they are.")
+    separator = form.separator or SEPARATORS.get(suffix)
     if separator is None:
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
     quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
+    text: io.BufferedIOBase | io.StringIO = file
+    if len(separator) > 1:
+        text, separator = _with_short_separator(path, file, separator, form.encoding), UNIT_SEPARATOR
     table = pd.read_csv(
-        file if len(separator) == 1 else _with_short_separator(path, file, separator, form.encoding),
-        sep=separator if len(separator) == 1 else UNIT_SEPARATOR,
+        text,
+        sep=separator,
         header=0 if form.header else None,
         encoding=form.encoding,
         dtype=str,

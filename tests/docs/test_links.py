@@ -61,9 +61,9 @@ def test_commands_exist(capsys: pytest.CaptureFixture) -> None:
 def test_code_blocks_can_be_read(page: Path) -> None:
     for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "python":
-            compile(code, str(page), "exec")
+            assert compile(code, str(page), "exec")
         if language == "yaml":
-            yaml.safe_load(code)
+            assert yaml.safe_load(code)
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=named)
