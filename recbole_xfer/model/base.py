@@ -51,41 +51,59 @@ class Step:
     users: Tensor
 
 
-class DotProductRecommender(Hooks, SequentialRecommender):
-    """Scores items by the dot product of their embeddings and the state at a history's last item.
+class VectorRecommender(Hooks, SequentialRecommender):
+    """Scores items by the dot product of their vectors and the vector of the user, which is read from a history.
 
-    A subclass defines :meth:`encode` and ``calculate_loss``.
+    A subclass defines :meth:`encode` and :meth:`item_vectors`.
     """
 
     loader: ClassVar = WindowDataLoader
-    item_embedding: nn.Embedding
 
     def encode(self, items: Tensor) -> Tensor:
         """Windows [B, L] to the state at every position, [B, L, d]."""
         raise NotImplementedError
 
-    @property
-    def item_table(self) -> nn.Embedding:
-        """The item embeddings by which :meth:`full_sort_predict` ranks."""
-        return self.item_embedding
+    def item_vectors(self, ids: Tensor | None = None) -> Tensor:
+        """The vectors by which items [N] are ranked, [N, d]; of all items by id, [n_items, d], without ``ids``."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Histories [B, L] of given lengths [B] to users [B, d]."""
+        """Histories [B, L] of given lengths [B] to the vectors of their users, [B, d]."""
         return last_states(item_seq, item_seq_len, self.encode)
+
+    def user_vectors(self, interaction: Interaction) -> Tensor:
+        """The vectors of the users of rows with histories, [B, d]."""
+        return self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, [B, n_items]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return users @ self.item_table.weight.T
+        return self.user_vectors(interaction) @ self.item_vectors().T
 
     def predict(self, interaction: Interaction) -> Tensor:
         """The score of one item per row, [B]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (users * self.item_table(interaction[self.ITEM_ID])).sum(dim=-1)
+        return (self.user_vectors(interaction) * self.item_vectors(interaction[self.ITEM_ID])).sum(dim=-1)
 
 
-class FeatureRecommender(Hooks, SequentialRecommender):
+class DotProductRecommender(VectorRecommender):
+    """Ranks items by their embeddings and the state at a history's last item.
+
+    A subclass defines :meth:`encode` and ``calculate_loss``.
+    """
+
+    item_embedding: nn.Embedding
+
+    @property
+    def item_table(self) -> nn.Embedding:
+        """The item embeddings by which items are ranked."""
+        return self.item_embedding
+
+    def item_vectors(self, ids: Tensor | None = None) -> Tensor:
+        """See :meth:`VectorRecommender.item_vectors`."""
+        return self.item_table.weight if ids is None else self.item_table(ids)
+
+
+class FeatureRecommender(VectorRecommender):
     """Scores items by the cosine of their vectors and the user's state; trained at all positions of windows.
 
     Each item is encoded once per step, and the catalogue once per evaluation.
@@ -98,7 +116,6 @@ class FeatureRecommender(Hooks, SequentialRecommender):
     """
 
     input_type = InputType.POINTWISE
-    loader: ClassVar = WindowDataLoader
     reads_features: ClassVar[bool] = True
     encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps", "vector_scaling")
 
@@ -217,19 +234,12 @@ class FeatureRecommender(Hooks, SequentialRecommender):
 
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Histories [B, L] of given lengths [B] to unit user vectors [B, d]."""
-        return F.normalize(last_states(item_seq, item_seq_len, self.encode), dim=-1)
+        """Histories [B, L] of given lengths [B] to unit vectors of their users, [B, d]."""
+        return F.normalize(super().forward(item_seq, item_seq_len), dim=-1)
 
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Cosine with every item, [B, n_items]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return users @ F.normalize(self.catalogue(), dim=-1).T
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        """Cosine with one item per row, [B]."""
-        users = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        items = F.normalize(self.catalogue()[interaction[self.ITEM_ID]], dim=-1)
-        return (users * items).sum(dim=-1)
+    def item_vectors(self, ids: Tensor | None = None) -> Tensor:
+        """Unit vectors: a score is a cosine; see :meth:`VectorRecommender.item_vectors`."""
+        return F.normalize(self.catalogue() if ids is None else self.catalogue()[ids], dim=-1)
 
 
 def _distinct(*ids: Tensor) -> Tensor:
