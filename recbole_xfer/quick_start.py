@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend and compare."""
+"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit and compare."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.serving import refit as refitting
+from recbole_xfer.serving import whole
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "run"]
+__all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "refit", "run"]
 
 
 def run(
@@ -66,6 +68,17 @@ def pretrain(
     return stages.pretrain(model, source, config_files, overrides).path
 
 
+def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Trains the configuration of a finished run on all interactions; see :mod:`recbole_xfer.serving.refit`.
+
+    Args:
+        folder: of the run.
+        output: the folder of the new model, which also carries the data.
+        overrides: keys that change no result, such as ``gpu_id``, and ``epochs``.
+    """
+    return refitting.refit(folder, output, overrides).path
+
+
 def evaluate(
     folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
@@ -98,7 +111,10 @@ def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str,
     """
     found, missing = [], []
     for folder in folders:
-        result = RunFolder(folder).test_result()
+        run = RunFolder(folder)
+        if "origins" in (run.result() or {}):
+            raise XferError(f"{folder} was trained on all interactions. {whole.estimated_by(run)} Evaluate that run.")
+        result = run.test_result()
         if result is None:
             missing.append(str(folder))
         else:

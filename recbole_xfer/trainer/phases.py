@@ -37,6 +37,14 @@ class PhasedTrainer(XferTrainer):
             self._save_state(0)
         return super().fit(train_data, valid_data, *args, **kwargs)
 
+    def steps(self, train_data: Any) -> int:
+        """How many steps an epoch of the last phase has."""
+        current, self.phase = self.phase, self.phases[-1]
+        try:
+            return super().steps(train_data)
+        finally:
+            self.phase = current
+
     def _begin(self, phase: str, train_data: Any) -> None:
         """Prepares model and optimizer for a phase, which starts with epoch 0."""
         self.phase, self.start_epoch = phase, 0

@@ -127,6 +127,18 @@ class XferTrainer(RankingTrainer):
             sampler = within_domain(sampler)
         return loader.of(self.config, dataset, sampler)
 
+    def steps(self, train_data: Any) -> int:
+        """How many steps an epoch has; in several phases, one of the last phase."""
+        return len(self.train_loader(train_data))
+
+    def optimizer_state(self) -> dict[str, dict[str, Any]]:
+        """The optimizer's state of each parameter, by the parameter's name."""
+        return {
+            name: self.optimizer.state[parameter]
+            for name, parameter in self.model.named_parameters()
+            if parameter in self.optimizer.state
+        }
+
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         if epoch_idx > self.start_epoch:
             self._save_state(epoch_idx)

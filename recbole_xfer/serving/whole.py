@@ -1,0 +1,98 @@
+"""Trains a model on all interactions, in a folder that carries its data and its optimizer's state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from recbole_xfer.config.config import settings
+from recbole_xfer.config.schema import check_values
+from recbole_xfer.config.values import parse_values
+from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import Experiment, describe, fit, label, target
+from recbole_xfer.log import logger
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+
+
+def allowed_keys(overrides: Mapping[str, Any] | None, others: set[str]) -> dict[str, Any]:
+    """The values of keys that may differ from those of a finished run, parsed.
+
+    Args:
+        overrides: all given keys.
+        others: keys that may be given in addition to those that change no result.
+
+    Raises:
+        XferError: for another key, or an invalid value.
+    """
+    keys = parse_values(overrides)
+    for key in keys:
+        if key not in UNIMPORTANT | others:
+            raise XferError(f"The run's own {key} is kept. Remove --{key}, or train a new run with it.")
+    check_values(keys)
+    return {key: value for key, value in keys.items() if key != "run_dir"}
+
+
+def train(experiment: Experiment, verb: Literal["refit", "update"], origins: Sequence[str]) -> RunFolder:
+    """Trains on all interactions and finishes the folder; resumes an interrupted training, reuses an identical one.
+
+    Args:
+        experiment: whose configuration has the folder as ``run_dir``.
+        verb: the command.
+        origins: folders from which the model is made, the latest first.
+
+    Raises:
+        XferError: if the folder has another run.
+    """
+    config, folder = experiment.config, experiment.folder
+    with folder.lock():
+        if config["resume"]:
+            folder.check_same_run(settings(config), "--output")
+            if folder.result():
+                logger.info(f"{label(config)} on {target(config)}: reusing the identical {verb} {folder}.")
+                return folder
+        with folder.logging():
+            logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
+            if not (config["resume"] and folder.is_interrupted):
+                overlap = config["overlap_file"]
+                folder.save_data(experiment.train_data._dataset.files_read(), overlap and Path(overlap))
+            started = time.time()
+            fit(experiment)
+            folder.save_optimizer(experiment.trainer.optimizer_state())
+            folder.finish(_result(experiment, verb, origins, time.time() - started))
+    return folder
+
+
+def _result(experiment: Experiment, verb: str, origins: Sequence[str], seconds: float) -> dict[str, Any]:
+    config, trainer = experiment.config, experiment.trainer
+    return {
+        "verb": verb,
+        "model": config["model"],
+        "dataset": target(config),
+        "origins": list(origins),
+        "epochs": trainer.epochs,
+        "best_epoch": trainer.best_epoch,
+        "steps": trainer.epochs * trainer.steps(experiment.train_data),
+        "interactions": len(experiment.train_data._dataset.sequences.items),
+        "seed": config["seed"],
+        "seconds": round(seconds, 1),
+    }
+
+
+def estimated_by(folder: RunFolder) -> str:
+    """Names the run whose test results say how good a finished refit or update is."""
+    result = folder.result()
+    assert result is not None
+    return f"No test result belongs to {folder}; those of {result['origins'][-1]} estimate it."
+
+
+def summary(folder: RunFolder) -> str:
+    """What a finished refit or update was trained on, and what estimates it."""
+    result = folder.result()
+    assert result is not None
+    epochs = f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)}"
+    return (
+        f"{folder} has {result['model']}, trained on all {result['interactions']:,} interactions of "
+        f"{result['dataset']} for {epochs}, {result['steps']:,} steps. {estimated_by(folder)}"
+    )
