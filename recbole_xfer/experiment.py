@@ -187,8 +187,8 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     trained = run.config()
     if isinstance(keys.get("eval_args"), dict):
         keys["eval_args"] = {**trained["eval_args"], **keys["eval_args"]}  # such as another mode alone
-    given = {key: trained[key] for key in EARLIER} | ({} if "data_path" in keys else run.data()) | keys
-    config = XferConfig(config_files=[run.config_file], overrides={**given, "run_dir": str(folder)})
+    own = {} if "data_path" in keys else run.data()
+    config = config_of(run, {**own, **keys, "run_dir": str(folder)})
     if holds_nothing_out(trained["eval_args"]) and not holds_nothing_out(config["eval_args"]):
         raise XferError(f"{folder} was trained on all interactions, so it cannot be tested on some of them.")
     now = plain(settings(config))
@@ -204,6 +204,13 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     experiment.trainer.load_weights(weights)
     experiment.model.eval()
     return experiment
+
+
+def config_of(run: RunFolder, overrides: Mapping[str, Any]) -> XferConfig:
+    """The configuration of a finished run, with some values replaced."""
+    trained = run.config()
+    given = {key: trained[key] for key in EARLIER} | dict(overrides)
+    return XferConfig(config_files=[run.config_file], overrides=given)
 
 
 def _check_other_data(experiment: Experiment, weights: Mapping[str, Tensor]) -> None:

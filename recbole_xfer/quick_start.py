@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit and compare."""
+"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit, update and compare."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
 from recbole_xfer.serving import refit as refitting
+from recbole_xfer.serving import update as updating
 from recbole_xfer.serving import whole
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "refit", "run"]
+__all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "refit", "run", "update"]
 
 
 def run(
@@ -79,6 +80,18 @@ def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] |
     return refitting.refit(folder, output, overrides).path
 
 
+def update(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Trains a finished model further on all interactions of new data; see :mod:`recbole_xfer.serving.update`.
+
+    Args:
+        folder: of a finished run, refit or update.
+        output: the folder of the new model, which also carries the new data.
+        overrides: ``data_path`` and ``dataset`` of the new data, by default those of the run, ``epochs``, and keys that
+            change no result, such as ``gpu_id``.
+    """
+    return updating.update(folder, output, overrides).path
+
+
 def evaluate(
     folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
@@ -113,7 +126,9 @@ def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str,
     for folder in folders:
         run = RunFolder(folder)
         if "origins" in (run.result() or {}):
-            raise XferError(f"{folder} was trained on all interactions. {whole.estimated_by(run)} Evaluate that run.")
+            raise XferError(
+                f"{folder} was trained on all interactions. {whole.estimated_by(folder)} Evaluate that run."
+            )
         result = run.test_result()
         if result is None:
             missing.append(str(folder))

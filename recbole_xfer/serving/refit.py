@@ -45,7 +45,7 @@ def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] |
     if epochs is None:
         epochs = scaled(best, steps, experiment.trainer.steps(experiment.train_data))
     experiment = replace(experiment, config=experiment.config.replace(epochs=epochs))  # with a trainer of its own
-    return whole.train(experiment, "refit", [str(folder)])
+    return whole.train(experiment, "refit", [str(folder)], epochs_anew=epochs)
 
 
 def scaled(epochs: int, steps: int, steps_now: int) -> int:
@@ -59,13 +59,9 @@ def _epochs_to_best(run: RunFolder) -> int:
     Raises:
         XferError: if the run is not finished, has no test split, or was already trained on everything.
     """
-    result = run.result()
-    if result and "origins" in result:
+    result = whole.finished(run)
+    if "origins" in result:
         raise XferError(f"{run} was already trained on all interactions. Add new ones with `recbole-xfer update`.")
-    if result is None or "test" not in result:
-        run.config()  # names what is missing where this is no run
-        reason = "is a pre-training" if result else "is not finished"
-        raise XferError(f"{run} {reason}. Name the folder of a finished run.")
     return result["best_epoch"] + 1
 
 

@@ -13,7 +13,7 @@ from recbole_xfer.config.values import parse_values
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, describe, fit, label, target
 from recbole_xfer.log import logger
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import KINDS, UNIMPORTANT, RunFolder
 
 
 def allowed_keys(overrides: Mapping[str, Any] | None, others: set[str]) -> dict[str, Any]:
@@ -34,13 +34,28 @@ def allowed_keys(overrides: Mapping[str, Any] | None, others: set[str]) -> dict[
     return {key: value for key, value in keys.items() if key != "run_dir"}
 
 
-def train(experiment: Experiment, verb: Literal["refit", "update"], origins: Sequence[str]) -> RunFolder:
+def finished(run: RunFolder) -> dict[str, Any]:
+    """The result of a finished run, refit or update.
+
+    Raises:
+        XferError: if the folder has none.
+    """
+    result = run.result()
+    if result is None or not KINDS.keys() & result.keys():
+        run.config()  # names what is missing where this is no run
+        reason = "is a pre-training" if result else "is not finished"
+        raise XferError(f"{run} {reason}. Name the folder of a finished run.")
+    return result
+
+
+def train(experiment: Experiment, verb: Literal["refit", "update"], origins: Sequence[str], **values: Any) -> RunFolder:
     """Trains on all interactions and finishes the folder; resumes an interrupted training, reuses an identical one.
 
     Args:
         experiment: whose configuration has the folder as ``run_dir``.
         verb: the command.
         origins: folders from which the model is made, the latest first.
+        values: others of the result.
 
     Raises:
         XferError: if the folder has another run.
@@ -60,39 +75,48 @@ def train(experiment: Experiment, verb: Literal["refit", "update"], origins: Seq
             started = time.time()
             fit(experiment)
             folder.save_optimizer(experiment.trainer.optimizer_state())
-            folder.finish(_result(experiment, verb, origins, time.time() - started))
+            seconds = round(time.time() - started, 1)
+            folder.finish({"verb": verb, "origins": list(origins), "seconds": seconds} | values | _result(experiment))
     return folder
 
 
-def _result(experiment: Experiment, verb: str, origins: Sequence[str], seconds: float) -> dict[str, Any]:
+def _result(experiment: Experiment) -> dict[str, Any]:
     config, trainer = experiment.config, experiment.trainer
     return {
-        "verb": verb,
         "model": config["model"],
         "dataset": target(config),
-        "origins": list(origins),
         "epochs": trainer.epochs,
         "best_epoch": trainer.best_epoch,
         "steps": trainer.epochs * trainer.steps(experiment.train_data),
         "interactions": len(experiment.train_data._dataset.sequences.items),
         "seed": config["seed"],
-        "seconds": round(seconds, 1),
     }
 
 
-def estimated_by(folder: RunFolder) -> str:
+def estimated_by(folder: str | Path) -> str:
     """Names the run whose test results say how good a finished refit or update is."""
-    result = folder.result()
+    result = RunFolder(folder).result()
     assert result is not None
     return f"No test result belongs to {folder}; those of {result['origins'][-1]} estimate it."
 
 
-def summary(folder: RunFolder) -> str:
-    """What a finished refit or update was trained on, and what estimates it."""
-    result = folder.result()
+def summary(folder: str | Path) -> str:
+    """What a finished refit or update was trained on, what it knew before, and what estimates it."""
+    result = RunFolder(folder).result()
     assert result is not None
+    new = result.get("new_interactions")
+    added = "" if new is None else f", {new:,} of them new,"
+    counts = [f"{name} {text_of_counts(counts)}" for name, counts in result.get("tokens", {}).items()]
+    if result.get("neighbours"):
+        counts.append(f"{result['neighbours']:,} of the new items start from similar known ones")
+    known = f"{'; '.join(counts)}. " if counts else ""
     epochs = f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)}"
     return (
-        f"{folder} has {result['model']}, trained on all {result['interactions']:,} interactions of "
-        f"{result['dataset']} for {epochs}, {result['steps']:,} steps. {estimated_by(folder)}"
+        f"{folder} has {result['model']}, trained on all {result['interactions']:,} interactions{added} of "
+        f"{result['dataset']} for {epochs}, {result['steps']:,} steps. {known}{estimated_by(folder)}"
     )
+
+
+def text_of_counts(counts: Mapping[str, int]) -> str:
+    """Counts as text, such as ``40 known, 3 new, 0 dropped``."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())

@@ -95,7 +95,11 @@ class Unmeasured(BaseModel):
         origins: the folders from which it was made, the latest first; test results of the last one estimate it.
         best_epoch: the last one, whose parameters are kept.
         steps: of all epochs.
+        epochs_anew: that training anew takes, as validation chose.
         interactions: that were trained on.
+        new_interactions: in an update, how many of them the earlier data lacks.
+        tokens: in an update, how many tokens of each field are known, new and dropped.
+        neighbours: in an update, how many new items start from their nearest known ones.
     """
 
     verb: Literal["refit", "update"]
@@ -105,9 +109,13 @@ class Unmeasured(BaseModel):
     epochs: int
     best_epoch: int
     steps: int
+    epochs_anew: int
     interactions: int
     seed: int
     seconds: float
+    new_interactions: int | None = None
+    tokens: dict[str, dict[str, int]] = {}
+    neighbours: int = 0
 
 
 KINDS = {"test": Measured, "origins": Unmeasured}
