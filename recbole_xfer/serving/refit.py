@@ -30,7 +30,7 @@ def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] |
         XferError: if the run is not finished, its data has changed, its pre-trained model is missing, or ``output`` has
             another run.
     """
-    keys = whole.allowed_keys(overrides, {"epochs"})
+    keys = whole.allowed_keys(folder, output, overrides, {"epochs"})
     run, epochs = RunFolder(folder), keys.pop("epochs", None)
     best = _epochs_to_best(run)
     before = load(folder, keys)

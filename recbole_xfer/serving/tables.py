@@ -106,22 +106,23 @@ class Moves:
         A dimension may have further entries after those of the tokens, such as one for a mask.
 
         Raises:
-            ValueError: if another dimension has another size.
+            ValueError: if another dimension has another size, or one has fewer entries than there are tokens.
         """
+        sizes = [_sizes_without_tokens(value, self.sizes, axes, 0), _sizes_without_tokens(into, self.sizes, axes, 1)]
+        if sizes[0] != sizes[1] or min(sizes[0], default=0) < 0:
+            raise ValueError(f"the shape {tuple(value.shape)} does not become {tuple(into.shape)}")
         places = []
         for dim, field in axes.items():
             rows, (before, now) = np.flatnonzero(self.source[field] >= 0), self.sizes[field]
             further = np.arange(into.shape[dim] - now)
             source = np.r_[self.source[field][rows], before + further]
             places.append((dim, torch.from_numpy(source), torch.from_numpy(np.r_[rows, now + further])))
-        if _size_without_tokens(value, self.sizes, axes, 0) != _size_without_tokens(into, self.sizes, axes, 1):
-            raise ValueError(f"the shape {tuple(value.shape)} does not become {tuple(into.shape)}")
         for dim, source, _ in places:
             value = value.index_select(dim, source)
         return _placed(value, into, places)
 
 
-def _size_without_tokens(value: Tensor, sizes: Mapping[str, tuple[int, int]], axes: Axes, which: int) -> list[int]:
+def _sizes_without_tokens(value: Tensor, sizes: Mapping[str, tuple[int, int]], axes: Axes, which: int) -> list[int]:
     return [size - sizes[axes[dim]][which] if dim in axes else size for dim, size in enumerate(value.shape)]
 
 

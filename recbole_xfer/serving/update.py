@@ -48,10 +48,10 @@ def update(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] 
         XferError: if the model cannot be updated, the new data has none of its items or other features, or ``output``
             has another run.
     """
-    keys = whole.allowed_keys(overrides, OF_DATA | {"epochs"})
+    keys = whole.allowed_keys(folder, output, overrides, OF_DATA | {"epochs"})
     run, epochs = RunFolder(folder), keys.pop("epochs", None)
     result = whole.finished(run)
-    before = load(folder, {key: value for key, value in keys.items() if key not in OF_DATA})
+    before = _load_before(run, {key: value for key, value in keys.items() if key not in OF_DATA})
     check_served(before)
     weights = run.weights()
     now = build(_config(run, before, keys, output, weights), trained=True)
@@ -76,6 +76,18 @@ def update(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] 
         tokens={field: moves.counts(field) for field in (now.dataset.uid_field, now.dataset.iid_field, *fields)},
         neighbours=sum(len(some.items) for some in neighbours) if now.dataset.iid_field in fields else 0,
     )
+
+
+def _load_before(run: RunFolder, keys: Mapping[str, Any]) -> Experiment:
+    try:
+        return load(run.path, keys)
+    except XferError as error:
+        if run.data():
+            raise
+        remedy = (
+            "An update needs the data of the run, which a refit keeps: run `recbole-xfer refit` before data change."
+        )
+        raise XferError(f"{error} {remedy}") from error
 
 
 def check_served(experiment: Experiment) -> None:

@@ -16,16 +16,22 @@ from recbole_xfer.log import logger
 from recbole_xfer.trainer.run_folder import KINDS, UNIMPORTANT, RunFolder
 
 
-def allowed_keys(overrides: Mapping[str, Any] | None, others: set[str]) -> dict[str, Any]:
+def allowed_keys(
+    folder: str | Path, output: str | Path, overrides: Mapping[str, Any] | None, others: set[str]
+) -> dict[str, Any]:
     """The values of keys that may differ from those of a finished run, parsed.
 
     Args:
+        folder: of the run.
+        output: the new folder.
         overrides: all given keys.
         others: keys that may be given in addition to those that change no result.
 
     Raises:
-        XferError: for another key, or an invalid value.
+        XferError: for another key, an invalid value, or the run's own folder as the new one.
     """
+    if Path(output).resolve() == Path(folder).resolve():
+        raise XferError(f"--output={output} is the folder of the run itself. Name another one.")
     keys = parse_values(overrides)
     for key in keys:
         if key not in UNIMPORTANT | others:

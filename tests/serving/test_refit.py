@@ -235,7 +235,7 @@ def test_another_run_is_replaced_only_on_request(tmp_path: Path) -> None:
     live = refit(folder, tmp_path / "live")
     with pytest.raises(XferError, match=r"live has a run with .*dataset=Small.* Set another folder with --output"):
         refit(other, live)
-    with pytest.raises(XferError, match=r"has a run with .* Set another folder with --output"):
+    with pytest.raises(XferError, match=r"--output=.* is the folder of the run itself. Name another one"):
         refit(folder, folder)
     refit(other, live, {"resume": False})
     assert [path.name for path in (live / "data").iterdir()] == ["Other"]

@@ -371,6 +371,17 @@ def test_data_that_does_not_fit_is_rejected(tmp_path: Path) -> None:
     assert not (tmp_path / "live").exists()
 
 
+def test_the_data_of_the_run_is_needed_unless_it_is_carried(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    live = refit(folder, tmp_path / "live")
+    grow(tmp_path)
+    shutil.rmtree(tmp_path / "Small")
+    shutil.move(tmp_path / "today/Small", tmp_path / "Small")  # the log grew in its place
+    with pytest.raises(XferError, match=r"trained on other data of Small: .* which a refit keeps: run `recbole-xfer"):
+        update(folder, tmp_path / "live2")
+    assert result(update(live, tmp_path / "live2"))["tokens"][ITEM]["new"] == 2
+
+
 def test_another_update_is_not_replaced(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     keys = grown(tmp_path)
@@ -391,11 +402,14 @@ def test_another_update_is_not_replaced(tmp_path: Path) -> None:
         ("CFKG", "CFKG reads a knowledge graph"),
         ("GRU4RecKG", "GRU4RecKG reads a knowledge graph"),
         ("FM", "FM keeps the tokens of several fields in one table"),
+        ("S3Rec", r"its parameter feature_embedding.weight has another form, the shape \(4, \d+\) does not become"),
     ],
 )
 def test_models_whose_parameters_cannot_be_moved_are_refused(tmp_path: Path, model: str, reason: str) -> None:
     write_tiny(tmp_path)
-    kind = {"FM": "context_aware", "CFKG": "knowledge_aware", "GRU4RecKG": "sequential"}.get(model, "general")
+    kind = {"FM": "context_aware", "CFKG": "knowledge_aware", "GRU4RecKG": "sequential", "S3Rec": "sequential"}.get(
+        model, "general"
+    )
     keys = {**settings(tmp_path, model), **tiny_keys(kind, model), "epochs": 1}
     folder = run(model, "Tiny", overrides=keys).folder
     with pytest.raises(XferError, match=reason):
