@@ -15,7 +15,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.log import show_messages
 from recbole_xfer.version import __version__
 
-VERBS = {verb.name: verb for verb in (*training.VERBS, *serving.VERBS, *results.VERBS, *data.VERBS, *completion.VERBS)}
+VERBS = {verb.name: verb for verb in (*training.VERBS, *results.VERBS, *serving.VERBS, *data.VERBS, *completion.VERBS)}
 OWN_OPTIONS = ("-h", "--help", "--version")
 
 

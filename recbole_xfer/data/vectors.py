@@ -85,6 +85,15 @@ def vector_files(folder: Path, name: str, modality: str) -> list[Path]:
     return [] if path is None else [path, *map(path.with_suffix, companions.get(path.suffix, [".item2index"]))]
 
 
+def vector_ids(path: Path) -> pd.Index:
+    """Returns the item id of each row of a file of vectors.
+
+    Raises:
+        XferError: if the file cannot be read.
+    """
+    return _open(path).ids
+
+
 def allocate(shape: tuple[int, int], dtype: np.dtype, memory_limit: int = MEMORY_LIMIT) -> np.ndarray:
     """Allocates zeros, above ``memory_limit`` bytes in a temporary file that disappears with the array.
 

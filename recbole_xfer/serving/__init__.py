@@ -1,1 +1,1 @@
-"""From a finished run to recommendations: models for all interactions and for new ones."""
+"""From a finished run to recommendations, refitted and updated models, and exported vectors."""
