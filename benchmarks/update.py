@@ -45,7 +45,7 @@ KEYS: dict[str, Any] = {
 }  # fmt: skip
 OF_MODEL: dict[str, dict[str, Any]] = {
     "RETR": {"pathway": False, "train_rows": "windows", "loss_type": "CE"},
-    "ANT": {"item_embedding": True, "negatives": "full"},
+    "ANT": {"item_embedding": True, "hidden_size": 256, "inner_size": 256, "train_batch_size": 512},
 }
 """RETR without its pathway is SASRec."""
 
