@@ -9,13 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from recbole_xfer.cli import completion, data, keys, results, training
+from recbole_xfer.cli import completion, data, keys, results, serving, training
 from recbole_xfer.cli.verb import Parser, Verb
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import show_messages
 from recbole_xfer.version import __version__
 
-VERBS = {verb.name: verb for verb in (*training.VERBS, *results.VERBS, *data.VERBS, *completion.VERBS)}
+VERBS = {verb.name: verb for verb in (*training.VERBS, *results.VERBS, *serving.VERBS, *data.VERBS, *completion.VERBS)}
 OWN_OPTIONS = ("-h", "--help", "--version")
 
 

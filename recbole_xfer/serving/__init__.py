@@ -1,0 +1,1 @@
+"""Serves a finished run: exports its vectors and its user encoder."""
