@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,6 @@ def test_an_export_is_served_without_the_packages_of_training(tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("model", "dataset", "sizes"),
     [
-        ("XLightSANs", "Small", {"n_layers": 1}),
         ("SyNCRec", "A+B", {"n_layers": 1, "n_experts": 2, "cross_experts": 1}),
         ("STAMP", "Small", {"embedding_size": 16}),
     ],
@@ -216,6 +216,17 @@ def test_an_earlier_export_is_replaced_whole(tmp_path: Path, monkeypatch: pytest
     assert {path.name for path in output.iterdir()} == {"items.parquet", "manifest.json", "serve.py", "users.parquet"}
 
 
+def test_a_run_without_its_data_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    monkeypatch.setattr(exporting, "check_packages", lambda index: None)
+    folder = trained(tmp_path, "BPR")
+    (tmp_path / "moved").mkdir()
+    shutil.move(tmp_path / "Small", tmp_path / "moved" / "Small")
+    with pytest.raises(XferError, match=r"The folder .*Small does not exist"):
+        export(folder, tmp_path / "serving")
+    export(folder, tmp_path / "serving", {"data_path": str(tmp_path / "moved")}, index="none")
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -225,7 +236,10 @@ def test_an_earlier_export_is_replaced_whole(tmp_path: Path, monkeypatch: pytest
         ({"output": "folder"}, "folder exists and is not an export"),
     ],
 )
-def test_invalid_requests_are_explained(keys: dict[str, str], message: str, in_tmp_path: Path) -> None:
+def test_invalid_requests_are_explained(
+    keys: dict[str, str], message: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "find_spec", lambda name: True)
     Path("folder").mkdir()
     Path("file").touch()
     Path("folder/mine.txt").touch()
