@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from recbole.data.interaction import Interaction
-from recbole.utils import ModelType
-from torch.nn import functional as F
+import pandas as pd
 
 from recbole_xfer import stages
 from recbole_xfer.comparison.joint import joint_against_alone
 from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig, settings
-from recbole_xfer.config.schema import check
-from recbole_xfer.config.value_types import Count
 from recbole_xfer.config.values import read_yaml_files, split_domains
-from recbole_xfer.errors import XferError, did_you_mean
+from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
 from recbole_xfer.serving.export import export
+from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 __all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "run"]
@@ -113,64 +109,43 @@ def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str,
     return found
 
 
-def recommend(experiment: Experiment, history: Sequence[str], k: int = 10) -> list[tuple[str, float]]:
-    """The best items for a history, which need not be in the data.
+def recommend(
+    run: Experiment | str | Path,
+    histories: Any = None,
+    k: int = 10,
+    *,
+    users: Collection[str] | Path | None = None,
+    part: str | None = None,
+    items: str | None = None,
+    domain: str | None = None,
+    allowed: Collection[str] | Path | None = None,
+    forbidden: Collection[str] | Path | None = None,
+    columns: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """The best items for users of the run's data, or for anybody with a history.
 
     Args:
-        experiment: from :func:`load`, of a sequential model or Pop.
-        history: item tokens, oldest first; the last ``MAX_ITEM_LIST_LENGTH`` are used.
+        run: a loaded run, or its folder.
+        histories: item ids of each user, oldest first: a list of lists, a dictionary of lists by user, a frame or a
+            file (see :meth:`recbole_xfer.serving.histories.Histories.of`); None for all users of the data.
         k: number of items.
+        users: ids of users of the data.
+        part: ``valid`` or ``test``: the histories before the targets of this split, as evaluation ranks them.
+        items, domain, allowed, forbidden: what may be recommended (see
+            :func:`recbole_xfer.serving.catalogue.make_catalogue`); a path is a file of ids.
+        columns: columns of the .item file that are added, such as ``text``.
+        overrides: keys such as ``mask_history: False``, which also recommends items of the history.
 
     Returns:
-        (token, score) of items that are not in the history, best first.
+        A row for each user and rank: the user, ``rank`` from 1, the item and ``score``, which is missing where the most
+        popular items stand in for a user without a known history.
 
     Raises:
-        XferError: if the model does not read histories, the history is empty or has an unknown item, or k is invalid.
+        XferError: if an argument is invalid, or all of its ids are unknown.
     """
-    dataset, config, model = experiment.dataset, experiment.config, experiment.model
-    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL and config["model"] != "Pop":
-        raise XferError(f"{config['model']} does not read histories. Use a sequential model, such as SASRec.")
-    check("k", k, Count)
-    ids = torch.tensor(_item_ids(dataset, history), device=config["device"])
-    length = min(len(ids), config["MAX_ITEM_LIST_LENGTH"])
-    padded = F.pad(ids[-length:], (0, config["MAX_ITEM_LIST_LENGTH"] - length))
-    row = Interaction(
-        {
-            dataset.uid_field: torch.zeros(1, dtype=torch.long, device=ids.device),
-            dataset.iid_field + config["LIST_SUFFIX"]: padded[None],
-            config["ITEM_LIST_LENGTH_FIELD"]: torch.tensor([length], device=ids.device),
-        }
-    )
-    model.eval()
-    with torch.no_grad():
-        scores = model.full_sort_predict(row).view(-1)
-    scores[0] = -torch.inf
-    scores[ids] = -torch.inf
-    best = scores.topk(min(k, len(scores) - 1 - len(ids.unique())))
-    tokens = dataset.field2id_token[dataset.iid_field][best.indices.cpu().numpy()]
-    return list(zip(tokens.tolist(), best.values.tolist(), strict=True))
-
-
-def _item_ids(dataset: Any, history: Sequence[str]) -> list[int]:
-    """The ids of the items of a history.
-
-    Raises:
-        XferError: if the history is empty or no list of items, or an item is not a string or not in the data.
-    """
-    if isinstance(history, str):
-        raise XferError(f"A history must be a list of items: write ['{history}'] instead of '{history}'.")
-    if not len(history):
-        raise XferError("The history is empty. Give at least one item; for new users, use the model Pop.")
-    known = dataset.field2token_id[dataset.iid_field]
-    for token in history:
-        if isinstance(token, Iterable) and not isinstance(token, str):
-            raise XferError("recommend ranks for one history, and this is a list of several. Call it once for each.")
-        if not isinstance(token, str):
-            raise XferError(f"An item must be a string: write '{token}' instead of {token!r}.")
-        if not known.get(token):  # id 0 is the padding
-            items = dataset.field2id_token[dataset.iid_field][1:]
-            raise XferError(f"The item '{token}' is not in {dataset.dataset_name}{did_you_mean(token, items)}")
-    return [known[token] for token in history]
+    wish = Wish(k, histories, users, part, items, domain, allowed, forbidden, columns)
+    return recommendations(run, wish, overrides)
 
 
 def compare(

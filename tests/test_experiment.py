@@ -100,9 +100,9 @@ def test_an_inductive_model_is_loaded_with_changed_data(tmp_path: Path) -> None:
     write_small(tmp_path, holes=False)
     columns = {**LOAD_COL, "item": ["item_id"]}
     folder = run("ANT", "Small", overrides={**settings(tmp_path), "load_col": columns}).folder
-    before = dict(recommend(load(folder), ["i1", "i2"], k=30))
+    before = recommend(load(folder), [["i1", "i2"]], k=25).set_index("item_id")["score"].to_dict()
     add_line(tmp_path / "Small/Small.item", "new\tsome words\t3.5")
-    after = dict(recommend(load(folder), ["i1", "i2"], k=30))
+    after = recommend(load(folder), [["i1", "i2"]], k=25).set_index("item_id")["score"].to_dict()
     assert after.keys() - before.keys() == {"new"}
     assert {token: after[token] for token in before} == pytest.approx(before, abs=1e-5)
     (tmp_path / "Small/Small.image.parquet").unlink()

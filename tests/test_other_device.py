@@ -123,7 +123,7 @@ def best_items_and_route(root: Path) -> tuple[list[tuple[str, float]], list[Any]
     folder = run("RETR", "Small", overrides=settings(root, "RETR")).folder
     experiment = load(folder)
     user = experiment.test_data._dataset.inter_feat["user_id"][0]
-    return recommend(experiment, ["i1", "i2"], k=3), explain(folder, experiment.dataset.id2token("user_id", user))
+    return recommend(experiment, [["i1", "i2"]], k=3), explain(folder, experiment.dataset.id2token("user_id", user))
 
 
 def test_a_finished_run_recommends_and_explains(tmp_path: Path, there: Call) -> None:

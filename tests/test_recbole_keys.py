@@ -14,6 +14,7 @@ from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import config, settings, write_small
 
 WITH_PRICE = {"load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price"]}}
+WITH_TEXT = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "text"]}
 PREPARE, CHANGE = "RecBole cannot prepare SASRec on Small: ", "Change the keys or the data that this is about"
 
 
@@ -26,6 +27,8 @@ PREPARE, CHANGE = "RecBole cannot prepare SASRec on Small: ", "Change the keys o
         ({"preload_weight": {"item_id": "vector"}}, rf"{PREPARE}Preload value field \[vector\] not exist"),
         ({"normalize_field": ["price"]}, rf"{PREPARE}Field \[price\] does not exist"),
         ({"numerical_features": ["price"]}, rf"{PREPARE}Field \[price\] not defined"),
+        ({"numerical_features": ["item_id"]}, "numerical_features=.*: the column 'item_id' of Small has tokens"),
+        ({"numerical_features": ["text"], "load_col": WITH_TEXT}, "the column 'text' of Small has tokens, not numbers"),
         ({"discretization": {"price": {"method": "LD"}}}, rf"{PREPARE}Field \[price\] does not exist"),
         ({"transform": "mask_itemseq"}, PREPARE),
         ({"transform": "user_defined"}, f"RecBole cannot train SASRec on Small: .* {CHANGE}"),

@@ -1,4 +1,4 @@
-"""The verbs that serve a finished run: export."""
+"""The verbs that put a finished run to use: recommend, export."""
 
 from __future__ import annotations
 
@@ -6,6 +6,51 @@ import argparse
 from pathlib import Path
 
 from recbole_xfer.cli.verb import Parser, Verb, files
+
+
+def add_recommend_options(parser: Parser) -> None:
+    """Adds the options of recommend."""
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="the folder of a finished run")
+    add("--k", type=int, default=10, metavar="N", help="items for each user (default 10)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("recommendations.parquet"),
+        metavar="FILE",
+        help=".parquet, .csv or .jsonl (default recommendations.parquet)",
+    )
+    whom = parser.add_argument_group("to whom; by default, all users of the run's data")
+    whom.add_argument("--histories", type=Path, metavar="FILE", help="users and items of histories, also of new users")
+    whom.add_argument("--users", type=Path, metavar="FILE", help="ids of users of the data")
+    whom.add_argument("--user", nargs="+", metavar="ID", help="some users of the data")
+    whom.add_argument("--part", choices=("valid", "test"), help="histories before the targets that evaluation ranks")
+    what = parser.add_argument_group("what; by default, all items that are not in the user's history")
+    what.add_argument("--items", metavar="NAMES", help="items of these domains only, also new ones, by their features")
+    what.add_argument("--domain", metavar="NAME", help="items of one of the run's domains")
+    what.add_argument("--allowed", type=Path, metavar="FILE", help="ids of the only items to recommend")
+    what.add_argument("--forbidden", type=Path, metavar="FILE", help="ids of items never to recommend")
+    what.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="columns of .item to add, such as text")
+
+
+def recommend(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Writes recommendations; prints the file, and what was skipped."""
+    from recbole_xfer.config.values import read_yaml_files
+    from recbole_xfer.serving.recommend import Wish, write_recommendations
+
+    wish = Wish(
+        k=options.k,
+        histories=options.histories,
+        users=options.user or options.users,
+        part=options.part,
+        items=options.items,
+        domain=options.domain,
+        allowed=options.allowed,
+        forbidden=options.forbidden,
+        columns=options.columns,
+    )
+    overrides = {**read_yaml_files(files(options)), **keys}
+    print("\n".join(write_recommendations(options.folder, options.output, wish, overrides)))
 
 
 def add_export_options(parser: Parser) -> None:
@@ -26,6 +71,17 @@ def export(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 
 VERBS = (
+    Verb(
+        "recommend",
+        "write the best items for users of a run's data, or for new histories",
+        (
+            "recbole-xfer recommend saved/ANT-Shop-1a2b3c4d --k=20 --output=recs.parquet",
+            "recbole-xfer recommend saved/ANT-Shop-1a2b3c4d --histories=new.csv --output=recs.csv --columns text",
+            "recbole-xfer recommend saved/ANT-Shop-1a2b3c4d --items=Shop --mask_history=False",
+        ),
+        add_recommend_options,
+        recommend,
+    ),
     Verb(
         "export",
         "write item vectors, the user encoder as ONNX and an index, served without this package",

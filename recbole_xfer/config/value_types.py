@@ -143,9 +143,19 @@ PICKLES = "because RecBole writes and reads it as a pickle, which can run code"
 NoPickle = Annotated[Literal[False], Field(description=f"False, {PICKLES}")]
 NoPicklePath = Annotated[None, Field(description=f"None, {PICKLES}")]
 Character = Annotated[str, Field(min_length=1, max_length=1, description="one character")]
-Names = Annotated[list[Name], Field(description="a list of names, such as [a, b]")]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name is repeated")
+    return names
+
+
+_Distinct = Annotated[list[Name], AfterValidator(_distinct)]
+Names = Annotated[_Distinct, Field(description="a list of different names, such as [a, b]")]
 NameOrNames = Annotated[
-    Name | Annotated[list[Name], Field(min_length=1)], Field(description="a name or a list of names, such as [a, b]")
+    Name | Annotated[_Distinct, Field(min_length=1)],
+    Field(description="a name or a list of different names, such as [a, b]"),
 ]
 Domains = Annotated[str | int, Field(description="a name, or several joined by +")]
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]

@@ -18,7 +18,7 @@ from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
-from recbole_xfer.data.histories import Windows, gather, prefixes, ranges, windows
+from recbole_xfer.data.histories import Sequences, Windows, gather, prefixes, ranges, windows
 from recbole_xfer.data.vectors import VectorTable
 from recbole_xfer.errors import XferError
 
@@ -42,6 +42,20 @@ class InteractionDataset(AtomicFilesMixin, Dataset):
             parts.append(self.copy(self.inter_feat[self.sequences.order[ranges(first, end)]]))
             parts[-1].target_ranges = first, end
         return parts
+
+    def following(self, histories: Sequences | None = None) -> InteractionDataset:
+        """Returns a part with one row per history, for the next item: that of the user's last interaction.
+
+        Args:
+            histories: other histories, of ids of users with interactions; this dataset's by default.
+        """
+        own, asked = self.sequences, histories or self.sequences
+        last = np.zeros(self.user_num, dtype=np.int64)
+        last[own.users] = own.order[own.ends - 1]
+        part = self.copy(self.inter_feat[last[asked.users]])
+        part.sequences = asked.with_next()
+        part.target_ranges = part.sequences.ends - 1, part.sequences.ends
+        return part
 
 
 def with_first_item(first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +116,26 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
             lists[field + self.config["LIST_SUFFIX"]] = torch.from_numpy(cells)
         rows.update(Interaction(lists))
         return rows
+
+    def following(self, histories: Sequences | None = None) -> TransferDataset:
+        """Returns a part with one row per history, for the next item, which is unknown: the row's columns are zero.
+
+        Args:
+            histories: other histories, of ids of users (0 if unknown) and items; this dataset's by default.
+        """
+        part = self.copy(self.inter_feat)
+        asked = histories or self.sequences
+        values = {self.iid_field: asked.items}
+        if histories is None:
+            values |= self._columns
+        zeros = {
+            f: np.zeros((len(asked.items), *column.shape[1:]), column.dtype) for f, column in self._columns.items()
+        }
+        part._columns = {f: np.insert(values.get(f, zero), asked.ends, 0, axis=0) for f, zero in zeros.items()}
+        part.sequences = asked.with_next()
+        part.target_ranges = part.sequences.ends - 1, part.sequences.ends
+        part.inter_feat = part._rows(part.target_ranges[0])
+        return part
 
     def seen_items(self, rows: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the items before the target of each evaluation row, which may include the target's item.

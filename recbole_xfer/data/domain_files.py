@@ -249,6 +249,12 @@ class AtomicFilesMixin(Dataset):
                     f"{self.config['model']} reads the item column '{name}', but {self.dataset_name} does not have it. "
                     f"Name a column of its .item file, such as {example}, or add the column."
                 )
+        for name in self.config["numerical_features"]:
+            if self.field2type.get(name) in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ):
+                raise XferError(
+                    f"numerical_features={self.config['numerical_features']}: the column '{name}' of "
+                    f"{self.dataset_name} has tokens, not numbers. Leave it out."
+                )
         if self.config["double_tower"]:  # reads all features of users and items
             named = [*of_items, *([] if self.user_feat is None else self.user_feat.columns)]
         for name in named:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recbole_xfer.config.values import join_domains
-from recbole_xfer.data.atomic import RECBOLE_FORMAT, AtomicFormat, read_header, read_item_column
-from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors
+from recbole_xfer.data.atomic import RECBOLE_FORMAT, AtomicFormat, read_atomic_file, read_header, read_item_column
+from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors, vector_ids
 from recbole_xfer.errors import XferError
 
 MODALITIES = ("text", "image", "price")
@@ -86,6 +87,49 @@ def load_item_features(
     if missing and (modalities is not None or len(missing) == len(MODALITIES)):
         raise XferError(_what_is_missing(root, domains, missing, form))
     return ItemFeatures(**found)  # type: ignore[arg-type]
+
+
+def listed_items(root: Path, domain: str, form: AtomicFormat = RECBOLE_FORMAT) -> pd.Index:
+    """Returns the distinct ids of a domain's items with features: those of its .item file and its files of vectors.
+
+    Raises:
+        XferError: if the domain has none of these files, or one cannot be read.
+    """
+    folder, path = root / domain, root / domain / f"{domain}.item"
+    found = [find_vectors(folder, domain, modality) for modality in ("text", "image")]
+    ids = [vector_ids(vectors) for vectors in found if vectors is not None]
+    if path.is_file():
+        ids.append(pd.Index(read_atomic_file(path, [form.item_id], form)[form.item_id]))
+    if not ids:
+        raise XferError(f"{folder} has no items: there is no {path.name} and no file of vectors. Check the name.")
+    return ids[0].append(ids[1:]).unique()
+
+
+def with_items(first: ItemFeatures, other: ItemFeatures) -> ItemFeatures:
+    """Returns the features of the first items, followed by those of others, without their row 0.
+
+    Raises:
+        XferError: if vectors of a modality come from different encoders, or have different lengths.
+    """
+    tables: dict[str, Any] = {}
+    for name in ("text", "image"):
+        mine, theirs = getattr(first, name), getattr(other, name)
+        tables[name] = mine and _appended(name, mine, theirs)
+    tables["price"] = None if first.price is None or other.price is None else np.r_[first.price, other.price[1:]]
+    return ItemFeatures(**tables)
+
+
+def _appended(modality: str, first: VectorTable, other: VectorTable) -> VectorTable:
+    width, theirs = first.values.shape[1], other.values.shape[1]
+    if width != theirs or first.encoder != other.encoder:
+        raise XferError(
+            f"The {modality} vectors of the new items ({other.encoder}, {theirs} values) and of those of training "
+            f"({first.encoder}, {width} values) differ. Encode the new items with the encoder of training."
+        )
+    count = len(first.values)
+    values = allocate((count + len(other.values) - 1, width), first.values.dtype)
+    values[:count], values[count:] = first.values, other.values[1:]
+    return VectorTable(values, np.r_[first.present, other.present[1:]], first.encoder, first.source)
 
 
 def load_word_drop(

@@ -6,7 +6,7 @@ Here a pair is two numbers, and the rows of a batch are gathered when the batch 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,6 +61,15 @@ class Sequences:
     def ends(self) -> np.ndarray:
         """End (exclusive) of each history, [S]."""
         return self.offsets[1:]
+
+    def with_next(self) -> Sequences:
+        """Each history with a place for the next item at its end, which holds item 0; ``order`` is -1 there."""
+        return replace(
+            self,
+            items=np.insert(self.items, self.ends, 0),
+            offsets=self.offsets + np.arange(len(self.offsets)),
+            order=np.insert(self.order, self.ends, -1),
+        )
 
     def before(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns all items before each target in its history, which may include the target's item.

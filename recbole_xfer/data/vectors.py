@@ -78,6 +78,15 @@ def find_vectors(folder: Path, name: str, modality: str) -> Path | None:
     return None
 
 
+def vector_ids(path: Path) -> pd.Index:
+    """Returns the item id of each row of a file of vectors.
+
+    Raises:
+        XferError: if the file cannot be read.
+    """
+    return _open(path).ids
+
+
 def allocate(shape: tuple[int, int], dtype: np.dtype, memory_limit: int = MEMORY_LIMIT) -> np.ndarray:
     """Allocates zeros, above ``memory_limit`` bytes in a temporary file that disappears with the array.
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
-PRIME = 2**31 - 1
-"""A row orders a tie by ``row number * item number % PRIME``; item numbers are distinct, so no two items are equal."""
+from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
 
 
 class SeededCollector(Collector):
@@ -35,8 +33,7 @@ class SeededCollector(Collector):
 
     def begin(self) -> None:
         """Begins a pass: each pass draws the same order of ties."""
-        self._random = np.random.default_rng(self.config["seed"])
-        self._item_number: Tensor | None = None
+        self._order: TieOrder | None = None
         self._targets = self._tied = 0
 
     def eval_batch_collect(
@@ -65,29 +62,13 @@ class SeededCollector(Collector):
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
 
     def _ranked(self, scores: Tensor) -> Tensor:
-        """The best items of each row, best first; 0 (the padding item) where a row has fewer candidates, [B, k].
-
-        Only rows with a tie among the best are sorted.
-        """
-        k = max(self.topk)
-        row_number = torch.from_numpy(self._random.integers(1, PRIME, len(scores))).to(scores.device)
-        best, ranked = scores.topk(min(k + 1, scores.shape[1]))
-        tied = ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any(dim=1).nonzero().flatten()
-        if len(tied):
-            lowest = best[tied, -1:].clamp(min=torch.finfo(scores.dtype).min)
-            values, items = scores[tied].topk(max(best.shape[1], int((scores[tied] >= lowest).sum(dim=1).max())))
-            draw = (row_number[tied, None] * self._numbers(scores)[items] % PRIME).argsort(dim=1)
-            values, items = values.gather(1, draw), items.gather(1, draw)
-            order = values.sort(dim=1, descending=True, stable=True).indices[:, : best.shape[1]]
-            best[tied], ranked[tied] = values.gather(1, order), items.gather(1, order)
-        return ranked.masked_fill(best == -torch.inf, 0)[:, :k]
-
-    def _numbers(self, scores: Tensor) -> Tensor:
-        """A distinct number for each item, [n_items]."""
-        if self._item_number is None:
-            numbers = np.random.default_rng(self.config["seed"]).permutation(scores.shape[1]) + 1
-            self._item_number = torch.from_numpy(numbers).to(scores.device)
-        return self._item_number
+        """The best items of each row, best first; 0 (the padding item) where a row has fewer candidates, [B, k]."""
+        if self._order is None:
+            self._order = TieOrder.draw(self.config["seed"], scores.shape[1], scores.device)
+            self._rows = self._order.rows()
+        row = row_numbers(self._rows, len(scores)).to(scores.device)
+        values, ranked = best(scores, max(self.topk), self._order.items, row)
+        return ranked.masked_fill(values == -torch.inf, 0)
 
     def get_data_struct(self) -> DataStruct:
         """Ends a pass: returns what was collected (see RecBole's docstring)."""

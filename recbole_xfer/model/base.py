@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
+from recbole_xfer.data.features import ItemFeatures
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
@@ -214,6 +215,13 @@ class FeatureRecommender(VectorRecommender):
         """Switches the mode and forgets the catalogue that an evaluation encoded."""
         self._catalogue = None
         return super().train(mode)
+
+    def use_items(self, features: ItemFeatures) -> None:
+        """Ranks these items from now on, by features that are scaled as those of training; for inductive models."""
+        tables = FeatureTables(features, "none")
+        tables.load_state_dict(self.features.state_dict())
+        self.features = tables.to(self.position_embedding.weight.device)
+        self.n_items, self._catalogue = len(features.present(features.modalities[0])), None
 
     @torch.no_grad()
     def catalogue(self) -> Tensor:

@@ -1,1 +1,1 @@
-"""Serves a finished run: exports its vectors and its user encoder."""
+"""From a finished run to recommendations, refitted and updated models, and exported vectors."""

@@ -28,22 +28,24 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 
 from recbole_xfer.config.plain import as_json
-from recbole_xfer.data.atomic import AtomicFormat, read_item_column
+from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.experiment import Experiment, label, load, target
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.hooks import hooks_of
-from recbole_xfer.log import logger, progress_bar
+from recbole_xfer.log import logger
 from recbole_xfer.serving import serve_example
+from recbole_xfer.serving.catalogue import Catalogue, make_catalogue
 from recbole_xfer.serving.user_encoder import (
+    NO_PRODUCTS,
     NotExportable,
     UserEncoder,
     check,
-    factors,
     item_vectors,
     random_histories,
     write_onnx,
 )
+from recbole_xfer.serving.vectors import vectors_of
 from recbole_xfer.trainer.run_folder import RunFolder, weights_digest
 from recbole_xfer.version import __version__
 
@@ -56,8 +58,8 @@ KINDS = ("flat", "hnsw", "none")
 TEXTS = ("title", "text")
 """Columns of an .item file that an export copies."""
 
-CELLS = 2**24
-"""Scores that are computed at a time for users by id."""
+BATCH = 2**14
+"""Users by id whose vectors are computed at a time."""
 
 LINKS, CONSTRUCTION, SEARCH = 32, 200, 128
 """M, efConstruction and efSearch of HNSW: neighbours of each vector, and candidates while building and searching."""
@@ -128,7 +130,8 @@ def write(experiment: Experiment, run: Path, folder: Path, index: str) -> None:
     made = write_encoder if sequential else write_users
     with explaining_recbole(f"export {config['model']}"), torch.no_grad():
         items, users, checked = made(experiment, folder)
-    pq.write_table(items_table(dataset, config, items), folder / ITEMS)
+    table = items_table(make_catalogue(experiment), AtomicFormat.of(config), items)
+    pq.write_table(table, folder / ITEMS)
     searched = write_index(folder / INDEX, index, items, users)
     shutil.copy(serve_example.__file__, folder / EXAMPLE)
     features = experiment.train_data._dataset.features if hooks_of(experiment.model).reads_features else None
@@ -162,7 +165,7 @@ Exported = tuple[np.ndarray, np.ndarray, dict[str, Any]]
 def write_encoder(experiment: Experiment, folder: Path) -> Exported:
     """Writes the user encoder of a sequential model, and checks it."""
     config, dataset = experiment.config, experiment.dataset
-    encoder = UserEncoder(experiment.model, config["MAX_ITEM_LIST_LENGTH"])
+    encoder = UserEncoder(experiment.model, config["MAX_ITEM_LIST_LENGTH"], dataset.item_num)
     ids = np.arange(1, dataset.item_num)
     separate = config["histories"] == "per_domain"
     groups = [ids[dataset.item_domain[1:] == domain] for domain in range(len(dataset.domains))] if separate else [ids]
@@ -178,40 +181,27 @@ def write_encoder(experiment: Experiment, folder: Path) -> Exported:
 
 
 def write_users(experiment: Experiment, folder: Path) -> Exported:
-    """Writes the vectors of all users of a model that knows them by their ids, and checks that products are scores."""
-    dataset, model = experiment.dataset, experiment.model
-    ids = torch.arange(1, dataset.user_num)
-    vectors, items = [], None  # [n, d] each, [N, d]
-    with progress_bar(experiment.config["show_progress"], total=len(ids), desc="Encoding users") as progress:
-        for rows in ids.split(max(CELLS // dataset.item_num, 1)):
-            scores, encoded, table = factors(model, Interaction({dataset.uid_field: rows}))
-            items = item_vectors(scores, encoded, table) if items is None else items
-            vectors.append(as_array(encoded))
-            progress.update(len(rows))
-    assert items is not None
-    tokens = dataset.field2id_token[dataset.uid_field][1:]
-    users = np.concatenate(vectors)
-    pq.write_table(pa.table({"user_id": pa.array(tokens, pa.string()), "vector": as_column(users)}), folder / USERS)
-    return as_array(items)[1:], users, {"users": len(users)}
+    """Writes the vectors of all users of a model that knows them by their ids."""
+    dataset = experiment.dataset
+    batches = [Interaction({dataset.uid_field: ids}) for ids in torch.arange(1, dataset.user_num).split(BATCH)]
+    vectors = vectors_of(experiment.model, batches[0][:2])
+    if vectors is None:
+        raise NotExportable(NO_PRODUCTS)
+    users = np.concatenate([as_array(vectors.users(batch)) for batch in batches])
+    tokens = pa.array(dataset.field2id_token[dataset.uid_field][1:], pa.string())
+    pq.write_table(pa.table({"user_id": tokens, "vector": as_column(users)}), folder / USERS)
+    return as_array(vectors.items)[1:], users, {"users": len(users)}
 
 
-def items_table(dataset: Any, config: Any, vectors: np.ndarray) -> pa.Table:
+def items_table(catalogue: Catalogue, form: AtomicFormat, vectors: np.ndarray) -> pa.Table:
     """The table of all items, in the order of their ids."""
-    columns = {"item_id": pa.array(dataset.field2id_token[dataset.iid_field][1:], pa.string())}
-    domains = np.array(dataset.domains)[dataset.item_domain[1:]]
-    if len(dataset.domains) > 1:
-        columns["domain"] = pa.array(domains, pa.string())
-    for name in TEXTS:
-        texts = np.full(dataset.item_num - 1, None, dtype=object)
-        for domain in dataset.domains:
-            path = dataset.root / domain / f"{domain}.item"
-            column, own = read_item_column(path, name, AtomicFormat.of(config)), domains == domain
-            if column is not None:
-                texts[own] = column.reindex(dataset.item_tokens[1:][own]).to_numpy()
-        if any(isinstance(text, str) for text in texts):
-            columns[name] = pa.array(texts, pa.string(), from_pandas=True)
-    columns["popularity"] = pa.array(np.bincount(dataset.sequences.items, minlength=dataset.item_num)[1:])
-    return pa.table({**columns, "vector": as_column(vectors)})
+    columns = {"item_id": catalogue.tokens}
+    if len(catalogue.domains) > 1:
+        columns["domain"] = np.array(catalogue.domains)[catalogue.domain]
+    columns |= {name: values for name in TEXTS if (values := catalogue.column(name, form)) is not None}
+    table = {name: pa.array(values[1:], pa.string()) for name, values in columns.items()}
+    popularity = pa.array(catalogue.popularity[1:])
+    return pa.table({**table, "popularity": popularity, "vector": as_column(vectors)})
 
 
 def write_index(path: Path, kind: str, items: np.ndarray, users: np.ndarray) -> dict[str, Any] | None:

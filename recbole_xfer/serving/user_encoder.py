@@ -18,10 +18,10 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from recbole_xfer.log import progress_bar
 from recbole_xfer.model.base import VectorRecommender
+from recbole_xfer.serving.vectors import Products
 
 TOLERANCE = 1e-5
 """Largest difference of vectors or scores, relative to the largest entry of their batch."""
@@ -38,7 +38,7 @@ BATCHES = (1, 2, 3, 7, 16, 32)
 REPEATS = 4
 """Histories of each length in a check."""
 
-PRODUCTS = {torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__}
+NO_PRODUCTS = "its scores are not products of a vector of the user and one of the item"
 
 Histories = tuple[Tensor, Tensor]
 """Items padded with 0 on the right, [B, L], and lengths, [B]."""
@@ -48,20 +48,13 @@ class NotExportable(Exception):
     """The reason why a model cannot be exported, as the end of a sentence without its full stop."""
 
 
-class Products(TorchFunctionMode):
-    """Within the block, remembers the factors of the last product of two matrices."""
-
-    last: tuple[Tensor, Tensor] | None = None
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in PRODUCTS and result.dim() == 2:
-            self.last = args[0], args[1]
-        return result
-
-
-def factors(model: Any, rows: Interaction) -> tuple[Tensor, Tensor, Tensor]:
+def factors(model: Any, rows: Interaction, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all items, and the factors of the product that a model computes them with.
+
+    Args:
+        model: in the mode of evaluation.
+        rows: with the histories.
+        count: N.
 
     Returns:
         scores [B, N], users [B, d], items [d, N].
@@ -70,7 +63,7 @@ def factors(model: Any, rows: Interaction) -> tuple[Tensor, Tensor, Tensor]:
         NotExportable: if the model computes no such product, or reads more than the rows have.
     """
     try:
-        with Products() as products:
+        with Products(count) as products:
             scores = model.full_sort_predict(rows)
     except (NotImplementedError, AttributeError):
         raise NotExportable("it does not score all items at once") from None
@@ -78,9 +71,9 @@ def factors(model: Any, rows: Interaction) -> tuple[Tensor, Tensor, Tensor]:
         raise NotExportable(f"it also reads the column {error}") from error
     except TypeError:
         raise NotExportable("it also reads other columns") from None
-    if products.last is None:
-        raise NotExportable("its scores are not products of a vector of the user and one of the item")
-    users, items = products.last
+    if not products.found:
+        raise NotExportable(NO_PRODUCTS)
+    users, items = products.found[-1]
     return scores.reshape(users.shape[0], -1), users, items
 
 
@@ -100,7 +93,7 @@ def item_vectors(scores: Tensor, users: Tensor, items: Tensor) -> Tensor:
         factor = float((products * scores).sum() / products.square().sum())
         if (factor * products - scores).abs().max() <= TOLERANCE * scores.abs().max():
             return items.T if abs(factor - 1) < TOLERANCE else items.T * factor
-    raise NotExportable("its scores are not products of a vector of the user and one of the item")
+    raise NotExportable(NO_PRODUCTS)
 
 
 class UserEncoder(nn.Module):
@@ -109,12 +102,14 @@ class UserEncoder(nn.Module):
     Args:
         model: a sequential model.
         longest: the longest history that it reads.
+        count: N, the padding included.
     """
 
-    def __init__(self, model: Any, longest: int) -> None:
+    def __init__(self, model: Any, longest: int, count: int) -> None:
         super().__init__()
         self.model = model
         self.longest = longest
+        self.count = count
         self.pads = not isinstance(model, VectorRecommender)  # some of RecBole's models attend to padding
         self.eval()
 
@@ -122,7 +117,8 @@ class UserEncoder(nn.Module):
         """See :func:`factors`; items [B, L], lengths [B]."""
         if self.pads:
             items = F.pad(items, (0, self.longest - items.shape[1]))
-        return factors(self.model, Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: lengths}))
+        rows = Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: lengths})
+        return factors(self.model, rows, self.count)
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Items [B, L] and lengths [B] to users [B, d]."""

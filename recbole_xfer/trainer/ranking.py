@@ -15,6 +15,7 @@ from torch import Tensor
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import WithinDomain
 from recbole_xfer.data.targets import TargetLoader
+from recbole_xfer.device import seeded
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domain_ranking as domains
 from recbole_xfer.evaluation.collector import SeededCollector
@@ -38,7 +39,8 @@ class RankingTrainer(Trainer):
         self._evaluated, self._own_loader = eval_data._dataset, isinstance(eval_data, TargetLoader)
         self.evaluator.ranking = self._domain_ranking(eval_data)
         self.eval_collector.begin()
-        return super().evaluate(eval_data, *args, **kwargs)
+        with seeded(self.config["seed"]):  # some models, such as Random and SLIMElastic, draw a part of a score
+            return super().evaluate(eval_data, *args, **kwargs)
 
     def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
         if not self.config["rank_within_domain"]:
@@ -63,10 +65,25 @@ class RankingTrainer(Trainer):
         if left_out is not None:
             ranked[left_out] = False
         interaction = interaction.to(self.device)
+        return self._ranked(interaction, self.scores(interaction, ranked), positive_u, positive_i)
+
+    def scores(self, rows: Any, ranked: Tensor) -> Tensor:
+        """The scores of the ranked items, and minus infinity for the others.
+
+        Args:
+            rows: of a loader, on the model's device, [B].
+            ranked: whether an item is ranked, [B, n_items].
+
+        Returns:
+            [B, n_items]
+
+        Raises:
+            XferError: if a ranked item's score is not finite.
+        """
         score = self.model.full_sort_predict if self._scores_all_items else partial(self._predicted, ranked=ranked)
-        scores = score(interaction).view(-1, self.tot_item_num)
-        self._check_finite(scores.isfinite() | ~ranked)
-        return self._ranked(interaction, scores.masked_fill_(~ranked, -torch.inf), positive_u, positive_i)
+        scores = score(rows).view(ranked.shape)
+        self.check_finite(scores.isfinite() | ~ranked)
+        return scores.masked_fill_(~ranked, -torch.inf)
 
     def _seen(self, interaction: Any, left_out: Any) -> Any:
         """What RecBole's loader leaves out; for its sequential models, which leave out nothing, the earlier items."""
@@ -91,7 +108,7 @@ class RankingTrainer(Trainer):
         """
         scores = torch.zeros(ranked.shape, device=self.device)
         step = self.test_batch_size
-        for some in torch.arange(len(ranked)).split(max(step // self.tot_item_num, 1)):
+        for some in torch.arange(len(ranked)).split(max(step // ranked.shape[1], 1)):
             row, item = ranked[some[0] : some[-1] + 1].nonzero(as_tuple=True)
             for r, i in zip((row + some[0]).split(step), item.split(step), strict=True):
                 pairs = rows[r]
@@ -106,7 +123,7 @@ class RankingTrainer(Trainer):
         if self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not ranking or not self._scores_all_items:
             batch = super()._neg_sample_batch_eval(batched_data)
             scored = (row, interaction[self.config["ITEM_ID_FIELD"]]) if ranking else ...
-            self._check_finite(batch[1][scored].isfinite())
+            self.check_finite(batch[1][scored].isfinite())
             return self._ranked(*batch)
         interaction = interaction.to(self.device)
         users, histories = interaction[self.model.USER_ID], interaction[self.model.ITEM_SEQ]
@@ -115,12 +132,12 @@ class RankingTrainer(Trainer):
         first = torch.empty_like(place).scatter_(0, history, place)[: int(history.max()) + 1]  # one row per history
         item = interaction[self.model.ITEM_ID]
         scores = self.model.full_sort_predict(interaction[first]).view(len(first), -1)[history, item]
-        self._check_finite(scores.isfinite())
+        self.check_finite(scores.isfinite())
         table = scores.new_full((int(positive_u[-1]) + 1, self.tot_item_num), -torch.inf)
         table[row.to(self.device), item] = scores
         return self._ranked(interaction, table, positive_u, positive_i)
 
-    def _check_finite(self, finite: Tensor) -> None:
+    def check_finite(self, finite: Tensor) -> None:
         """Raises XferError unless all scores are finite: others have no order."""
         if not finite.all():
             raise XferError(

@@ -18,6 +18,7 @@ from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import protocol
 from recbole_xfer.experiment import Experiment, build, fit
+from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.testing.data import config
 from tests.helpers.recbole_models import OF_TYPE, keys, models, write_tiny
 from tests.trainer.test_ranking import ranked, ranked_and_measured
@@ -71,6 +72,18 @@ def test_targets_and_metrics_equal_a_recomputation(
             left_out = histories[user][:-1] if loader is made.test_data else []
             assert set(tokens(made, "item_id", np.flatnonzero(row > -np.inf))) == set(log["item_id"]) - set(left_out)
         check_metrics(measured, scores, targets)
+        check_recommendations(made, measured, dict(zip(users, items, strict=True)), loader is made.test_data)
+
+
+def check_recommendations(made: Experiment, measured: dict[str, float], target: dict[str, str], masked: bool) -> None:
+    """Checks that the recommendations for the histories of evaluation have the metrics that it measured."""
+    recommended = recommendations(made, Wish(k=max(TOPK), part="test"), {"mask_history": masked})
+    assert list(recommended) == ["user_id", "rank", "item_id", "score"]
+    rank = recommended.loc[recommended["item_id"] == recommended["user_id"].map(target), "rank"]
+    for k in TOPK:
+        hits = rank[rank <= k]
+        assert len(hits) / len(target) == pytest.approx(measured[f"recall@{k}"], abs=6e-5)
+        assert (1 / np.log2(hits + 1)).sum() / len(target) == pytest.approx(measured[f"ndcg@{k}"], abs=6e-5)
 
 
 def check_metrics(measured: dict[str, float], scores: np.ndarray, targets: np.ndarray) -> None:

@@ -18,11 +18,13 @@ from recbole.data.interaction import Interaction
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from recbole_xfer.cli.main import main
+from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, load
 from recbole_xfer.quick_start import export, run
 from recbole_xfer.serving import export as exporting
 from recbole_xfer.serving import user_encoder
+from recbole_xfer.serving.catalogue import make_catalogue
 from recbole_xfer.serving.export import items_table, write_index
 from recbole_xfer.serving.user_encoder import (
     NotExportable,
@@ -154,13 +156,15 @@ def untrained(root: Path, model: str, dataset: str, **keys: Any) -> tuple[UserEn
         write_small(root)
     made = build(config(root, model, dataset, **KEYS.get(model, {}), **keys))
     ids, domains = np.arange(1, made.dataset.item_num), made.dataset.item_domain[1:]
-    return UserEncoder(made.model, 10), [ids[domains == domain] for domain in range(len(made.dataset.domains))]
+    return UserEncoder(made.model, 10, made.dataset.item_num), [
+        ids[domains == domain] for domain in range(len(made.dataset.domains))
+    ]
 
 
 def test_a_model_of_users_by_id_exports_their_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small(tmp_path)
     monkeypatch.setattr(exporting, "check_packages", lambda index: None)
-    monkeypatch.setattr(exporting, "CELLS", 100)  # users in several batches
+    monkeypatch.setattr(exporting, "BATCH", 7)  # users in several batches
     folder = trained(tmp_path, "BPR")
     output = export(folder, tmp_path / "serving", index="none")
     experiment = load(folder)
@@ -261,13 +265,18 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_items_of_several_domains_have_their_domain_and_text(tmp_path: Path) -> None:
     write_joined(tmp_path, ["A", "B"])
     (tmp_path / "B" / "B.item").write_text("item_id:token\ttitle:token_seq\ni1\tthe first\ni3\tthe third\n")
-    dataset = build(config(tmp_path, "SyNCRec", "A+B")).dataset
+    experiment = build(config(tmp_path, "SyNCRec", "A+B"))
+    dataset = experiment.dataset
     vectors = np.random.default_rng(0).normal(size=(dataset.item_num - 1, 4)).astype(np.float32)
-    table = items_table(dataset, dataset.config, vectors).to_pandas().set_index("item_id")
+    table = (
+        items_table(make_catalogue(experiment), AtomicFormat.of(experiment.config), vectors)
+        .to_pandas()
+        .set_index("item_id")
+    )
     assert list(table.index) == list(dataset.field2id_token["item_id"][1:])
     count = (dataset.sequences.items == dataset.field2token_id["item_id"]["B/i1"]).sum()
     assert table.loc["B/i1"].drop("vector").to_dict() == {"domain": "B", "title": "the first", "popularity": count}
-    assert (table["domain"] == table.index.str[0]).all() and table.loc["A/i1", "title"] is None
+    assert (table["domain"] == table.index.str[0]).all() and table.loc["A/i1", "title"] == ""
     assert np.array_equal(np.stack(table["vector"]), vectors)
 
 

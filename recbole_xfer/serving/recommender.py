@@ -1,0 +1,282 @@
+"""Ranks the items of a catalogue for users of a run's data, or for anybody with a history."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.utils import ModelType
+from torch import Tensor
+
+from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.data.histories import Sequences
+from recbole_xfer.data.loaders import SCORES_IN_BATCH
+from recbole_xfer.data.targets import TargetLoader
+from recbole_xfer.device import seeded
+from recbole_xfer.errors import XferError, did_you_mean
+from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
+from recbole_xfer.experiment import Experiment, label
+from recbole_xfer.serving.catalogue import Catalogue
+from recbole_xfer.serving.histories import Fields, Histories
+from recbole_xfer.serving.ranking import best_by_vectors
+from recbole_xfer.serving.vectors import Vectors, vectors_of
+
+BATCH = 1024
+"""Users that are ranked at once, if their model ranks by vectors."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Users to whom items are recommended.
+
+    Attributes:
+        users: their ids, [S].
+        row: of each user in ``part``; -1 for the most popular items, [S].
+        part: one row per ranked user (see ``following`` of the datasets).
+        domain: index of the domain whose items alone a row ranks, [rows]; None for all.
+        number: of each row in the order of ties, [rows].
+        notes: what the user should know, as sentences.
+    """
+
+    users: np.ndarray
+    row: np.ndarray
+    part: Any
+    domain: np.ndarray | None
+    number: Tensor
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+EVERY = -1
+"""Stands for the items of all domains."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Items that are ranked together.
+
+    Attributes:
+        ids: [C].
+        position: of each item id among them, -1 for others, [n_items].
+        number: in the order of ties, [C].
+        vectors: [C, d], or None.
+    """
+
+    ids: Tensor
+    position: Tensor
+    number: Tensor
+    vectors: Tensor | None
+
+
+class Recommender:
+    """Ranks the items of a catalogue with the model of a finished run.
+
+    Args:
+        experiment: a loaded run.
+        catalogue: the items that may be recommended.
+        mask_history: whether items of a user's history are left out.
+    """
+
+    def __init__(self, experiment: Experiment, catalogue: Catalogue, mask_history: bool = True) -> None:
+        self.experiment, self.catalogue = experiment, catalogue
+        self.dataset, self.model = experiment.dataset, experiment.model
+        self.config = experiment.config.replace(mask_history=mask_history)
+        self.device = self.config["device"]
+        self.model.eval()
+        self.reads_histories = isinstance(self.dataset, TransferDataset)
+        self.order = TieOrder.draw(self.config["seed"], len(catalogue.tokens), self.device)
+        if experiment.trainer.item_tensor is None:
+            experiment.trainer.item_tensor = self.dataset.get_item_feature().to(self.device)
+        self._known: dict[int, Candidates] = {}
+
+    @cached_property
+    def everybody(self) -> Any:
+        """The users of the data, by all of their interactions."""
+        return self.dataset.following()
+
+    @cached_property
+    def vectors(self) -> Vectors | None:
+        """The vectors by which the model ranks; None if its scores are not products of such vectors."""
+
+        rows = np.unique(self.everybody.sequences.users, return_index=True)[1][:2]
+        if len(rows) < 2:
+            return None
+        return vectors_of(self.model, TargetLoader(self.config, self.everybody).collate_fn(rows)[0].to(self.device))
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def for_users(self, users: Collection[str] | None = None) -> Request:
+        """Everybody in the data, by all of their interactions; or some users by id.
+
+        Raises:
+            XferError: if none of the users is in the data.
+        """
+        tokens = np.asarray(self.dataset.field2id_token[self.dataset.uid_field], dtype=object)
+        histories, notes = self.dataset.sequences, []
+        row = np.arange(len(histories))
+        if users is not None:
+            ids = pd.Index(tokens).get_indexer(pd.Index(list(dict.fromkeys(users)), dtype=object))
+            unknown = int((ids < 1).sum())
+            if unknown == len(ids):
+                first = next(iter(users), "")
+                raise XferError(
+                    f"None of the users is in {self.dataset.dataset_name}, such as '{first}'"
+                    f"{did_you_mean(first, tokens[1:])}"
+                )
+            if unknown:
+                notes.append(f"{unknown:,} users are not in {self.dataset.dataset_name} and are skipped.")
+            place = np.full(len(tokens), len(ids))
+            place[ids[ids > 0]] = np.flatnonzero(ids > 0)
+            row = row[place[histories.users] < len(ids)]
+            row = row[np.argsort(place[histories.users[row]], kind="stable")]
+        return self._request(tokens[histories.users[row]], row, self.everybody, notes)
+
+    def for_targets(self, phase: str) -> Request:
+        """The users of the test or validation split, by their histories before the target, as evaluation ranks it."""
+        loader = {"valid": self.experiment.valid_data, "test": self.experiment.test_data}[phase]
+        if loader is None:
+            raise XferError(f"{self.experiment.folder} has no {phase} split. Leave out --part.")
+        part = loader._dataset
+        targets = TargetLoader(self.config, part).targets
+        users = np.asarray(self.dataset.field2id_token[self.dataset.uid_field], dtype=object)
+        tokens = users[part.sequences.users[part.sequences.history_of(targets)]]
+        number = row_numbers(self.order.rows(), len(targets))
+        domain = None
+        if self.config["rank_within_domain"]:
+            domain = self.dataset.item_domain[part.sequences.items[targets]]
+        return Request(tokens, np.arange(len(targets)), part, domain, number)
+
+    def for_histories(self, histories: Histories) -> Request:
+        """Users with these histories, who need not be in the data.
+
+        A model that reads no histories, such as BPR, ranks for users of the data by its own parameters.
+        """
+        ids, offsets, unknown = histories.known(self.catalogue.tokens)
+        tokens = pd.Index(self.dataset.field2id_token[self.dataset.uid_field], dtype=object)
+        users = tokens.get_indexer(pd.Index(histories.users, dtype=object)).clip(min=0)
+        owner = np.repeat(np.arange(len(histories)), np.diff(offsets))
+        name, notes = label(self.experiment.config), []
+        if unknown:
+            notes.append(f"{unknown:,} entries of the histories are items that {name} does not know; they are skipped.")
+        separate = self.config["histories"] == "per_domain" and len(self.dataset.domains) > 1
+        sequences = Sequences.from_interactions(owner, ids, self.catalogue.domain[ids] if separate else None)
+        who = sequences.users
+        ranked = np.ones(len(who), dtype=bool) if self.reads_histories else users[who] > 0
+        if not self.reads_histories and self.config["MODEL_TYPE"] != ModelType.TRADITIONAL:
+            notes.append(f"{name} reads no histories: they only say what is left out.")
+        part = self.dataset.following(_some(sequences, ranked, users))
+        empty = np.setdiff1d(np.arange(len(histories)), who[ranked])
+        if len(empty):
+            why = "no known item in their history" if self.reads_histories else "no parameters in the run"
+            notes.append(f"{len(empty):,} users have {why}; they get the most popular items, without a score.")
+        place = np.r_[who[ranked], empty]
+        row = np.r_[np.arange(ranked.sum()), np.full(len(empty), -1)]
+        order = np.argsort(place, kind="stable")
+        return self._request(histories.users[place[order]], row[order], part, notes)
+
+    def _request(self, users: np.ndarray, row: np.ndarray, part: Any, notes: list[str]) -> Request:
+        domain = None
+        if self.config["histories"] == "per_domain" and len(self.dataset.domains) > 1:
+            domain = self.catalogue.domain[part.sequences.items[part.sequences.starts]]
+        return Request(users, row, part, domain, torch.ones(len(part), dtype=torch.long), notes)
+
+    # --- ranking ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def rank(self, request: Request, k: int, first: int = 0, end: int | None = None) -> pd.DataFrame:
+        """The best items of some of the users, best first: user, ``rank``, item and ``score``.
+
+        Args:
+            request: the users.
+            k: items for each user; fewer where fewer are left.
+            first, end: of the users.
+        """
+        rows = request.row[first:end]
+        scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
+        ids = np.zeros((len(rows), k), dtype=np.int64)
+        popular = self.popular(k)
+        ids[rows < 0, : len(popular)], scores[rows < 0, : len(popular)] = popular, np.nan
+        loader = TargetLoader(self.config, request.part)
+        with seeded(self.config["seed"]):
+            for some, candidates in self._batches(request, rows):
+                values, places = self._best(loader, rows[some], k, candidates, request.number)
+                scores[some, : values.shape[1]] = values.cpu().numpy()
+                ids[some, : values.shape[1]] = candidates.ids[places].cpu().numpy()
+        user, place = np.nonzero(~np.isneginf(scores))
+        fields = Fields.of(self.config)
+        return pd.DataFrame(
+            {
+                fields.user: request.users[first:end][user],
+                "rank": (place + 1).astype(np.int32),
+                fields.item: self.catalogue.tokens.to_numpy()[ids[user, place]],
+                "score": scores[user, place],
+            }
+        )
+
+    def popular(self, k: int) -> np.ndarray:
+        """The ids of the candidates with the most interactions in the data."""
+        candidates = self.catalogue.candidates
+        return candidates[np.argsort(-self.catalogue.popularity[candidates], kind="stable")][:k]
+
+    def _batches(self, request: Request, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Candidates]]:
+        """Positions of the ranked rows of a batch, which rank the same items."""
+        size = BATCH
+        if self.vectors is None:
+            size = max(1, min(self.config["eval_batch_size"], SCORES_IN_BATCH // len(self.catalogue.tokens)))
+        ranked = np.flatnonzero(rows >= 0)
+        domains = np.full(len(ranked), EVERY) if request.domain is None else request.domain[rows[ranked]]
+        for domain in np.unique(domains):
+            own, candidates = ranked[domains == domain], self._candidates(int(domain))
+            if len(candidates.ids):
+                yield from ((own[start : start + size], candidates) for start in range(0, len(own), size))
+
+    def _candidates(self, domain: int) -> Candidates:
+        """The items that are ranked, all or those of a domain."""
+        if domain not in self._known:
+            chosen = self.catalogue.candidates
+            chosen = chosen if domain == EVERY else chosen[self.catalogue.domain[chosen] == domain]
+            ids = torch.from_numpy(chosen).to(self.device)
+            position = torch.full((len(self.catalogue.tokens),), -1, device=self.device)
+            position[ids] = torch.arange(len(ids), device=self.device)
+            vectors = None if self.vectors is None else self.vectors.items[ids].float()
+            self._known[domain] = Candidates(ids, position, self.order.items[ids], vectors)
+        return self._known[domain]
+
+    def _best(
+        self, loader: TargetLoader, index: np.ndarray, k: int, candidates: Candidates, number: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and positions of the best candidates of rows of a loader."""
+        rows, seen, _, _ = loader.collate_fn(index)
+        rows, row = rows.to(self.device), number[index].to(self.device)
+        who, items = (part.to(self.device) for part in seen or (torch.zeros(0, dtype=torch.long),) * 2)
+        if candidates.vectors is None:
+            ranked = torch.zeros(len(index), len(self.catalogue.tokens), dtype=torch.bool, device=self.device)
+            ranked[:, candidates.ids] = True
+            ranked[who, items] = False
+            scores = self.experiment.trainer.scores(rows, ranked)[:, candidates.ids]
+            return best(scores, min(k, len(candidates.ids)), candidates.number, row)
+        assert self.vectors is not None
+        place = candidates.position[items]
+        users = self.vectors.users(rows).float()
+        self.experiment.trainer.check_finite(users.isfinite())
+        left_out = who[place >= 0], place[place >= 0]
+        return best_by_vectors(users, candidates.vectors, k, candidates.number, row, left_out)
+
+
+def _some(sequences: Sequences, kept: np.ndarray, users: np.ndarray) -> Sequences:
+    """Some of the histories, with the ids of their users."""
+    lengths = (sequences.ends - sequences.starts)[kept]
+    entries = np.repeat(kept, sequences.ends - sequences.starts)
+    return Sequences(
+        items=sequences.items[entries],
+        offsets=np.r_[0, lengths.cumsum()].astype(np.int64),
+        users=users[sequences.users[kept]].astype(np.int32),
+        order=np.arange(int(lengths.sum())),
+    )
