@@ -10,16 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-
-try:
-    import faiss
-except ImportError:
-    faiss = None
 
 Ranking = list[tuple[int, float]]
 """Rows of items with their scores, best first."""
@@ -43,7 +39,11 @@ class Server:
         self.popularity = table["popularity"].to_numpy().astype(np.float32)
         self.domains = np.array(table["domain"]) if "domain" in table.column_names else None
         index = folder / "index.faiss"
-        self.index = faiss.read_index(str(index)) if faiss and index.exists() else None
+        self.index: Any = None
+        if index.exists() and find_spec("faiss"):
+            import faiss
+
+            self.index = faiss.read_index(str(index))
         self.encoder: Any = None
         self.users: dict[Any, np.ndarray] | None = None
         if (folder / "user_encoder.onnx").exists():

@@ -172,8 +172,9 @@ def write_onnx(encoder: UserEncoder, path: Path) -> None:
     except Exception as error:  # every library on the way has its own
         raise NotExportable(f"ONNX has no equivalent of what it computes ({reason(error)})") from error
     assert program is not None
-    size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
-    program.save(path, external_data=size > EXTERNAL)
+    constants = [value.const_value for value in program.model.graph.initializers.values()]
+    sizes = [int(constant.nbytes) for constant in constants if constant is not None]
+    program.save(path, external_data=sum(sizes) > EXTERNAL)
 
 
 def check(encoder: UserEncoder, path: Path, groups: Sequence[np.ndarray], shown: bool) -> tuple[np.ndarray, float]:
