@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend and compare."""
+"""The verbs as functions: run, pretrain, load, evaluate, recommend, export and compare."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.serving.export import export
 from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "run"]
+__all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "run"]
 
 
 def run(
