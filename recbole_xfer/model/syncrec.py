@@ -70,6 +70,8 @@ class ACMoE(nn.Module):
                 states.append(experts(x, view.seen).index_select(2, view.read))  # [j or K - j, B, R, r]
         gates = self.gate(x, view, real).permute(2, 0, 1)[..., None]  # [K, B, R, 1]
         mixed = (gates * torch.cat(states)).sum(dim=0).flatten(0, 1)  # f of Eq. 2 and 4
+        if not view.single:  # one sequence, so one tower
+            return self.towers[-1](mixed).unflatten(0, view.task.shape)
         task = view.task.flatten()
         order, sizes = task.argsort(stable=True), torch.bincount(task, minlength=len(self.towers)).tolist()
         parts = mixed.index_select(0, order).split(sizes)
@@ -105,7 +107,8 @@ class Gate(nn.Module):
         items = self.products(x[:, 1:] * real[..., None], task * self.places + view.place[:, 1:])  # [B, L, K]
         start = precise(torch.einsum("br,tkr->btk", x[:, 0], self.weight[:, 0]))  # [B, D + 1, K]
         logits = start.scatter_add(1, task[..., None].expand_as(items), items)
-        return logits.softmax(dim=-1).take_along_dim(view.task[..., None], dim=1)
+        own = view.task[..., None].expand(-1, -1, logits.shape[-1])
+        return logits.softmax(dim=-1).gather(1, own)
 
     def products(self, x: Tensor, row: Tensor) -> Tensor:
         """Of x [B, l, r] with each expert's weights in rows [B, l] of (task, place), [B, l, K]."""
@@ -175,7 +178,7 @@ class SyNCRec(DotProductRecommender):
 
     def embed(self, vectors: Tensor, view: View) -> Tensor:
         """E + P with the start token before the items: item embeddings [B, L, r] to [B, 1 + L, r]."""
-        start = self.start_embedding.weight.expand(len(vectors), 1, -1)
+        start = self.start_embedding.weight.expand(vectors.shape[0], 1, -1)
         return torch.cat([start, vectors], dim=1) + self.position_embedding(view.place)
 
     def cross_states(self, items: Tensor, vectors: Tensor) -> Tensor:

@@ -47,19 +47,26 @@ class Catalogue:
         """
         found = {}
         for name in names:
-            values = np.full(len(self.tokens), "", dtype=object)
-            missing = []
-            for number, (domain, folder) in enumerate(zip(self.domains, self.folders, strict=True)):
-                own, path = np.flatnonzero(self.domain == number), folder / f"{domain}.item"
-                column = read_item_column(path, name, form)
-                if column is None:
-                    missing.append(str(path))
-                else:
-                    values[own] = column.reindex(self.ids[own]).fillna("").to_numpy()
-            if len(missing) == len(self.domains):
-                raise XferError(f"{', '.join(missing)} has no column '{name}'. Name another one with --columns.")
+            values = self.column(name, form)
+            if values is None:
+                paths = ", ".join(map(str, self.files))
+                raise XferError(f"{paths} has no column '{name}'. Name another one with --columns.")
             found[name] = values
         return found
+
+    def column(self, name: str, form: AtomicFormat) -> np.ndarray | None:
+        """A column of the .item files, by item id; empty where an item has no value; None if no domain has it."""
+        values, found = np.full(len(self.tokens), "", dtype=object), False
+        for number, path in enumerate(self.files):
+            own, column = np.flatnonzero(self.domain == number), read_item_column(path, name, form)
+            if column is not None:
+                values[own], found = column.reindex(self.ids[own]).fillna("").to_numpy(), True
+        return values if found else None
+
+    @property
+    def files(self) -> list[Path]:
+        """The .item file of each domain, which need not exist."""
+        return [folder / f"{domain}.item" for domain, folder in zip(self.domains, self.folders, strict=True)]
 
 
 def make_catalogue(

@@ -131,7 +131,7 @@ class Recommender:
                     f"{did_you_mean(first, tokens[1:])}"
                 )
             if unknown:
-                notes.append(f"{unknown:,} users are not in {self.dataset.dataset_name} and are skipped.")
+                notes.append(f"Users who are not in {self.dataset.dataset_name} and are skipped: {unknown:,}.")
             place = np.full(len(tokens), len(ids))
             place[ids[ids > 0]] = np.flatnonzero(ids > 0)
             row = row[place[histories.users] < len(ids)]
@@ -164,18 +164,20 @@ class Recommender:
         owner = np.repeat(np.arange(len(histories)), np.diff(offsets))
         name, notes = label(self.experiment.config), []
         if unknown:
-            notes.append(f"{unknown:,} entries of the histories are items that {name} does not know; they are skipped.")
+            notes.append(
+                f"Entries of the histories with items that {name} does not know, which are skipped: {unknown:,}."
+            )
         separate = self.config["histories"] == "per_domain" and len(self.dataset.domains) > 1
         sequences = Sequences.from_interactions(owner, ids, self.catalogue.domain[ids] if separate else None)
         who = sequences.users
         ranked = np.ones(len(who), dtype=bool) if self.reads_histories else users[who] > 0
         if not self.reads_histories and self.config["MODEL_TYPE"] != ModelType.TRADITIONAL:
-            notes.append(f"{name} reads no histories: they only say what is left out.")
+            notes.append(f"{name} reads no histories; they only say which items are left out.")
         part = self.dataset.following(_some(sequences, ranked, users))
         empty = np.setdiff1d(np.arange(len(histories)), who[ranked])
         if len(empty):
-            why = "no known item in their history" if self.reads_histories else "no parameters in the run"
-            notes.append(f"{len(empty):,} users have {why}; they get the most popular items, without a score.")
+            why = "a known item in their history" if self.reads_histories else "parameters in the run"
+            notes.append(f"Users without {why}, who get the most popular items, without a score: {len(empty):,}.")
         place = np.r_[who[ranked], empty]
         row = np.r_[np.arange(ranked.sum()), np.full(len(empty), -1)]
         order = np.argsort(place, kind="stable")

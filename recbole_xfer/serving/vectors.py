@@ -46,7 +46,7 @@ def vectors_of(model: Any, rows: Interaction) -> Vectors | None:
         return None
     matrices = []
     for row in (rows[:1], rows[1:]):
-        with _Products(model.n_items) as products:
+        with Products(model.n_items) as products:
             scores = model.full_sort_predict(row).view(1, -1)
         if len(products.found) != 1:
             return None
@@ -62,7 +62,7 @@ def vectors_of(model: Any, rows: Interaction) -> Vectors | None:
 def _left_factor(model: Any, rows: Interaction) -> Tensor:
     """The vectors of users [B, d], which ``full_sort_predict`` multiplies last; the product is not computed."""
     try:
-        with _Products(model.n_items, stop=True):
+        with Products(model.n_items, stop=True):
             model.full_sort_predict(rows)
     except _Stopped as stopped:
         return stopped.users
@@ -77,7 +77,7 @@ class _Stopped(Exception):
         self.users = users
 
 
-class _Products(TorchFunctionMode):
+class Products(TorchFunctionMode):
     """Records the factors of products of matrices with a column for each item.
 
     Args:

@@ -71,8 +71,11 @@ def test_unknown_items_and_empty_histories(small: Path, caplog: pytest.LogCaptur
     for user in ("1", "2"):
         rows = ranked[ranked["user_id"] == user]
         assert popular[rows["item_id"]].tolist() == popular.head(3).tolist() and rows["score"].isna().all()
-    assert "2 entries of the histories are items that RETR does not know; they are skipped." in caplog.text
-    assert "2 users have no known item in their history; they get the most popular items" in caplog.text
+    assert "Entries of the histories with items that RETR does not know, which are skipped: 2." in caplog.text
+    assert (
+        "Users without a known item in their history, who get the most popular items, without a score: 2."
+        in caplog.text
+    )
 
 
 def test_a_model_without_histories_ranks_for_users_it_knows(small: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,7 +84,7 @@ def test_a_model_without_histories_ranks_for_users_it_knows(small: Path, caplog:
     own = recommend(experiment, users=["u3"], k=3)
     assert ranked.loc[ranked["user_id"] == "u3", "item_id"].tolist() == own["item_id"].tolist()
     assert ranked.loc[ranked["user_id"] == "stranger", "score"].isna().all()
-    assert "BPR reads no histories" in caplog.text and "1 users have no parameters in the run" in caplog.text
+    assert "BPR reads no histories" in caplog.text and "Users without parameters in the run, who get" in caplog.text
 
 
 def test_long_histories_are_masked_whole(small: Path) -> None:
