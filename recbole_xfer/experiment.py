@@ -19,6 +19,7 @@ from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
+from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
@@ -171,6 +172,9 @@ def fit(experiment: Experiment, on_epoch: Any = None) -> tuple[float, dict[str, 
 def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """Loads a finished run with its data and its trained model.
 
+    A folder that carries its data (see :mod:`recbole_xfer.serving.refit`) is loaded with it, unless ``data_path`` is
+    given.
+
     Args:
         folder: of the run.
         overrides: keys with new values, such as ``data_path`` or ``topk``.
@@ -183,8 +187,10 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     trained = run.config()
     if isinstance(keys.get("eval_args"), dict):
         keys["eval_args"] = {**trained["eval_args"], **keys["eval_args"]}  # such as another mode alone
-    earlier = {key: trained[key] for key in EARLIER}
-    config = XferConfig(config_files=[run.config_file], overrides={**earlier, **keys, "run_dir": str(folder)})
+    own = {} if "data_path" in keys else run.data()
+    config = config_of(run, {**own, **keys, "run_dir": str(folder)})
+    if holds_nothing_out(trained["eval_args"]) and not holds_nothing_out(config["eval_args"]):
+        raise XferError(f"{folder} was trained on all interactions, so it cannot be tested on some of them.")
     now = plain(settings(config))
     for key in keys.keys() - MEASURING - UNIMPORTANT:
         if now.get(key) != trained.get(key):
@@ -198,6 +204,13 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
     experiment.trainer.load_weights(weights)
     experiment.model.eval()
     return experiment
+
+
+def config_of(run: RunFolder, overrides: Mapping[str, Any]) -> XferConfig:
+    """The configuration of a finished run, with some values replaced."""
+    trained = run.config()
+    given = {key: trained[key] for key in EARLIER} | dict(overrides)
+    return XferConfig(config_files=[run.config_file], overrides=given)
 
 
 def _check_other_data(experiment: Experiment, weights: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend, export and compare."""
+"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit, update, export and compare."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.serving import refit as refitting
+from recbole_xfer.serving import update as updating
+from recbole_xfer.serving import whole
 from recbole_xfer.serving.export import export
 from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "run"]
+__all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "update"]
 
 
 def run(
@@ -63,6 +66,29 @@ def pretrain(
     return stages.pretrain(model, source, config_files, overrides).path
 
 
+def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Trains the configuration of a finished run on all interactions; see :mod:`recbole_xfer.serving.refit`.
+
+    Args:
+        folder: of the run.
+        output: the folder of the new model, which also carries the data.
+        overrides: keys that change no result, such as ``gpu_id``, and ``epochs``.
+    """
+    return refitting.refit(folder, output, overrides).path
+
+
+def update(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Trains a finished model further on all interactions of new data; see :mod:`recbole_xfer.serving.update`.
+
+    Args:
+        folder: of a finished run, refit or update.
+        output: the folder of the new model, which also carries the new data.
+        overrides: ``data_path`` and ``dataset`` of the new data, by default those of the run, ``epochs``, and keys that
+            change no result, such as ``gpu_id``.
+    """
+    return updating.update(folder, output, overrides).path
+
+
 def evaluate(
     folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
@@ -95,7 +121,12 @@ def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str,
     """
     found, missing = [], []
     for folder in folders:
-        result = RunFolder(folder).test_result()
+        run = RunFolder(folder)
+        if "origins" in (run.result() or {}):
+            raise XferError(
+                f"{folder} was trained on all interactions. {whole.estimated_by(folder)} Evaluate that run."
+            )
+        result = run.test_result()
         if result is None:
             missing.append(str(folder))
         else:

@@ -10,6 +10,7 @@ from typing import Any
 from recbole_xfer.config.config import XferConfig, settings, stages
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.values import in_order, read_yaml_files, split_domains
+from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, label, target
@@ -130,6 +131,11 @@ def train_and_evaluate(
     """
     experiment = build(config, pretrained)
     config, folder = experiment.config, experiment.folder
+    if holds_nothing_out(config["eval_args"]):
+        raise XferError(
+            f"eval_args.split={config['eval_args']['split']} holds nothing out to test on. Set another split, and then "
+            f"train on everything with `recbole-xfer refit`."
+        )
     if experiment.test_data is None:
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
     groups_of(experiment)  # invalid groups are rejected before training

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from recbole_xfer.config import value_types as t
 
 SPLITS: Mapping[str, Any] = {
-    "LS": Literal["valid_and_test", "valid_only", "test_only"],
+    "LS": Literal["valid_and_test", "valid_only", "test_only", "none"],
     "RS": t.Ratios,
     "HU": t.Ratios,
     "NU": t.InnerFraction,

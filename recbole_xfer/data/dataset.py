@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.features import ItemFeatures, load_item_features, load_word_drop
 from recbole_xfer.data.histories import Sequences, Windows, gather, prefixes, ranges, windows
-from recbole_xfer.data.vectors import VectorTable
+from recbole_xfer.data.vectors import WORD_DROP, VectorTable, vector_files
 from recbole_xfer.errors import XferError
 
 TARGETS = "target_list"
@@ -32,13 +33,17 @@ class InteractionDataset(AtomicFilesMixin, Dataset):
     """RecBole's dataset for models without sequences (Pop, BPR, ...), with the same split as TransferDataset."""
 
     def build(self) -> list[InteractionDataset]:
-        """Returns training, validation and test parts; a history's first item is also trained on."""
+        """Returns training, validation and test parts; a history's first item is also trained on.
+
+        A history of one item is trained on only if nothing is held out.
+        """
         self._change_feat_format()
         self.sequences = self._group()
         train, *held_out = self._split()
+        trained = (self.sequences.starts, self.sequences.ends) if self._is_whole else with_first_item(*train)
         self._drop_unused_col()
         parts = []
-        for first, end in [with_first_item(*train), *held_out]:
+        for first, end in [trained, *held_out]:
             parts.append(self.copy(self.inter_feat[self.sequences.order[ranges(first, end)]]))
             parts[-1].target_ranges = first, end
         return parts
@@ -199,6 +204,14 @@ class TransferDataset(AtomicFilesMixin, SequentialDataset):
         return parts
 
     # --- items -----------------------------------------------------------------------------------------------------
+
+    def files_read(self) -> list[Path]:
+        """The files from which the dataset has been read so far, those of domains left out included."""
+        read = vars(self)
+        kinds = read["features"].modalities if "features" in read else ()
+        kinds = [*(kind for kind in kinds if kind != "price"), *([WORD_DROP] if read.get(WORD_DROP) else [])]
+        found = [vector_files(self.root / domain, domain, kind) for domain in self.domains for kind in kinds]
+        return [*super().files_read(), *dict.fromkeys(path for paths in found for path in paths)]
 
     @cached_property
     def word_drop(self) -> VectorTable | None:

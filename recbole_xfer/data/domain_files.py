@@ -22,7 +22,7 @@ from recbole_xfer.config.values import join_domains, split_domains
 from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.parts import FILE, LINE, PART, assemble, concatenate, numbered, part_files
-from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, describe, split
+from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, describe, holds_nothing_out, split
 from recbole_xfer.data.users import hide_overlap, join_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete
@@ -61,6 +61,14 @@ class AtomicFilesMixin(Dataset):
     def root(self) -> Path:
         """The folder with one folder per domain."""
         return Path(self.dataset_path).parent
+
+    def files_read(self) -> list[Path]:
+        """The files from which the dataset has been read so far, those of domains left out included."""
+        inter = [f"{part}.inter" for part in self.config["benchmark_filename"] or ()] or ["inter"]
+        suffixes = [*inter, "user", "item", *(self.config["additional_feat_suffix"] or ())]
+        names = split_domains(self.dataset_name)
+        paths = [self.root / name / f"{name}.{suffix}" for name in names for suffix in suffixes]
+        return [path for path in paths if path.is_file()]
 
     @cached_property
     def item_domain(self) -> np.ndarray:
@@ -338,12 +346,19 @@ class AtomicFilesMixin(Dataset):
         return Sequences.from_interactions(users, items, self.item_domain[items] if separate else None)
 
     def _split(self) -> list[Ranges]:
-        parts = self._split_of(self.sequences) if self.parts is None else by_part(self.sequences, self.parts)
+        if self.parts is None or self._is_whole:
+            parts = self._split_of(self.sequences)
+        else:
+            parts = by_part(self.sequences, self.parts)
         first, end = parts[0]
         if not (first < end).any():
             name = join_domains(self.domains)
             raise XferError(f"{name} has no user with two training interactions. Use more data.")
         return parts
+
+    @property
+    def _is_whole(self) -> bool:
+        return holds_nothing_out(self.config["eval_args"])
 
     def _split_of(self, sequences: Sequences) -> list[Ranges]:
         return split(sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
@@ -351,7 +366,7 @@ class AtomicFilesMixin(Dataset):
     @property
     def split_text(self) -> str:
         """What the split is, such as ``leave one out by time``."""
-        if self.config["benchmark_filename"] is not None:
+        if self.config["benchmark_filename"] is not None and not self._is_whole:
             return f"split given by the files {', '.join(self.config['benchmark_filename'])}"
         return describe(self.config["eval_args"], self.config["held_out_targets"] or 1)
 

@@ -48,6 +48,11 @@ class KnowledgeMixin(AtomicFilesMixin, KnowledgeBasedDataset):
             dict(zip(entities, items, strict=True)),
         )
 
+    def files_read(self) -> list[Path]:
+        """The files from which the dataset has been read so far."""
+        path = self.root / self.dataset_name / self.dataset_name
+        return [*super().files_read(), path.with_name(f"{path.name}.kg"), path.with_name(f"{path.name}.link")]
+
     def _load_table(self, path: Path, source: FeatureSource | str, needed: list[str]) -> pd.DataFrame:
         """Reads a file of tokens, and checks its columns."""
         types = read_header(path, AtomicFormat.of(self.config))

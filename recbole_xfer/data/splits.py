@@ -23,6 +23,9 @@ Ranges = tuple[np.ndarray, np.ndarray]
 SPLIT_SEED = 0
 """Draws the held-out users: the same for every ``seed``, so that all results have the same test rows."""
 
+WHOLE: Mapping[str, Any] = {"LS": "none"}
+"""The split that holds nothing out."""
+
 NOWHERE = 0
 """The part of items that are never targets; training, validation and test have the next numbers."""
 
@@ -30,10 +33,10 @@ NOWHERE = 0
 def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int) -> list[Ranges]:
     """Returns training, validation and test targets by RecBole's ``eval_args``.
 
-    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's. ``HU: [8, 1, 1]`` splits users: those of the first
-    part are trained completely, and the last ``held_out_targets`` items of the others are ranked. ``NU: 0.2`` leaves
-    one out and holds this fraction of users out as new: everyone's last item is tested, the previous item validated,
-    and new users are neither trained nor validated.
+    ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's; ``LS: none`` holds nothing out. ``HU: [8, 1, 1]`` splits
+    users: those of the first part are trained completely, and the last ``held_out_targets`` items of the others are
+    ranked. ``NU: 0.2`` leaves one out and holds this fraction of users out as new: everyone's last item is tested, the
+    previous item validated, and new users are neither trained nor validated.
 
     Raises:
         XferError: if the order is not by time, or the split is invalid.
@@ -54,6 +57,8 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
 def describe(eval_args: Mapping[str, Any], held_out_targets: int) -> str:
     """Returns what :func:`split` does with these arguments, such as ``leave one out by time``."""
     ((mode, argument),) = eval_args["split"].items()
+    if holds_nothing_out(eval_args):
+        return "nothing held out"
     if mode == "LS":
         return "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else "")
     if mode == "RS":
@@ -61,6 +66,11 @@ def describe(eval_args: Mapping[str, Any], held_out_targets: int) -> str:
     if mode == "HU":
         return f"held-out users {argument}, last {held_out_targets} items of each"
     return f"leave one out by time, {argument} of users new"
+
+
+def holds_nothing_out(eval_args: Mapping[str, Any]) -> bool:
+    """Whether everything is trained on."""
+    return eval_args["split"] == WHOLE
 
 
 def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
@@ -76,8 +86,13 @@ def by_part(sequences: Sequences, parts: np.ndarray) -> list[Ranges]:
 
 
 def leave_one_out(sequences: Sequences, mode: str) -> list[Ranges]:
-    """Tests the last target and validates the previous one; as in RecBole, always trains a history's first target."""
-    held = 2 if mode == "valid_and_test" else 1
+    """Tests the last target and validates the previous one; as in RecBole, always trains a history's first target.
+
+    Args:
+        sequences: all histories.
+        mode: RecBole's ``valid_and_test``, ``valid_only`` or ``test_only``, or ``none``, which trains all targets.
+    """
+    held = {"valid_and_test": 2, "none": 0}.get(mode, 1)
     starts, ends = sequences.starts, sequences.ends
     count = np.clip(ends - starts - 2, 0, held)
     train_end = ends - count

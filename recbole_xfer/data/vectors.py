@@ -78,6 +78,13 @@ def find_vectors(folder: Path, name: str, modality: str) -> Path | None:
     return None
 
 
+def vector_files(folder: Path, name: str, modality: str) -> list[Path]:
+    """The files of a domain's vectors of a modality: :func:`find_vectors`, and the item ids beside it; or none."""
+    path = find_vectors(folder, name, modality)
+    companions = {".parquet": [], ".npy": [".ids"]}
+    return [] if path is None else [path, *map(path.with_suffix, companions.get(path.suffix, [".item2index"]))]
+
+
 def vector_ids(path: Path) -> pd.Index:
     """Returns the item id of each row of a file of vectors.
 

@@ -42,8 +42,8 @@ class Listed:
     @property
     def name(self) -> str:
         """What the run trained, such as ``ANT (relearn) on Toys``."""
-        pretrained = self.result is not None and "test" not in self.result
-        way = "pre-training" if pretrained else self.keys.get("adaptation")
+        made = self.result or {"test": None}
+        way = self.keys.get("adaptation") if "test" in made else made.get("verb", "pre-training")
         domain, dataset = self.keys.get("single_domain"), self.keys.get("dataset")
         return f"{self.keys.get('model')}{f' ({way})' if way else ''} on {f'{domain} of ' if domain else ''}{dataset}"
 

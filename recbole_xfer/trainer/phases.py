@@ -37,6 +37,18 @@ class PhasedTrainer(XferTrainer):
             self._save_state(0)
         return super().fit(train_data, valid_data, *args, **kwargs)
 
+    def steps(self, train_data: Any) -> int:
+        """How many steps an epoch of the last phase has."""
+        current, self.phase = self.phase, self.phases[-1]
+        try:
+            return super().steps(train_data)
+        finally:
+            self.phase = current
+
+    def begin_last_phase(self) -> None:
+        """Leaves out earlier phases of training, for a model whose parameters have passed them."""
+        self._begin(self.phases[-1], None)
+
     def _begin(self, phase: str, train_data: Any) -> None:
         """Prepares model and optimizer for a phase, which starts with epoch 0."""
         self.phase, self.start_epoch = phase, 0
@@ -72,6 +84,10 @@ class StagedTrainer(PhasedTrainer):
         config = self.config.replace(train_stage=phase, pre_model_path=earlier)
         self.model = type(self.model)(config, train_data._dataset).to(self.device)
         self.optimizer = self._build_optimizer()
+
+    def begin_last_phase(self) -> None:
+        """See :meth:`PhasedTrainer.begin_last_phase`; the model must be in its last stage."""
+        self.phase = self.phases[-1]
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """RecBole calls this in the stages before the last. Only a run of a single stage writes the file."""

@@ -6,6 +6,8 @@
 ``result.json``       the metrics and how they were measured; written last, so that it marks a finished run
 ``epochs.json``       losses, other scalars and validation metrics of each epoch, also during the run
 ``state.pt``          everything that is needed to resume exactly; removed when the run is finished
+``optimizer.pt``      the optimizer's state at the end of a refit or an update
+``data``              the files of the domains, of a refit or an update; the folder can then be used without others
 ``<name>.log``        the log
 ``lock``              held by the process that trains
 ==================== =========================================================================================
@@ -17,11 +19,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from filelock import FileLock, Timeout
@@ -84,6 +87,41 @@ class Pretrained(BaseModel):
     seed: int
 
 
+class Unmeasured(BaseModel):
+    """``result.json`` of a training on all interactions, of which nothing can be tested.
+
+    Attributes:
+        verb: what made it.
+        origins: the folders from which it was made, the latest first; test results of the last one estimate it.
+        best_epoch: the last one, whose parameters are kept.
+        steps: of all epochs.
+        epochs_anew: that training anew takes, as validation chose.
+        interactions: that were trained on.
+        new_interactions: in an update, how many of them the earlier data lacks.
+        tokens: in an update, how many tokens of each field are known, new and dropped.
+        neighbours: in an update, how many new items start from their nearest known ones.
+    """
+
+    verb: Literal["refit", "update"]
+    model: str
+    dataset: str
+    origins: list[str] = Field(min_length=1)
+    epochs: int
+    best_epoch: int
+    steps: int
+    epochs_anew: int
+    interactions: int
+    seed: int
+    seconds: float
+    new_interactions: int | None = None
+    tokens: dict[str, dict[str, int]] = {}
+    neighbours: int = 0
+
+
+KINDS = {"test": Measured, "origins": Unmeasured}
+"""Kinds of ``result.json`` by a key that only they have."""
+
+
 class Epoch(BaseModel):
     """A record of ``epochs.json``."""
 
@@ -102,6 +140,7 @@ class RunFolder:
 
     WEIGHTS, CONFIG, RESULT = "model.safetensors", "config.yaml", "result.json"
     EPOCHS, STATE, LOCK = "epochs.json", "state.pt", "lock"
+    OPTIMIZER, DATA, OVERLAP = "optimizer.pt", "data", "overlap.tsv"
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -175,8 +214,8 @@ class RunFolder:
         content = write_yaml(plain(settings), sort_keys=True)
         with replacing(self.path / self.CONFIG) as temporary:
             temporary.write_text(content, encoding="utf-8")
-            for name in (self.RESULT,) if resumed else (self.RESULT, self.STATE, self.WEIGHTS, self.EPOCHS):
-                (self.path / name).unlink(missing_ok=True)
+            obsolete = (self.RESULT, self.STATE, self.WEIGHTS, self.EPOCHS, self.OPTIMIZER)
+            self._remove(*obsolete[: 1 if resumed else None])
 
     @property
     def config_file(self) -> Path:
@@ -203,8 +242,13 @@ class RunFolder:
         check_values(content, str(content["model"]))
         return {**EARLIER, **content}
 
-    def check_same_run(self, settings: Mapping[str, Any]) -> None:
-        """Raises XferError if the folder has a run with other settings."""
+    def check_same_run(self, settings: Mapping[str, Any], option: str = "--run_dir") -> None:
+        """Raises XferError if the folder has a run with other settings.
+
+        Args:
+            settings: of this run.
+            option: that names another folder.
+        """
         if not (self.path / self.CONFIG).is_file() and not (self.path / self.STATE).is_file():
             return
         theirs, ours = self.config(), plain(settings)
@@ -215,7 +259,7 @@ class RunFolder:
             others = len(differing) - SHOWN
             raise XferError(
                 f"{self} has a run with {shown}{f' and {others} other values' if others > 0 else ''}. "
-                f"Set another folder with --run_dir, or replace the run with --resume=False."
+                f"Set another folder with {option}, or replace the run with --resume=False."
             )
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -230,7 +274,8 @@ class RunFolder:
         if content is None:
             return None
         keys = self._validated(self.RESULT, content, dict[str, Any])
-        return self._validated(self.RESULT, content, Measured if "test" in keys else Pretrained)
+        kind = next((kind for key, kind in KINDS.items() if key in keys), Pretrained)
+        return self._validated(self.RESULT, content, kind)
 
     def test_result(self) -> dict[str, Any] | None:
         """The content of ``result.json`` of a run that was evaluated on a test split; None without such a result."""
@@ -285,12 +330,7 @@ class RunFolder:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes ``state.pt``: tensors and plain values only, which ``torch.load(weights_only=True)`` accepts."""
-        path = self.path / self.STATE
-        with replacing(path) as temporary:
-            try:
-                torch.save(dict(state), temporary)
-            except RuntimeError as error:  # how torch reports a full disk
-                raise XferError(f"{path} was not written: {error}. Free some space and run again.") from error
+        self._save_plain(self.STATE, state)
 
     def state(self) -> dict[str, Any] | None:
         """The content of ``state.pt``, in main memory; None if the file is missing.
@@ -298,20 +338,74 @@ class RunFolder:
         Raises:
             XferError: if the file is damaged.
         """
-        path = self.path / self.STATE
-        if not path.is_file():
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise self.damaged(self.STATE, error) from error
-        if not isinstance(state, dict):
-            raise self.damaged(self.STATE, "it has no values by name")
-        return state
+        return self._plain(self.STATE)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether there is a state to resume."""
+        return (self.path / self.STATE).is_file()
 
     def remove_state(self) -> None:
         """Removes ``state.pt``; the run cannot be resumed any more."""
-        (self.path / self.STATE).unlink(missing_ok=True)
+        self._remove(self.STATE)
+
+    def save_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Writes ``optimizer.pt``, as :meth:`save_state`."""
+        self._save_plain(self.OPTIMIZER, state)
+
+    def optimizer(self) -> dict[str, Any] | None:
+        """The content of ``optimizer.pt``, as :meth:`state`."""
+        return self._plain(self.OPTIMIZER)
+
+    def _save_plain(self, name: str, content: Mapping[str, Any]) -> None:
+        path = self.path / name
+        with replacing(path) as temporary:
+            try:
+                torch.save(dict(content), temporary)
+            except RuntimeError as error:  # how torch reports a full disk
+                raise XferError(f"{path} was not written: {error}. Free some space and run again.") from error
+
+    def _plain(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise self.damaged(name, error) from error
+        if not isinstance(content, dict):
+            raise self.damaged(name, "it has no values by name")
+        return content
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def save_data(self, files: Iterable[Path], overlap_file: Path | None) -> None:
+        """Copies the files of domains, each from a folder of the domain's name, in place of earlier ones.
+
+        Also ends an earlier run in the folder, which had other data.
+        """
+        data = self.path / self.DATA
+        with replacing(data) as temporary:
+            for file in files:
+                (temporary / file.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, temporary / file.parent.name / file.name)
+            if overlap_file is not None:
+                shutil.copyfile(overlap_file, temporary / self.OVERLAP)
+            self._remove(self.RESULT, self.STATE)
+            if data.is_dir():
+                shutil.rmtree(data)
+
+    def data(self) -> dict[str, str]:
+        """The keys with which the folder's own data is read; empty if it has none."""
+        data = self.path / self.DATA
+        own = {"data_path": data, "overlap_file": data / self.OVERLAP}
+        return {key: str(path) for key, path in own.items() if path.exists()}
+
+    # --- reading and removing ----------------------------------------------------------------------------------------
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def damaged(self, name: str, reason: Exception | str) -> XferError:
         """The error for a file that cannot be used."""

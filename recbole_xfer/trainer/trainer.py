@@ -127,6 +127,25 @@ class XferTrainer(RankingTrainer):
             sampler = within_domain(sampler)
         return loader.of(self.config, dataset, sampler)
 
+    def steps(self, train_data: Any) -> int:
+        """How many steps an epoch has; in several phases, one of the last phase."""
+        return len(self.train_loader(train_data))
+
+    def begin_last_phase(self) -> None:
+        """Leaves out earlier phases of training, for a model whose parameters have passed them."""
+
+    def optimizer_state(self) -> dict[str, dict[str, Any]]:
+        """The optimizer's state of each parameter, by the parameter's name."""
+        state = self.optimizer.state
+        return {name: state[parameter] for name, parameter in self.model.named_parameters() if parameter in state}
+
+    def set_optimizer_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Sets what :meth:`optimizer_state` returned; parameters that it lacks keep a new state."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        trained = [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+        by_number = {number: dict(state[name]) for number, name in enumerate(trained) if name in state}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_number})
+
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         if epoch_idx > self.start_epoch:
             self._save_state(epoch_idx)

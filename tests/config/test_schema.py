@@ -299,7 +299,7 @@ def test_the_values_of_a_search_are_validated(tmp_path: Path, line: str, message
     [
         ({"split": "LS"}, "split=LS is invalid: it must be one of LS, RS, HU or NU with its argument"),
         ({"split": {"LS": "valid_only", "RS": [8, 1, 1]}}, "split={.*} is invalid: it must be one of LS, RS, HU or NU"),
-        ({"split": {"LS": 5}}, "split.LS=5 is invalid: it must be valid_and_test, valid_only or test_only"),
+        ({"split": {"LS": 5}}, "split.LS=5 is invalid: it must be valid_and_test, valid_only, test_only or none"),
         ({"split": {"RS": 0.8}}, "split.RS=0.8 is invalid: it must be three numbers"),
         (
             {"split": {"RS": [8, 2]}},

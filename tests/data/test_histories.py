@@ -93,5 +93,5 @@ def test_held_out_users_are_never_trained() -> None:
 
 
 def test_an_unknown_split_names_the_known_ones() -> None:
-    with pytest.raises(XferError, match="valid_and_test, valid_only or test_only"):
+    with pytest.raises(XferError, match="valid_and_test, valid_only, test_only or none"):
         split(sequences(), {"split": {"LS": "both"}, "order": "TO"}, held_out_targets=1)
