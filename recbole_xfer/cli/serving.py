@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from recbole_xfer.cli.verb import Parser, Verb, files
 
 
+def add_run(parser: Parser) -> None:
+    """Adds the folder of a finished run."""
+    parser.add_argument("folder", metavar="FOLDER", help="the folder of a finished run")
+
+
+def add_output(parser: Parser, help_text: str) -> None:
+    """Adds ``--output``, which is required."""
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help=help_text)
+
+
+def overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, Any]:
+    """The keys of the files and of the command line."""
+    from recbole_xfer.config.values import read_yaml_files
+
+    return {**read_yaml_files(files(options)), **keys}
+
+
 def add_recommend_options(parser: Parser) -> None:
     """Adds the options of recommend."""
+    add_run(parser)
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="the folder of a finished run")
     add("--k", type=int, default=10, metavar="N", help="items for each user (default 10)")
     add(
         "--output",
@@ -35,7 +53,6 @@ def add_recommend_options(parser: Parser) -> None:
 
 def recommend(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Writes recommendations; prints the file, and what was skipped."""
-    from recbole_xfer.config.values import read_yaml_files
     from recbole_xfer.serving.recommend import Wish, write_recommendations
 
     wish = Wish(
@@ -49,8 +66,8 @@ def recommend(options: argparse.Namespace, keys: dict[str, str]) -> None:
         forbidden=options.forbidden,
         columns=options.columns,
     )
-    overrides = {**read_yaml_files(files(options)), **keys}
-    print("\n".join(write_recommendations(options.folder, options.output, wish, overrides)))
+    written = write_recommendations(options.folder, options.output, wish, overrides(options, keys))
+    print("\n".join(written))
 
 
 def add_refit_options(parser: Parser) -> None:
@@ -67,51 +84,37 @@ def add_update_options(parser: Parser) -> None:
     add_output(parser, "for the new model and its data")
 
 
-def add_run(parser: Parser) -> None:
-    """Adds the folder of a finished run."""
-    parser.add_argument("folder", metavar="FOLDER", help="the folder of a finished run")
-
-
-def add_output(parser: Parser, help_text: str) -> None:
-    """Adds ``--output``, which is required."""
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help=help_text)
-
-
 def refit(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Trains a run's configuration on everything; prints what the folder has."""
-    from recbole_xfer.config.values import read_yaml_files
     from recbole_xfer.quick_start import refit
     from recbole_xfer.serving.whole import summary
 
-    print(summary(refit(options.folder, options.output, {**read_yaml_files(files(options)), **keys})))
+    print(summary(refit(options.folder, options.output, overrides(options, keys))))
 
 
 def update(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Trains a model further on new data; prints what the folder has."""
-    from recbole_xfer.config.values import read_yaml_files
     from recbole_xfer.quick_start import update
     from recbole_xfer.serving.whole import summary
 
     data = {"dataset": options.dataset, "data_path": options.data_path}
     given = {key: value for key, value in data.items() if value is not None}
-    print(summary(update(options.folder, options.output, {**read_yaml_files(files(options)), **keys, **given})))
+    print(summary(update(options.folder, options.output, {**overrides(options, keys), **given})))
 
 
 def add_export_options(parser: Parser) -> None:
     """Adds the options of export."""
-    add = parser.add_argument
-    add("folder", metavar="FOLDER", help="the folder of a finished run")
-    add("--output", type=Path, required=True, metavar="FOLDER", help="a new folder, or an export to replace")
+    add_run(parser)
+    add_output(parser, "a new folder, or an export to replace")
     kinds = "flat (default, exact), hnsw (approximate) or none"
-    add("--index", default="flat", metavar="KIND", help=f"of faiss, where it is installed: {kinds}")
+    parser.add_argument("--index", default="flat", metavar="KIND", help=f"of faiss, where it is installed: {kinds}")
 
 
 def export(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Exports a run; prints the new folder."""
-    from recbole_xfer.config.values import read_yaml_files
     from recbole_xfer.quick_start import export
 
-    print(export(options.folder, options.output, {**read_yaml_files(files(options)), **keys}, options.index))
+    print(export(options.folder, options.output, overrides(options, keys), options.index))
 
 
 VERBS = (

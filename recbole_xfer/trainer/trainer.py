@@ -55,6 +55,7 @@ class XferTrainer(RankingTrainer):
 
     phase: str | None = None
     learning_rate_key = "learning_rate"
+    _optimizer: Any
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         try:
@@ -80,7 +81,20 @@ class XferTrainer(RankingTrainer):
             torch.set_autocast_dtype("cuda", torch.bfloat16)
         return precision == "bf16" or (precision == "auto" and fast and self.device.type == "cuda")
 
-    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+    @property
+    def optimizer(self) -> Any:
+        """Built when training first needs it, because PyTorch takes seconds to import its optimizers."""
+        if self._optimizer is None:
+            self._optimizer = self._build_optimizer()
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+
+    def _build_optimizer(self, **kwargs: Any) -> Any:
+        if not kwargs and not hasattr(self, "_optimizer"):
+            return None  # in RecBole's constructor
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = super()._build_optimizer(**{"params": trained or self.model.parameters(), **kwargs})
         if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
