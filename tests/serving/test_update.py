@@ -117,8 +117,8 @@ TABLES: list[tuple[str, dict[str, Any], dict[str, dict[int, str]]]] = [
 def test_known_tokens_keep_their_rows(
     tmp_path: Path, model: str, keys: dict[str, Any], expected: dict[str, dict[int, str]]
 ) -> None:
-    folder = refit(finished(tmp_path, model, **keys), tmp_path / "live")
-    live = update(folder, tmp_path / "live2", {**grown(tmp_path, model), "epochs": 0})
+    folder = finished(tmp_path, model, **keys)
+    live = update(folder, tmp_path / "live", {**grown(tmp_path, model), "epochs": 0})
     before, after = load(folder), load(live)
     found = tables(after.config, after.train_data._dataset, after.model)
     if expected or model in ("ANT", "UniSRec"):
