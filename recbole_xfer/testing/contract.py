@@ -9,7 +9,6 @@ A model's test inherits :class:`ModelContract`, or :class:`CausalContract`, and 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import torch
 
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.quick_start import recommend
 from recbole_xfer.stages import train_and_evaluate
@@ -145,15 +143,15 @@ class ModelContract:
         rows["item_id_list"] = torch.nn.functional.pad(rows["item_id_list"], (0, 7))
         assert torch.allclose(experiment.model.full_sort_predict(rows), before, atol=1e-5)
 
-    def test_unknown_items_and_empty_histories_are_rejected(self, root: Path) -> None:
-        experiment = self.experiment(root)
-        with pytest.raises(XferError, match=f"'nothing' is not in {re.escape(self.dataset)}"):
-            recommend(experiment, [*self.history, "nothing"])
-        with pytest.raises(XferError, match="history is empty"):
-            recommend(experiment, [])
-        best = recommend(experiment, self.history, k=5)
-        assert len(best) == 5 and not {*self.history} & {token for token, _ in best}
-        assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
+    def test_recommendations_skip_unknown_items(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        histories = [self.history, [*self.history, "nothing"], []]
+        ranked = recommend(self.experiment(root), histories, k=5)
+        known, same, popular = (rows.drop(columns="user_id") for _, rows in ranked.groupby("user_id"))
+        assert known.to_numpy().tolist() == same.to_numpy().tolist()
+        assert not {*self.history} & {*known["item_id"]} and len(known) % 5 == 0
+        assert (known.groupby((known["rank"] == 1).cumsum())["score"].diff().dropna() <= 0).all()
+        assert len(popular) == 5 and popular["score"].isna().all()
+        assert "which are skipped: 1." in caplog.text
 
 
 class CausalContract(ModelContract):
