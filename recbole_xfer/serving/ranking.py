@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from recbole_xfer.evaluation.ties import best
 
-TILE = 8192
-"""Items whose scores are computed at once."""
+TILE = 1024
+"""Items whose scores are computed at once; with 1,024 users they fit into the cache of a processor."""
 
-FEW = 64
-"""With at most so many candidates in a tile, each row sorts only these."""
+TOGETHER = 16
+"""Tiles whose candidates are merged with the best so far at once, after as many single ones."""
 
 
 def best_by_vectors(
@@ -19,8 +21,8 @@ def best_by_vectors(
 ) -> tuple[Tensor, Tensor]:
     """The best items by the product of vectors; exact, in an order of ties as in :func:`~.ties.best`.
 
-    Memory does not grow with the number of items: after the first tile, a score that is below the user's k-th best one
-    so far is not looked at again.
+    Memory does not grow with the number of items: after the first tiles, a score that is below the user's k-th best
+    one so far is not looked at again.
 
     Args:
         users: [B, d].
@@ -35,40 +37,73 @@ def best_by_vectors(
     """
     by_item = left_out[1].argsort()
     left_row, left_item = left_out[0][by_item], left_out[1][by_item]
-    starts = range(0, len(items), TILE)
-    bounds = torch.searchsorted(left_item, torch.tensor([*starts, len(items)], device=left_item.device)).tolist()
-    values = torch.full((len(users), 0), -torch.inf, device=users.device)
-    places = torch.zeros((len(users), 0), dtype=torch.long, device=users.device)
-    for tile, start in enumerate(starts):
-        scores = users @ items[start : start + TILE].T
+    first = min(len(items), max(k, TILE))
+    starts = [0, *range(first, len(items), TILE), len(items)]
+    bounds = torch.searchsorted(left_item, torch.tensor(starts, device=left_item.device)).tolist()
+    found = _Best(k, number, row)
+    for tile, (start, end) in enumerate(pairwise(starts)):
+        scores = users @ items[start:end].T
         pairs = slice(bounds[tile], bounds[tile + 1])
         scores[left_row[pairs], left_item[pairs] - start] = -torch.inf
-        found = _candidates(scores, values, k, number[start : start + TILE], row)
-        if found is not None:
-            values, places = torch.cat([values, found[0]], dim=1), torch.cat([places, found[1] + start], dim=1)
-            values, order = best(values, min(k, values.shape[1]), number[places], row)
-            places = places.gather(1, order)
-    return values, places
+        found.add(scores, start)
+        if tile < TOGETHER or tile % TOGETHER == 0:
+            found.merge()
+    found.merge()
+    return found.values, found.places
 
 
-def _candidates(scores: Tensor, values: Tensor, k: int, number: Tensor, row: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Scores and columns of what may be among the best k of each row, padded with minus infinity; None if nothing is.
+class _Best:
+    """The best k items of each row so far, and candidates that are not merged yet.
 
     Args:
-        scores: of a tile, [B, C].
-        values: the best so far, [B, at most k].
-        number, row: as in :func:`best_by_vectors`.
+        k, number, row: as in :func:`best_by_vectors`.
     """
-    if values.shape[1] == k:
-        lowest = values[:, -1:].clamp(min=torch.finfo(scores.dtype).min)
-        who, column = (scores >= lowest).nonzero(as_tuple=True)  # rows in ascending order
-        if not len(who):
-            return None
-        counts = torch.bincount(who, minlength=len(scores))
-        most = int(counts.max())
-        if most <= FEW:
-            place = torch.arange(len(who), device=who.device) - (counts.cumsum(0) - counts)[who]
-            found = scores.new_full((len(scores), most), -torch.inf), column.new_zeros((len(scores), most))
-            found[0][who, place], found[1][who, place] = scores[who, column], column
-            return found
-    return best(scores, min(k, scores.shape[1]), number, row)
+
+    values: Tensor
+    places: Tensor
+
+    def __init__(self, k: int, number: Tensor, row: Tensor) -> None:
+        self.k, self.number, self.row = k, number, row
+        self.candidates: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, scores: Tensor, start: int) -> None:
+        """Adds the scores [B, C] of a tile whose first item is ``start``; the first tile has at least k items."""
+        if start == 0:
+            self.values, self.places = best(
+                scores, min(self.k, scores.shape[1]), self.number[: scores.shape[1]], self.row
+            )
+            self.lowest = self._lowest()
+            return
+        some = (scores.amax(dim=1) >= self.lowest).nonzero().flatten()  # after some tiles few rows
+        who, column = (scores[some] >= self.lowest[some, None]).nonzero(as_tuple=True)
+        who = some[who]
+        value = scores[who, column]
+        if len(who) > self.k * len(scores):  # many ties: only the best of the tile
+            number = self.number[start : start + scores.shape[1]]
+            values, columns = best(scores[some], min(self.k, scores.shape[1]), number, self.row[some])
+            who, column, value = some.repeat_interleave(values.shape[1]), columns.flatten(), values.flatten()
+        if len(who):
+            self.candidates.append((who, column + start, value))
+
+    def merge(self) -> None:
+        """Merges the candidates with the best so far."""
+        if not self.candidates:
+            return
+        who, place, value = map(torch.cat, zip(*self.candidates, strict=True))
+        self.candidates = []
+        order = who.argsort(stable=True)
+        who, place, value = who[order], place[order], value[order]
+        rows, counts = who.unique_consecutive(return_counts=True)
+        column = torch.arange(len(who), device=who.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        index = torch.arange(len(rows), device=who.device).repeat_interleave(counts), column + self.k
+        shape = len(rows), self.k + int(counts.max())
+        values, places = value.new_full(shape, -torch.inf), place.new_zeros(shape)
+        values[:, : self.k], places[:, : self.k] = self.values[rows], self.places[rows]
+        values[index], places[index] = value, place
+        self.values[rows], chosen = best(values, self.k, self.number[places], self.row[rows])
+        self.places[rows] = places.gather(1, chosen)
+        self.lowest = self._lowest()
+
+    def _lowest(self) -> Tensor:
+        """The score that a candidate needs in each row, [B]; minus infinity is none."""
+        return self.values[:, -1].clamp(min=torch.finfo(self.values.dtype).min)

@@ -17,12 +17,12 @@ from recbole_xfer.testing.data import config, write_small
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["distinct", "tied"])
-@pytest.mark.parametrize(("tile", "few"), [(7, 64), (64, 2), (1000, 64)])
+@pytest.mark.parametrize(("tile", "together"), [(7, 1), (7, 16), (64, 2), (1000, 16)])
 @pytest.mark.parametrize("k", [1, 20, 500])
-def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, tile: int, few: int, k: int, tied: bool) -> None:
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, tile: int, together: int, k: int, tied: bool) -> None:
     """Vectors of small integers have exact products, and many ties."""
     monkeypatch.setattr(ranking, "TILE", tile)
-    monkeypatch.setattr(ranking, "FEW", few)
+    monkeypatch.setattr(ranking, "TOGETHER", together)
     random = np.random.default_rng(0)
     users, items = (torch.from_numpy(random.integers(-9, 10, (count, 4))).float() for count in (40, 300))
     if not tied:
