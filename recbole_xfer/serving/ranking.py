@@ -40,9 +40,11 @@ def best_by_vectors(
     first = min(len(items), max(k, TILE))
     starts = [0, *range(first, len(items), TILE), len(items)]
     bounds = torch.searchsorted(left_item, torch.tensor(starts, device=left_item.device)).tolist()
-    found = _Best(k, number, row)
+    found, tiles = _Best(k, number, row), dict[int, Tensor]()
     for tile, (start, end) in enumerate(pairwise(starts)):
-        scores = users @ items[start:end].T
+        if end - start not in tiles:  # new memory for each tile would cost as much as the product
+            tiles[end - start] = users.new_empty(len(users), end - start)
+        scores = torch.mm(users, items[start:end].T, out=tiles[end - start])
         pairs = slice(bounds[tile], bounds[tile + 1])
         scores[left_row[pairs], left_item[pairs] - start] = -torch.inf
         found.add(scores, start)
