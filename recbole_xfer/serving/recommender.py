@@ -89,7 +89,8 @@ class Recommender:
         self.dataset, self.model = experiment.dataset, experiment.model
         self.config = experiment.config.replace(mask_history=mask_history)
         self.device = self.config["device"]
-        self.model.eval()
+        if self.model.training:  # otherwise it keeps the encoded catalogue of the previous call
+            self.model.eval()
         self.reads_histories = isinstance(self.dataset, TransferDataset)
         self.order = TieOrder.draw(self.config["seed"], len(catalogue.tokens), self.device)
         if experiment.trainer.item_tensor is None:
