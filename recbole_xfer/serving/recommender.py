@@ -97,6 +97,11 @@ class Recommender:
             experiment.trainer.item_tensor = self.dataset.get_item_feature().to(self.device)
         self._known: dict[int, Candidates] = {}
 
+    @property
+    def _by_domain(self) -> bool:
+        """Whether a user has a history in each domain."""
+        return self.config["histories"] == "per_domain" and len(self.dataset.domains) > 1
+
     @cached_property
     def everybody(self) -> Any:
         """The users of the data, by all of their interactions."""
@@ -105,7 +110,6 @@ class Recommender:
     @cached_property
     def vectors(self) -> Vectors | None:
         """The vectors by which the model ranks; None if its scores are not products of such vectors."""
-
         rows = np.unique(self.everybody.sequences.users, return_index=True)[1][:2]
         if len(rows) < 2:
             return None
@@ -162,20 +166,22 @@ class Recommender:
         ids, offsets, unknown = histories.known(self.catalogue.tokens)
         tokens = pd.Index(self.dataset.field2id_token[self.dataset.uid_field], dtype=object)
         users = tokens.get_indexer(pd.Index(histories.users, dtype=object)).clip(min=0)
-        owner = np.repeat(np.arange(len(histories)), np.diff(offsets))
         name, notes = label(self.experiment.config), []
         if unknown:
             notes.append(
                 f"Entries of the histories with items that {name} does not know, which are skipped: {unknown:,}."
             )
-        separate = self.config["histories"] == "per_domain" and len(self.dataset.domains) > 1
-        sequences = Sequences.from_interactions(owner, ids, self.catalogue.domain[ids] if separate else None)
+        everyone = np.arange(len(histories))
+        sequences = Sequences(ids.astype(np.int32), offsets, everyone, np.arange(len(ids)))
+        if self._by_domain:
+            owner = np.repeat(everyone, np.diff(offsets))
+            sequences = Sequences.from_interactions(owner, ids, self.catalogue.domain[ids])
         who = sequences.users
-        ranked = np.ones(len(who), dtype=bool) if self.reads_histories else users[who] > 0
+        ranked = sequences.ends > sequences.starts if self.reads_histories else users[who] > 0
         if not self.reads_histories and self.config["MODEL_TYPE"] != ModelType.TRADITIONAL:
             notes.append(f"{name} reads no histories; they only say which items are left out.")
         part = self.dataset.following(_some(sequences, ranked, users))
-        empty = np.setdiff1d(np.arange(len(histories)), who[ranked])
+        empty = np.setdiff1d(everyone, who[ranked])
         if len(empty):
             why = "a known item in their history" if self.reads_histories else "parameters in the run"
             notes.append(f"Users without {why}, who get the most popular items, without a score: {len(empty):,}.")
@@ -186,7 +192,7 @@ class Recommender:
 
     def _request(self, users: np.ndarray, row: np.ndarray, part: Any, notes: list[str]) -> Request:
         domain = None
-        if self.config["histories"] == "per_domain" and len(self.dataset.domains) > 1:
+        if self._by_domain:
             domain = self.catalogue.domain[part.sequences.items[part.sequences.starts]]
         return Request(users, row, part, domain, torch.ones(len(part), dtype=torch.long), notes)
 

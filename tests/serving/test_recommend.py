@@ -87,6 +87,16 @@ def test_a_model_without_histories_ranks_for_users_it_knows(small: Path, caplog:
     assert "BPR reads no histories" in caplog.text and "Users without parameters in the run, who get" in caplog.text
 
 
+@pytest.mark.parametrize("model", ["RETR", "BPR", "Pop"])
+def test_nobody_has_a_history(small: Path, model: str) -> None:
+    experiment = load(trained(small, model))
+    ranked = recommend(experiment, {"u3": [], "stranger": []}, k=3)
+    assert ranked["user_id"].tolist() == ["u3"] * 3 + ["stranger"] * 3
+    scored = ranked["score"].notna().to_numpy()
+    assert scored[:3].all() == (model != "RETR") and not scored[3:].any()
+    assert len(recommend(experiment, [], k=3)) == 0
+
+
 def test_long_histories_are_masked_whole(small: Path) -> None:
     """The model reads the last ten items only."""
     experiment = load(trained(small))
