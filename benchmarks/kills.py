@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills --kills=300
 
-Each kill ends a command (run, pretrain, adapt, compare, tune, encode texts, encode pictures, prepare) without warning,
-with all of its processes or alone; the same command then runs to its end. It must leave the same files as a command
-that was never killed, with the same content except times and paths, and no process. Prints a line for each kill and for
-each verb; exits with 1 after a difference. Needs Linux.
+Each kill ends a command (run, pretrain, adapt, compare, tune, encode texts, encode pictures, prepare, refit, update,
+recommend, export) without warning, with all of its processes or alone; the same command then runs to its end. It must
+leave the same files as a command that was never killed, with the same content except times and paths, and no process.
+Prints a line for each kill and for each verb; exits with 1 after a difference. Needs Linux.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ VERBS = {
     "encode": ["encode", "--dataset=Toy-Games", "--modalities", "text", "--encoder=encoder", "--drop_words=0.2"],
     "pictures": ["encode", "--dataset=Toy-Games", "--modalities", "image", "--image_encoder=image_encoder"],
     "prepare": ["prepare", "toy"],
+    "refit": ["refit", "finished", "--output=again"],
+    "update": ["update", "live", "--output=updated", "--epochs=3"],
+    "recommend": ["recommend", "finished", "--k=5", "--output=recs.csv"],
+    "export": ["export", "live", "--output=serving"],
 }
 """The command of each verb."""
 
@@ -94,6 +98,8 @@ def set_up(folder: Path) -> None:
     write_encoder(folder / "encoder")
     write_image_encoder(folder / "image_encoder")
     write_pictures(folder / "dataset" / "Toy-Games")
+    call([*VERBS["run"], "--run_dir=finished"], folder)
+    call(["refit", "finished", "--output=live"], folder)
 
 
 def write_image_encoder(folder: Path) -> None:
