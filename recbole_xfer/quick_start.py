@@ -152,6 +152,7 @@ def recommend(
     allowed: Collection[str] | Path | None = None,
     forbidden: Collection[str] | Path | None = None,
     columns: Sequence[str] = (),
+    approximate: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """The best items for users of the run's data, or for anybody with a history.
@@ -166,6 +167,7 @@ def recommend(
         items, domain, allowed, forbidden: what may be recommended (see
             :func:`recbole_xfer.serving.catalogue.make_catalogue`); a path is a file of ids.
         columns: columns of the .item file that are added, such as ``text``.
+        approximate: search approximately with faiss; a message has the measured recall.
         overrides: keys such as ``mask_history: False``, which also recommends items of the history.
 
     Returns:
@@ -175,7 +177,7 @@ def recommend(
     Raises:
         XferError: if an argument is invalid, or all of its ids are unknown.
     """
-    wish = Wish(k, histories, users, part, items, domain, allowed, forbidden, columns)
+    wish = Wish(k, histories, users, part, items, domain, allowed, forbidden, columns, approximate)
     return recommendations(run, wish, overrides)
 
 

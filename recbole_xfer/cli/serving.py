@@ -48,6 +48,8 @@ def add_recommend_options(parser: Parser) -> None:
     what.add_argument("--domain", metavar="NAME", help="items of one of the run's domains")
     what.add_argument("--allowed", type=Path, metavar="FILE", help="ids of the only items to recommend")
     what.add_argument("--forbidden", type=Path, metavar="FILE", help="ids of items never to recommend")
+    text = "search approximately with faiss; prints the measured recall"
+    what.add_argument("--approximate", action="store_true", help=text)
     what.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="columns of .item to add, such as text")
 
 
@@ -65,6 +67,7 @@ def recommend(options: argparse.Namespace, keys: dict[str, str]) -> None:
         allowed=options.allowed,
         forbidden=options.forbidden,
         columns=options.columns,
+        approximate=options.approximate,
     )
     written = write_recommendations(options.folder, options.output, wish, overrides(options, keys))
     print("\n".join(written))

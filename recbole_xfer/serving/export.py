@@ -35,6 +35,7 @@ from recbole_xfer.files import replacing_folders
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.serving import serve_example
+from recbole_xfer.serving.approximate import hnsw, recall
 from recbole_xfer.serving.catalogue import Catalogue, make_catalogue
 from recbole_xfer.serving.user_encoder import (
     NO_PRODUCTS,
@@ -60,9 +61,6 @@ TEXTS = ("title", "text")
 
 BATCH = 2**14
 """Users by id whose vectors are computed at a time."""
-
-LINKS, CONSTRUCTION, SEARCH = 32, 200, 128
-"""M, efConstruction and efSearch of HNSW: neighbours of each vector, and candidates while building and searching."""
 
 RECALL_AT = 20
 
@@ -218,15 +216,12 @@ def write_index(path: Path, kind: str, items: np.ndarray, users: np.ndarray) -> 
     if kind == "flat":
         faiss.write_index(exact, str(path))
         return {"kind": "flat", "exact": True}
-    index = faiss.IndexHNSWFlat(items.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction, index.hnsw.efSearch = CONSTRUCTION, SEARCH
-    index.add(items)
+    index = hnsw(items)
     faiss.write_index(index, str(path))
     k = min(RECALL_AT, len(items))
-    found, best = (search.search(users, k)[1] for search in (index, exact))
-    recall = float(np.mean([np.isin(row, own).mean() for row, own in zip(best, found, strict=True)]))
-    logger.info(f"The index is approximate: recall@{k} is {recall:.4f} against exact search for {len(users):,} users.")
-    return {"kind": "hnsw", "exact": False, f"recall@{k}": recall, "users": len(users)}
+    share = recall(*(search.search(users, k)[1] for search in (index, exact)))
+    logger.info(f"The index is approximate: recall@{k} is {share:.4f} against exact search for {len(users):,} users.")
+    return {"kind": "hnsw", "exact": False, f"recall@{k}": share, "users": len(users)}
 
 
 def as_array(vectors: torch.Tensor) -> np.ndarray:

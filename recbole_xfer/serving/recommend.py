@@ -49,6 +49,7 @@ class Wish:
         domain: the domain of the run whose items alone are ranked.
         allowed, forbidden: ids of items that alone, or that never, are recommended, or files of them.
         columns: columns of the .item files that are added, such as ``text``.
+        approximate: whether the best items are searched approximately, with faiss; the notes have the measured recall.
     """
 
     k: int = 10
@@ -60,6 +61,7 @@ class Wish:
     allowed: Collection[str] | Path | None = None
     forbidden: Collection[str] | Path | None = None
     columns: Sequence[str] = ()
+    approximate: bool = False
 
 
 def recommendations(
@@ -137,13 +139,16 @@ class Asked:
             raise XferError(f"k={wish.k} exceeds the {len(catalogue.candidates):,} items that may be recommended.")
         columns = catalogue.columns(wish.columns, AtomicFormat.of(config))
         masked = config["mask_history"] if mask_history is None else mask_history in (True, "True", "true")
-        recommender = Recommender(experiment, catalogue, masked)
+        recommender = Recommender(experiment, catalogue, masked, wish.approximate)
         if wish.histories is not None:
             request = recommender.for_histories(Histories.of(wish.histories, fields))
         elif wish.part is not None:
             request = recommender.for_targets(wish.part)
         else:
             request = recommender.for_users(_ids(wish.users, fields.user))
+        if wish.approximate:
+            share, users = recommender.recall(request, wish.k)
+            request.notes.append(f"The search is approximate: recall@{wish.k} is {share:.4f} for {users:,} users.")
         return cls(wish, recommender, request, columns)
 
     def frame(self, first: int, end: int) -> pd.DataFrame:
@@ -170,7 +175,14 @@ class Asked:
         """Equal for equal recommendations: of the parameters, the data, the users and the items."""
         wish, request = self.wish, self.request
         catalogue, config = self.recommender.catalogue, self.recommender.config
-        values = [wish.k, list(wish.columns), bool(config["mask_history"]), config["data_digest"], len(request)]
+        values = [
+            wish.k,
+            list(wish.columns),
+            wish.approximate,
+            bool(config["mask_history"]),
+            config["data_digest"],
+            len(request),
+        ]
         found = hashlib.blake2b(json.dumps(values).encode(), digest_size=8)
         for column in (request.users, catalogue.tokens):
             found.update(pd.util.hash_array(np.asarray(column, dtype=object)).tobytes())

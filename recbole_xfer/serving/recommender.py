@@ -21,9 +21,10 @@ from recbole_xfer.device import seeded
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
 from recbole_xfer.experiment import Experiment, label
+from recbole_xfer.serving.approximate import check_faiss, hnsw, recall
 from recbole_xfer.serving.catalogue import Catalogue
 from recbole_xfer.serving.histories import Fields, Histories
-from recbole_xfer.serving.ranking import best_by_vectors
+from recbole_xfer.serving.ranking import best_by_index, best_by_vectors
 from recbole_xfer.serving.vectors import Vectors, vectors_of
 
 BATCH = 1024
@@ -54,6 +55,9 @@ class Request:
         return len(self.users)
 
 
+MEASURED = 256
+"""Users for whom the recall of approximate search is measured."""
+
 EVERY = -1
 """Stands for the items of all domains."""
 
@@ -67,12 +71,14 @@ class Candidates:
         position: of each item id among them, -1 for others, [n_items].
         number: in the order of ties, [C].
         vectors: [C, d], or None.
+        index: for approximate search, or None.
     """
 
     ids: Tensor
     position: Tensor
     number: Tensor
     vectors: Tensor | None
+    index: Any
 
 
 class Recommender:
@@ -82,9 +88,15 @@ class Recommender:
         experiment: a loaded run.
         catalogue: the items that may be recommended.
         mask_history: whether items of a user's history are left out.
+        approximate: whether the best items are searched approximately; only for models that rank by vectors.
+
+    Raises:
+        XferError: for approximate search without faiss, or by a model that does not rank by vectors.
     """
 
-    def __init__(self, experiment: Experiment, catalogue: Catalogue, mask_history: bool = True) -> None:
+    def __init__(
+        self, experiment: Experiment, catalogue: Catalogue, mask_history: bool = True, approximate: bool = False
+    ) -> None:
         self.experiment, self.catalogue = experiment, catalogue
         self.dataset, self.model = experiment.dataset, experiment.model
         self.config = experiment.config.replace(mask_history=mask_history)
@@ -96,6 +108,14 @@ class Recommender:
         if experiment.trainer.item_tensor is None:
             experiment.trainer.item_tensor = self.dataset.get_item_feature().to(self.device)
         self._known: dict[int, Candidates] = {}
+        self.approximate = approximate
+        if approximate:
+            check_faiss()
+            if self.vectors is None:
+                raise XferError(
+                    f"{label(experiment.config)} ranks by no vectors that can be searched approximately. Leave out "
+                    f"--approximate."
+                )
 
     @property
     def _by_domain(self) -> bool:
@@ -255,13 +275,20 @@ class Recommender:
             position = torch.full((len(self.catalogue.tokens),), -1, device=self.device)
             position[ids] = torch.arange(len(ids), device=self.device)
             vectors = None if self.vectors is None else self.vectors.items[ids].float()
-            self._known[domain] = Candidates(ids, position, self.order.items[ids], vectors)
+            index = hnsw(vectors.cpu().numpy()) if self.approximate and vectors is not None else None
+            self._known[domain] = Candidates(ids, position, self.order.items[ids], vectors, index)
         return self._known[domain]
 
     def _best(
-        self, loader: TargetLoader, index: np.ndarray, k: int, candidates: Candidates, number: Tensor
+        self,
+        loader: TargetLoader,
+        index: np.ndarray,
+        k: int,
+        candidates: Candidates,
+        number: Tensor,
+        exact: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Scores and positions of the best candidates of rows of a loader."""
+        """Scores and positions of the best candidates of rows of a loader; always ``exact`` without an index."""
         rows, seen, _, _ = loader.collate_fn(index)
         rows, row = rows.to(self.device), number[index].to(self.device)
         who, items = (part.to(self.device) for part in seen or (torch.zeros(0, dtype=torch.long),) * 2)
@@ -276,7 +303,24 @@ class Recommender:
         users = self.vectors.users(rows).float()
         self.experiment.trainer.check_finite(users.isfinite())
         left_out = who[place >= 0], place[place >= 0]
+        if candidates.index is not None and not exact:
+            return best_by_index(users, candidates.index, k, candidates.number, row, left_out)
         return best_by_vectors(users, candidates.vectors, k, candidates.number, row, left_out)
+
+    @torch.no_grad()
+    def recall(self, request: Request, k: int) -> tuple[float, int]:
+        """The share of the best items that approximate search finds, for the first users with a history.
+
+        Returns:
+            the share, and the number of users.
+        """
+        loader, found, users = TargetLoader(self.config, request.part), [], 0
+        for some, candidates in self._batches(request, request.row[:MEASURED]):
+            arguments = loader, request.row[some], k, candidates, request.number
+            places = [self._best(*arguments, exact=exact)[1].cpu().numpy() for exact in (False, True)]
+            found.append(len(some) * recall(*places))
+            users += len(some)
+        return sum(found) / max(users, 1), users
 
 
 def _some(sequences: Sequences, kept: np.ndarray, users: np.ndarray) -> Sequences:

@@ -170,6 +170,22 @@ def make_catalogue(root: Path, items: int) -> None:
         write_vectors(folder / f"All.{modality}.parquet", ids, matrix, encoder=f"test {modality}", source="random")
 
 
+@pytest.mark.parametrize("model", ["RETR", "BPR"])
+def test_approximate_search_says_its_recall(small: Path, model: str, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install recbole-xfer[serving]")
+    experiment = load(trained(small, model))
+    exact, found = (recommend(experiment, k=5, approximate=approximate) for approximate in (False, True))
+    assert found["item_id"].tolist() == exact["item_id"].tolist()  # of 25 items the graph loses none
+    assert np.allclose(found["score"], exact["score"], atol=1e-5)
+    assert "The search is approximate: recall@5 is 1.0000 for 40 users." in caplog.text
+
+
+def test_approximate_search_needs_vectors(small: Path) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install recbole-xfer[serving]")
+    with pytest.raises(XferError, match="NeuMF ranks by no vectors that can be searched approximately"):
+        recommend(trained(small, "NeuMF"), k=5, approximate=True)
+
+
 def test_domains(tmp_path: Path) -> None:
     write_joined(tmp_path)
     keys = {"histories": "per_domain", "topk": [3]}

@@ -1,0 +1,40 @@
+"""Approximate search for the items with the largest products, by faiss, which is an optional package."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from recbole_xfer.errors import XferError
+
+LINKS, CONSTRUCTION, SEARCH = 32, 200, 128
+"""M, efConstruction and efSearch of HNSW: neighbours of each vector, and candidates while building and searching."""
+
+
+def check_faiss() -> None:
+    """Raises XferError if faiss is not installed."""
+    if find_spec("faiss") is None:
+        raise XferError("Approximate search needs the package faiss. Run `pip install recbole-xfer[serving]`.")
+
+
+def hnsw(items: np.ndarray) -> Any:
+    """A graph of small worlds over vectors [N, d], float32, that is searched by inner product."""
+    import faiss
+
+    index = faiss.IndexHNSWFlat(items.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction, index.hnsw.efSearch = CONSTRUCTION, SEARCH
+    index.add(items)
+    return index
+
+
+def search(index: Any, users: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest products of users [B, d], and the rows of their items, -1 where fewer are found, [B, count]."""
+    index.hnsw.efSearch = max(SEARCH, 2 * count)
+    return index.search(users, count)
+
+
+def recall(found: np.ndarray, exact: np.ndarray) -> float:
+    """The share of the items of exact search, [B, k], that are among those found, [B, k]."""
+    return float(np.mean([np.isin(best, own).mean() for best, own in zip(exact, found, strict=True)]))
