@@ -233,8 +233,9 @@ class Recommender:
         popular = self.popular(k)
         ids[rows < 0, : len(popular)], scores[rows < 0, : len(popular)] = popular, np.nan
         loader = TargetLoader(self.config, request.part)
+        batches = list(self._batches(request, rows))  # before: finding out vectors may draw random numbers, too
         with seeded(self.config["seed"]):
-            for some, candidates in self._batches(request, rows):
+            for some, candidates in batches:
                 values, places = self._best(loader, rows[some], k, candidates, request.number)
                 scores[some, : values.shape[1]] = values.cpu().numpy()
                 ids[some, : values.shape[1]] = candidates.ids[places].cpu().numpy()

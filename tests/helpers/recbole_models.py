@@ -32,6 +32,7 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "GRU4RecF": {"load_col": {"inter": INTER, **KINDS}, "selected_features": ["kinds"]},
     "GRU4RecKG": VECTORS,
     "KSR": {**VECTORS, "kg_embedding_size": 8},
+    "NCL": {"num_clusters": 3},
     "RaCT": {"pretrain_epochs": 1, "save_step": 1},
     "S3Rec": {"item_attribute": "kinds", "pretrain_epochs": 1, "save_step": 1},
     "SASRecF": {
