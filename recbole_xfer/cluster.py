@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ ADDRESS = "RAY_ADDRESS"
 """The environment variable with which Ray names a cluster."""
 
 
+TOKEN = secrets.token_hex(32)
+"""By which the processes of a local Ray know each other: Ray keeps the first one of a process, and would write another
+one to the home directory, which later processes might not find."""
+
+
 @contextmanager
 def local_ray(object_store: int) -> Iterator[None]:
     """Starts Ray on this machine; its processes end with the block, also if this process is killed.
@@ -27,6 +33,7 @@ def local_ray(object_store: int) -> Iterator[None]:
         object_store: bytes of memory that its processes share.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     script = [sys.executable, reaper.__file__, str(os.getpid())]
     watcher = subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True)
     try:
