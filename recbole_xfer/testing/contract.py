@@ -95,6 +95,11 @@ class ModelContract:
         assert {name: float(value) for name, value in again.items()} == result.test
         assert json.loads((Path(result.folder) / "result.json").read_text())["test"] == result.test
         assert not (Path(result.folder) / "state.pt").exists()
+        recommended, part = recommend(experiment, k=10, part="test"), experiment.test_data._dataset
+        row = (recommended["rank"] == 1).cumsum().to_numpy() - 1
+        target = part.field2id_token[part.iid_field][part.inter_feat[part.iid_field].numpy()]
+        hits = recommended["item_id"].to_numpy() == target[row]
+        assert hits.sum() / len(target) == pytest.approx(result.test["recall@10"], abs=6e-5)
 
     @pytest.mark.parametrize("kill_in", [1, 2])
     def test_a_resumed_run_equals_an_uninterrupted_one(
