@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import Count
+from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, load
@@ -128,8 +129,6 @@ class Asked:
             raise XferError("histories, users and part exclude one another. Give one of them, or none for all users.")
         if wish.part not in (None, *PARTS):
             raise XferError(f"part={wish.part} is unknown. Choose {' or '.join(PARTS)}.")
-        mask_history = True if wish.part is None else None  # of the run
-        mask_history = (overrides or {}).get("mask_history", mask_history)
         experiment = run if isinstance(run, Experiment) else load(run, overrides)
         config = experiment.config
         fields = Fields.of(config)
@@ -138,7 +137,8 @@ class Asked:
         if wish.k > len(catalogue.candidates):
             raise XferError(f"k={wish.k} exceeds the {len(catalogue.candidates):,} items that may be recommended.")
         columns = catalogue.columns(wish.columns, AtomicFormat.of(config))
-        masked = config["mask_history"] if mask_history is None else mask_history in (True, "True", "true")
+        default = config["mask_history"] if wish.part else True
+        masked = parse_values(overrides).get("mask_history", default)
         recommender = Recommender(experiment, catalogue, masked, wish.approximate)
         if wish.histories is not None:
             request = recommender.for_histories(Histories.of(wish.histories, fields))
