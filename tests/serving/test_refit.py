@@ -19,7 +19,7 @@ from recbole_xfer.report.runs import list_runs
 from recbole_xfer.serving.refit import scaled
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
-from recbole_xfer.trainer.trainer import XferTrainer
+from tests.helpers.interrupting import interrupted_in_epoch
 from tests.helpers.recbole_models import keys as tiny_keys
 from tests.helpers.recbole_models import write_tiny
 
@@ -201,17 +201,8 @@ def test_a_resumed_refit_equals_an_uninterrupted_one(
     keys = RECGURU if model == "RecGURU" else {}
     folder = finished(tmp_path, model, "A+B" if model == "RecGURU" else "Small", **keys)
     whole = refit(folder, tmp_path / "whole", {"epochs": 3})
-    original = XferTrainer._set_learning_rate
-
-    def dies(self: Any, epoch: int) -> None:
-        original(self, epoch)
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(XferTrainer, "_set_learning_rate", dies)
-        with pytest.raises(KeyboardInterrupt):
-            refit(folder, tmp_path / "broken", {"epochs": 3})
+    with interrupted_in_epoch(2, monkeypatch):
+        refit(folder, tmp_path / "broken", {"epochs": 3})
     assert not (tmp_path / "broken/result.json").exists() and (tmp_path / "broken/data").is_dir()
     broken = refit(folder, tmp_path / "broken", {"epochs": 3})
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -22,7 +22,7 @@ from recbole_xfer.serving.neighbours import nearest
 from recbole_xfer.serving.tables import tables
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
-from recbole_xfer.trainer.trainer import XferTrainer
+from tests.helpers.interrupting import interrupted_in_epoch
 from tests.helpers.recbole_models import keys as tiny_keys
 from tests.helpers.recbole_models import write_tiny
 
@@ -261,17 +261,8 @@ def test_a_resumed_update_equals_an_uninterrupted_one(
     folder = refit(finished(tmp_path, model), tmp_path / "live")
     keys = {**grown(tmp_path, model), "epochs": 3}
     whole = update(folder, tmp_path / "whole", keys)
-    original = XferTrainer._set_learning_rate
-
-    def dies(self: Any, epoch: int) -> None:
-        original(self, epoch)
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(XferTrainer, "_set_learning_rate", dies)
-        with pytest.raises(KeyboardInterrupt):
-            update(folder, tmp_path / "broken", keys)
+    with interrupted_in_epoch(2, monkeypatch):
+        update(folder, tmp_path / "broken", keys)
     broken = update(folder, tmp_path / "broken", keys)
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert {**result(whole), "seconds": 0} == {**result(broken), "seconds": 0}
