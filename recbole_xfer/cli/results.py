@@ -72,6 +72,7 @@ def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
         found = estimate(plan, options.workers or 1)
         print_folding(found.table())
         print(found.sentence())
+        found.check()
         return
     study = run_study(plan, options.workers, options.address)
     print_study(study, options.result, options.output)

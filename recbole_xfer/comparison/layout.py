@@ -35,11 +35,14 @@ class Layout:
     """A table without a format.
 
     Attributes:
+        name: what distinguishes it from other tables of its kind.
+        caption: parts, separated by semicolons.
         names: heads of the columns of names.
         columns: heads of the others.
     """
 
     title: str
+    name: str
     caption: str
     names: Sequence[str]
     columns: Sequence[str]
@@ -52,7 +55,7 @@ class Layout:
         plain = [[Text.from_markup(str(cell)).plain for cell in row] for row in (heads, *rows)]
         lines = [Line(row[:names], [Entry(text) for text in row[names:]]) for row in plain[1:]]
         title, caption = (Text.from_markup(str(text)).plain for text in (table.title, table.caption))
-        return cls(title, caption, plain[0][:names], plain[0][names:], lines)
+        return cls(title, title, caption, plain[0][:names], plain[0][names:], lines)
 
     def for_console(self) -> Table:
         """The table for the console; the best value of each column is bold, and the second is underlined."""
@@ -126,13 +129,25 @@ def _latex(layouts: Sequence[Layout]) -> str:
     for layout in layouts:
         lines.append(r"\midrule")
         if several:
-            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(layout.title)}}}}} \\")
+            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(layout.name)}}}}} \\")
         for line in layout.lines:
             entries = (style.get(entry.place or 0, "{}").format(_tex(entry.text)) for entry in line.entries)
             lines.append(f"{' & '.join([*map(_tex, line.names), *entries])} \\\\")
-    captions = " ".join(f"{layout.title}: {layout.caption}" for layout in layouts)
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(captions)}}}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(_joint_caption(layouts))}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def _joint_caption(layouts: Sequence[Layout]) -> str:
+    """The caption of several tables: what they share, then what each of them adds."""
+    if len(layouts) == 1:
+        return f"{layouts[0].title}: {layouts[0].caption}."
+    parts = [layout.caption.split("; ") for layout in layouts]
+    shared = [part for part in parts[0] if all(part in other for other in parts)]
+    own = (
+        f"{layout.name}: {'; '.join(part for part in of if part not in shared)}."
+        for layout, of in zip(layouts, parts, strict=True)
+    )
+    return " ".join([f"{'; '.join(shared)}.", *own])
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -195,8 +195,8 @@ class Comparison:
                 lines += _lines(f"{label}, published", figures, [""] * len(heads), metrics)
         parts = by_domain(dict.fromkeys(metrics))
         names = ["model"] if len(parts) == 1 else ["model", "group" if first.groups else "domain"]
-        title = f"Test results on {self.name or first.dataset}"
-        return Layout(title, self.caption(), names, [*parts[None], *heads], lines)
+        name = self.name or first.dataset
+        return Layout(f"Test results on {name}", name, self.caption(), names, [*parts[None], *heads], lines)
 
     def verdict(self) -> str:
         """Says for each adapted row whether transfer helped or hurt significantly, against the same model from scratch.

@@ -121,8 +121,8 @@ PLAN: Mapping[str, Any] = {
     "datasets": t.Datasets,
     "settings": t.Settings,
     "seeds": t.Seeds,
-    "baseline": t.Name,
-    "published": t.Keys,
+    "baseline": t.Name | None,
+    "published": t.Keys | None,
     # Of a row
     "name": t.Name,
     "alone": bool | t.Name,

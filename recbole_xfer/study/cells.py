@@ -52,7 +52,7 @@ def run_cells(cells: Sequence[Cell], workers: int | None = None, address: str | 
         yield from _on_ray(cells, workers)
         return
     for number, cell in enumerate(cells, start=1):
-        logger.info(f"[{number}/{len(cells)}] {cell.name}")
+        logger.info(f"[{number}/{len(cells)}] {cell}")
         outcome = run_cell(cell)
         if outcome.failure:
             logger.info(_line(number, cells, cell, outcome))
@@ -96,17 +96,17 @@ def _reason(error: Exception, cell: Cell) -> str:
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{cell.name}\n{''.join(traceback.format_exception(error))}\n")
+            file.write(f"{cell}\n{''.join(traceback.format_exception(error))}\n")
     return f"{type(error).__name__}: {text} (see {path})"
 
 
 def _line(number: int, cells: Sequence[Cell], cell: Cell, outcome: Outcome) -> str:
     """A message about a cell that ended."""
     if outcome.failure:
-        return f"[{number}/{len(cells)}] {cell.name} failed: {outcome.failure}"
+        return f"[{number}/{len(cells)}] {cell} failed: {outcome.failure}"
     first = outcome.results[0]
     metric, value = next(iter(first.test.items()), ("seconds", first.seconds))
-    return f"[{number}/{len(cells)}] {cell.name}: {metric} {value:.4f}, {first.seconds:.0f} s of training"
+    return f"[{number}/{len(cells)}] {cell}: {metric} {value:.4f}, {first.seconds:.0f} s of training"
 
 
 # --- on Ray ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from recbole.utils import ModelType
 from rich import box
 from rich.markup import escape
@@ -68,7 +69,7 @@ class Planned:
     def time(self) -> str:
         """The text of the column of times."""
         if self.shared or self.failure:
-            return self.failure or f"as {self.shared}"
+            return "failed" if self.failure else f"as {self.shared}"
         return duration(self.seconds) if self.missing else ""
 
 
@@ -91,7 +92,7 @@ class Estimate:
         for name in ("table", "row", "finished seeds", "seeds to run"):
             table.add_column(name)
         for name in ("epochs", "time"):
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right")
         previous = None
         for row in self.rows:
             table.add_row(
@@ -103,6 +104,12 @@ class Estimate:
             )
             previous = row.table
         return table
+
+    def check(self) -> None:
+        """Raises XferError if a row could not be measured."""
+        failures = [f"{row.label} on {row.table} fails: {row.failure}" for row in self.rows if row.failure]
+        if failures:
+            raise XferError("\n  ".join(failures))
 
     def sentence(self) -> str:
         """Numbers of runs and the time of all, in words."""
@@ -124,8 +131,13 @@ def duration(seconds: float) -> str:
 
 def estimate(plan: StudyPlan, workers: int = 1) -> Estimate:
     """Finds the finished runs of a study, and measures one epoch and one validation of each row that has others."""
+    torch.optim.Adam([torch.zeros(1)])  # imports for seconds, which no row must be charged with
     measurer = _Measurer(plan.seeds)
-    rows = [measurer.planned(table.name, row) for table in plan.tables for row in table.rows]
+    rows = [
+        measurer.planned(table.name, row, alone=number in {row.reference for row in table.rows})
+        for table in plan.tables
+        for number, row in enumerate(table.rows)
+    ]
     return Estimate(rows, sum(measurer.pretrainings.values()), workers)
 
 
@@ -140,12 +152,18 @@ class _Measurer:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = seeds
-        self.tables: dict[str, str] = {}
+        self.tables: dict[tuple, str] = {}
         self.pretrainings: dict[str, float] = {}
 
-    def planned(self, table: str, row: Row) -> Planned:
-        """What a row of a table runs."""
-        planned, identity = Planned(table, row.label), Cell(row.label, row.keys).identity
+    def planned(self, table: str, row: Row, alone: bool) -> Planned:
+        """What a row of a table runs.
+
+        Args:
+            table: its name.
+            row: of the table.
+            alone: whether its model is also trained on single domains, which together have as many targets.
+        """
+        planned, identity = Planned(table, row.label), (Cell(row.label, row.keys).identity, row.space, row.trials)
         if identity in self.tables:
             planned.shared = self.tables[identity]
             return planned
@@ -156,7 +174,7 @@ class _Measurer:
                 logger.info(f"Measuring one epoch of {row.label} on {table}")
                 speed = measured(XferConfig(overrides={**row.keys, "seed": self.seeds[0]}))
                 planned.epochs = speed.epochs
-                planned.seconds = speed.run * (len(planned.missing) + self._trials(row))
+                planned.seconds = speed.run * (len(planned.missing) * (1 + alone) + self._trials(row))
         except XferError as error:
             planned.failure = str(error)
         return planned

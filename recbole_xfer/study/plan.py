@@ -72,7 +72,7 @@ class Cell:
     """One run.
 
     Attributes:
-        name: in messages.
+        name: in messages, without its seed.
         keys: its configuration.
         histories: values of ``mask_history`` with which it is measured; ``[None]`` for that of its keys.
     """
@@ -80,6 +80,9 @@ class Cell:
     name: str
     keys: Mapping[str, Any]
     histories: Sequence[bool | None] = (None,)
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.keys['seed']}"
 
     @property
     def identity(self) -> str:
@@ -122,7 +125,7 @@ class StudyPlan:
         return {**joint, **alone}
 
     def _cell(self, name: str, keys: Mapping[str, Any], seed: int) -> Cell:
-        return Cell(f"{name}, seed {seed}", {**keys, "seed": seed}, self.histories)
+        return Cell(name, {**keys, "seed": seed}, self.histories)
 
 
 def read_plan(

@@ -12,7 +12,7 @@ from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.study.cells import Outcome, run_cells
-from recbole_xfer.study.plan import Place, StudyPlan, TablePlan
+from recbole_xfer.study.plan import Cell, Place, StudyPlan, TablePlan
 from recbole_xfer.study.searching import searched
 
 
@@ -22,12 +22,14 @@ class Study:
 
     Attributes:
         tables: those with results.
-        failures: runs that failed, and tables whose results cannot be compared, in one line each.
+        failures: rows with runs that failed, and tables whose results cannot be compared, in one line each.
+        failed: number of runs that failed.
         cells: number of runs.
     """
 
     tables: Sequence[Comparison]
     failures: Sequence[str]
+    failed: int
     cells: int
 
     def check(self) -> None:
@@ -36,9 +38,7 @@ class Study:
             raise XferError(self.failures[0])
         if self.failures:
             listed = "\n  ".join(self.failures)
-            raise XferError(
-                f"{len(self.failures)} of {self.cells} runs failed. The same command runs them again.\n  {listed}"
-            )
+            raise XferError(f"{self.failed} of {self.cells} runs failed. The same command runs them again.\n  {listed}")
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file of ``--result``: that of its only table, or of all tables."""
@@ -62,24 +62,34 @@ def run_study(plan: StudyPlan, workers: int | None = None, address: str | None =
     distinct = {cell.identity: cell for cell in cells.values()}
     outcomes = dict(zip(distinct, run_cells(list(distinct.values()), workers, address), strict=True))
     by_place = {place: outcomes[cell.identity] for place, cell in cells.items()}
-    failures = [
-        f"{cell.name} failed: {outcomes[identity].failure}"
-        for identity, cell in distinct.items()
-        if outcomes[identity].failure
-    ]
-    failures += [
-        f"The search of {row.label} on {table.name} failed: {row.failure}"
-        for table in plan.tables
-        for row in table.rows
-        if row.failure
-    ]
+    failures = [*_failed_searches(plan), *_failed_runs(distinct, outcomes)]
     tables = []
     for table in plan.tables:
         for number in range(len(plan.histories)):
             made, problems = _Maker(plan, table, by_place, number).comparison()
             tables += made
             failures += problems
-    return Study(tables, failures, len(distinct))
+    failed = sum(outcome.failure is not None for outcome in outcomes.values())
+    return Study(tables, failures, failed, len(distinct))
+
+
+def _failed_searches(plan: StudyPlan) -> list[str]:
+    """Why searches of rows failed."""
+    rows = [(table, row) for table in plan.tables for row in table.rows if row.failure]
+    return [f"The search of {row.label} on {table.name} failed: {row.failure}" for table, row in rows]
+
+
+def _failed_runs(cells: Mapping[str, Cell], outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Why runs failed, one line for the seeds of a row with one reason."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for identity, cell in cells.items():
+        failure = outcomes[identity].failure
+        if failure is not None:
+            seeds.setdefault((cell.name, failure), []).append(str(cell.keys["seed"]))
+    return [
+        f"{name}, {'seed' if len(own) == 1 else 'seeds'} {', '.join(own)} failed: {reason}"
+        for (name, reason), own in seeds.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ def write(study: Study, folder: Path) -> list[Path]:
     all of its metrics.
     """
     layouts = [layout for table in study.tables for layout in table.layouts()]
-    verdicts = [table.verdict() for table in study.tables if table.verdict()]
-    failures = [f"- {failure}\n" for failure in study.failures]
+    parts = [part for table in study.tables for part in (markdown(table.layouts()), table.verdict()) if part]
+    pages = [f"{part.rstrip()}\n" for part in (*parts, *study.failures)]
     records = [record for table in study.tables for record in table.records()]
     tables = [{"table": table.name or table.results[0].dataset, **table.as_dict()} for table in study.tables]
     texts = {
-        "study.md": "\n".join([markdown(layouts), *(f"{verdict}\n" for verdict in verdicts), *failures]),
+        "study.md": "\n".join(pages),
         "study.tex": latex(layouts),
         "study.csv": pd.DataFrame(records).to_csv(index=False, lineterminator="\n"),
         "study.json": as_json({"tables": tables, "failures": list(study.failures)}),

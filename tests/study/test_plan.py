@@ -15,7 +15,7 @@ from recbole_xfer.testing.data import write_small
 PLAN: dict[str, Any] = {
     "datasets": ["Small", "Other"],
     "seeds": [1, 2],
-    "settings": {"texts": {"modalities": ["text"]}, "pictures": {"modalities": ["image"]}},
+    "settings": {"few heads": {"projection_heads": 2}, "many heads": {"projection_heads": 4}},
     "rows": [{"model": "Pop"}, {"model": "ANT", "adaptation": "scratch", "name": "ours"}],
 }
 
@@ -24,18 +24,18 @@ def plan(folder: Path, **keys: Any) -> StudyPlan:
     for name in ("Small", "Other"):
         (folder / name).mkdir(exist_ok=True)
     content = {key: value for key, value in {**PLAN, "data_path": str(folder), **keys}.items() if value is not None}
-    (folder / "plan.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return read_plan(folder / "plan.yaml")
 
 
 def test_a_table_for_each_dataset_and_setting_and_one_run_for_equal_cells(tmp_path: Path) -> None:
     made = plan(tmp_path)
-    names = ["Small, texts", "Small, pictures", "Other, texts", "Other, pictures"]
+    names = ["Small, few heads", "Small, many heads", "Other, few heads", "Other, many heads"]
     assert [table.name for table in made.tables] == names
     cells = made.cells()
     assert len(cells) == 4 * 2 * 2
-    assert len({cell.identity for cell in cells.values()}) == 4 * 2 + 2 * 2  # Pop does not know modalities
-    assert {cell.keys.get("modalities", [None])[0] for cell in cells.values()} == {None, "text", "image"}
+    assert len({cell.identity for cell in cells.values()}) == 4 * 2 + 2 * 2  # Pop does not know the key
+    assert {cell.keys.get("projection_heads") for cell in cells.values()} == {None, 2, 4}
     assert [row.label for row in made.tables[0].rows] == ["Pop", "ours"]
 
 
@@ -52,6 +52,7 @@ def test_a_baseline_is_a_label_a_name_or_the_model_of_one_row(tmp_path: Path) ->
 
 
 ROW = {"model": "SASRec"}
+ADAPTED = {"model": "ANT", "source": "Other"}
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ ROW = {"model": "SASRec"}
     [
         ({"baseline": "Popp"}, "baseline=Popp names no row. Did you mean 'Pop'?"),
         (
-            {"baseline": "SASRec", "rows": [ROW, {**ROW, "n_layers": 1}], "settings": None},
-            r"baseline=SASRec names 2 rows \(SASRec n_layers=1\)|names 2 rows",
+            {"baseline": "ANT", "rows": [{**ADAPTED, "adaptation": way} for way in ("finetune", "relearn")]},
+            r"baseline=ANT names 2 rows \(ANT \(finetune\), ANT \(relearn\)\); give its label",
         ),
         ({"datasets": ["Small", "Nowhere"]}, r"The folder .*Nowhere does not exist. Make it"),
         ({"datasets": ["Small", "Small"]}, "must be a list of different datasets"),
