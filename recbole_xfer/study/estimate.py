@@ -51,6 +51,7 @@ class Planned:
 
     Attributes:
         finished, missing: seeds.
+        trials: of the search, before the runs.
         epochs: of a run, at most.
         seconds: of all missing runs.
         shared: the earlier table that has the same runs, if any.
@@ -61,10 +62,15 @@ class Planned:
     label: str
     finished: list[int] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
+    trials: int = 0
     epochs: int = 0
     seconds: float = 0.0
     shared: str | None = None
     failure: str | None = None
+
+    def to_run(self) -> str:
+        """The text of the column of seeds to run."""
+        return ", ".join(map(str, self.missing)) + (f" after {self.trials} trials" if self.trials else "")
 
     def time(self) -> str:
         """The text of the column of times."""
@@ -98,7 +104,8 @@ class Estimate:
             table.add_row(
                 "" if row.table == previous else escape(row.table),
                 escape(row.label),
-                *(", ".join(map(str, seeds)) for seeds in (row.finished, row.missing)),
+                ", ".join(map(str, row.finished)),
+                row.to_run(),
                 str(row.epochs) if row.missing else "",
                 escape(row.time()),
             )
@@ -173,8 +180,8 @@ class _Measurer:
             if planned.missing:
                 logger.info(f"Measuring one epoch of {row.label} on {table}")
                 speed = measured(XferConfig(overrides={**row.keys, "seed": self.seeds[0]}))
-                planned.epochs = speed.epochs
-                planned.seconds = speed.run * (len(planned.missing) * (1 + alone) + self._trials(row))
+                planned.epochs, planned.trials = speed.epochs, self._trials(row)
+                planned.seconds = speed.run * (len(planned.missing) * (1 + alone) + planned.trials)
         except XferError as error:
             planned.failure = str(error)
         return planned

@@ -38,7 +38,9 @@ class Study:
             raise XferError(self.failures[0])
         if self.failures:
             listed = "\n  ".join(self.failures)
-            raise XferError(f"{self.failed} of {self.cells} runs failed. The same command runs them again.\n  {listed}")
+            raise XferError(
+                f"{self.failed} of {self.cells} runs failed. The same command tries what is missing again.\n  {listed}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file of ``--result``: that of its only table, or of all tables."""
