@@ -37,4 +37,4 @@ def test_every_command_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture, mo
     Path("searched.yaml").write_text(searched, encoding="utf-8")
     assert len(load_plan(Path("searched.yaml"))["rows"]) == 3
     value = yaml.safe_load(published)["published"]
-    assert Published.of(value, ["Books"], ["recall@10", "ndcg@10"])
+    assert Published.of(value, ["Office"], ["recall@10", "ndcg@10"])
