@@ -7,7 +7,7 @@ on one domain alone. Cells of several tables with one configuration are one run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,12 +49,20 @@ class Row:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table: its name, which is its dataset and setting, its rows, and the label of the baseline."""
+    """A table.
+
+    Attributes:
+        name: its dataset and setting.
+        baseline: label of the row with which the others are compared.
+        metrics: that are measured, such as ``ndcg@10``.
+        notes: further parts of the caption.
+    """
 
     name: str
     dataset: str
     rows: Sequence[Row]
     baseline: str | None
+    metrics: Collection[str]
     notes: Sequence[str] = ()
 
 
@@ -139,13 +147,9 @@ def read_plan(
     plan = load_plan(Path(file), config_files, overrides)
     histories = histories_of(plan)
     tables = [_table(name, keys, plan) for name, keys in tables_of(plan).items()]
+    metrics = {metric for table in tables for metric in table.metrics}
+    published = Published.of(plan.get("published"), [table.name for table in tables], metrics)
     several = len(histories) > 1 or any(plan.get(key) for key in STUDY_KEYS)
-    configs = [XferConfig(overrides=row.keys) for table in tables for row in table.rows]
-    for config in configs:
-        domains = split_domains(str(config["dataset"])) + split_domains(config["source"] or config["dataset"])
-        for domain in domains:
-            check_domain(Path(config["data_path"]).parent / domain)
-    published = Published.of(plan.get("published"), [table.name for table in tables], _metrics(configs))
     return StudyPlan(tables, plan.get("seeds") or [2020], histories, published, several)
 
 
@@ -153,20 +157,34 @@ def _table(name: str, shared: Mapping[str, Any], plan: Mapping[str, Any]) -> Tab
     """One table of a plan, whose rows share some keys."""
     rows = plan["rows"]
     against = check_rows(shared, rows)
-    keys = [row_keys(shared, row) for row in rows]
-    names = [row.get("name") or label(XferConfig(overrides=own)) for row, own in zip(rows, keys, strict=True)]
-    labels = distinct_labels(names, [row_keys({}, row) for row in rows])
-    for row in rows:
-        if isinstance(row.get("search"), str):
-            read_space(Path(row["search"]))
-    for one in labels:
-        if labels.count(one) > 1:
-            raise XferError(f"Several rows are called '{one}'. Give each a name of its own, such as 'name: {one} 2'.")
+    configs = [XferConfig(overrides=row_keys(shared, row)) for row in rows]
+    for row, config in zip(rows, configs, strict=True):
+        _check_files(row, config)
+    labels = _labels(rows, configs)
     made = [
-        Row(one, own, reference, row.get("search"), row.get("trials", plan.get("trials")))
-        for row, one, own, reference in zip(rows, labels, keys, against, strict=True)
+        Row(one, row_keys(shared, row), reference, row.get("search"), row.get("trials", plan.get("trials")))
+        for row, one, reference in zip(rows, labels, against, strict=True)
     ]
-    return TablePlan(name, str(shared["dataset"]), made, _baseline(plan.get("baseline"), rows, labels))
+    baseline = _baseline(plan.get("baseline"), rows, labels)
+    return TablePlan(name, str(shared["dataset"]), made, baseline, _metrics(configs))
+
+
+def _check_files(row: Mapping[str, Any], config: XferConfig) -> None:
+    """Raises XferError if a domain of a row, or its file of a space, does not exist, or the file is invalid."""
+    for domain in split_domains(str(config["dataset"])) + split_domains(config["source"] or config["dataset"]):
+        check_domain(Path(config["data_path"]).parent / domain)
+    if isinstance(row.get("search"), str):
+        read_space(Path(row["search"]))
+
+
+def _labels(rows: Sequence[Mapping[str, Any]], configs: Sequence[XferConfig]) -> list[str]:
+    """The labels of rows: their names, or their models with the keys in which they differ."""
+    names = [row.get("name") or label(config) for row, config in zip(rows, configs, strict=True)]
+    labels = distinct_labels(names, [row_keys({}, row) for row in rows])
+    twice = next((name for name in labels if labels.count(name) > 1), None)
+    if twice is not None:
+        raise XferError(f"Several rows are called '{twice}'. Give each a name of its own, such as 'name: {twice} 2'.")
+    return labels
 
 
 def _baseline(name: str | None, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str | None:
