@@ -181,9 +181,9 @@ class Comparison:
         }
         changes = {change.label: change.text() for change in self.changes()}
         heads = [*([] if several else ["epoch", "seconds"]), *([f"vs {self.baseline}"] if changes else [])]
-        failed = [label for label in self._failed_by_label() if label not in rows]
+        failed = self._failed_by_label()
         lines: list[Line] = []
-        for label in [*rows, *failed, *(label for label in self.figures if label not in rows)]:
+        for label in dict.fromkeys([*rows, *failed, *self.figures]):
             if label in rows:
                 of_row = {m: Entry(score_text(summary[label][m], several), places[m].get(label)) for m in metrics}
                 own = [] if several else [str(rows[label][0].best_epoch), f"{rows[label][0].seconds:.0f}"]

@@ -230,9 +230,10 @@ def test_the_second_of_at_least_three_is_underlined(scratch: np.ndarray) -> None
 
 def test_failed_rows_are_in_the_table_and_the_caption(scratch: np.ndarray) -> None:
     failed = [Failure("b", 1, "why"), Failure("b", 2, "why"), Failure("a", 2, "why")]
-    comparison = Comparison([result("a", scratch)], failed=failed)
-    lines = {line.names[0]: [entry.text for entry in line.entries] for line in comparison.layout().lines}
-    assert lines["b"] == ["failed", "", ""] and lines["a"][0] != "failed"
+    comparison = Comparison([result("a", scratch)], failed=failed, figures={"b": {"ndcg@10": 0.9}})
+    ours, theirs, published = comparison.layout().lines
+    assert [line.names for line in (ours, theirs, published)] == [["a"], ["b"], ["b, published"]]
+    assert [entry.text for entry in theirs.entries] == ["failed", "", ""] and ours.entries[0].text != "failed"
     assert "b failed with seeds 1, 2; a failed with seed 2" in comparison.caption()
 
 
