@@ -97,11 +97,12 @@ def _markdown(layout: Layout) -> str:
 
 def _plain(text: str) -> str:
     """A text without a meaning in Markdown."""
-    return re.sub(r"([\\|*_<>\[\]])", r"\\\1", text)
+    return re.sub(r"([\\|*_<>\[\]`])", r"\\\1", text)
 
 
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+    **{sign: f"${sign}$" for sign in "<>|"},
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }  # fmt: skip
 """Signs with a meaning in LaTeX, and how they are written."""

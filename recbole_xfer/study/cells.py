@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,12 @@ def run_cell(cell: Cell, **keys: Any) -> Outcome:
     try:
         config = XferConfig(overrides=overrides)
         result = stages.train_and_evaluate(config, stages.starting_point(config, [], overrides), reuse=True)
-        return Outcome([result if number == 0 else again(result, masked, keys) for number, masked in _numbered(cell)])
+        return Outcome([result, *(again(result, masked, keys) for masked in cell.histories[1:])])
     except Exception as error:
         return Outcome(failure=_reason(error, cell))
 
 
-def _numbered(cell: Cell) -> Iterator[tuple[int, bool | None]]:
-    return iter(enumerate(cell.histories))
-
-
-def again(result: Result, masked: bool | None, keys: dict[str, Any]) -> Result:
+def again(result: Result, masked: bool | None, keys: Mapping[str, Any]) -> Result:
     """Measures a finished run with another ``mask_history``."""
     experiment = load(result.folder, {**keys, "mask_history": masked, "show_progress": False})
     return measure(experiment, result.valid, result.seconds, result.best_epoch)
@@ -159,6 +155,8 @@ def _on_ray(cells: Sequence[Cell], workers: int | None) -> Iterator[Outcome]:
             number = running.pop(ended)
             try:
                 outcomes[number] = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:  # such as a folder that another machine does not have
+                outcomes[number] = Outcome(failure=" ".join(str(error.cause).split()))
             except ray.exceptions.RayError:
                 outcomes[number] = Outcome(failure=DIED)
             logger.info(_line(len(outcomes), cells, cells[number], outcomes[number]))

@@ -82,7 +82,7 @@ class Cell:
     Attributes:
         name: in messages, without its seed.
         keys: its configuration.
-        histories: values of ``mask_history`` with which it is measured; ``[None]`` for that of its keys.
+        histories: values of ``mask_history`` with which it is measured, the first that of its keys; or ``[None]``.
     """
 
     name: str

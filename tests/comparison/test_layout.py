@@ -23,7 +23,7 @@ def test_latex_has_booktabs_rules_marks_and_no_sign_with_a_meaning() -> None:
     text = latex([ONE])
     assert [line for line in text.splitlines() if "rule" in line] == [r"\toprule", r"\midrule", r"\bottomrule"]
     assert r"Pop & \textbf{0.1 $\pm$.01} \\" in text and r"\underline{0.2}" in text
-    assert r"\caption{Results on A\_1: 50\% of 3; seed 1.}" in text
+    assert r"A$|$B*" in text and r"\caption{Results on A\_1: 50\% of 3; seed 1.}" in text
 
 
 def test_latex_joins_tables_with_equal_columns() -> None:
