@@ -88,12 +88,21 @@ def build(
         init_seed(config["seed"], config["reproducibility"])
         model = make_model(own, train_data._dataset, trained)
     if pretrained is not None:
-        weights = pretrained.weights()
-        adapt(config, model, pretrained, weights)
-        config = config.replace(pretrained=str(pretrained), pretrained_digest=f"weights/{weights_digest(weights)}")
-    config = config.replace(data_digest=f"{tables}/{features_digest(train_data._dataset)}")  # never read as a number
-    config = config.replace(run_dir=str(RunFolder.of(config, stage)))
+        adapt(config, model, pretrained)
+    data = f"{tables}/{features_digest(train_data._dataset)}"  # never read as a number
+    config = identified(config, data, pretrained, stage)
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
+
+
+def identified(
+    config: XferConfig, data_digest: str, pretrained: RunFolder | None = None, stage: str = "run"
+) -> XferConfig:
+    """The configuration with everything that identifies the run, and with the folder that follows from it."""
+    if pretrained is not None:
+        digest = f"weights/{weights_digest(pretrained.weights())}"
+        config = config.replace(pretrained=str(pretrained), pretrained_digest=digest)
+    config = config.replace(data_digest=data_digest)
+    return config.replace(run_dir=str(RunFolder.of(config, stage)))
 
 
 def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
@@ -122,13 +131,13 @@ def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
     return model
 
 
-def adapt(config: XferConfig, model: Any, pretrained: RunFolder, weights: Mapping[str, Tensor]) -> None:
-    """Copies the parameters that an adaptation keeps from a pre-trained model's ``weights`` to a new one.
+def adapt(config: XferConfig, model: Any, pretrained: RunFolder) -> None:
+    """Copies the parameters that an adaptation keeps from a pre-trained model to a new one.
 
     Raises:
         XferError: if a key of the encoder has another value than in pre-training.
     """
-    model.adapt(weights, config["adaptation"])
+    model.adapt(pretrained.weights(), config["adaptation"])
     theirs = pretrained.config()
     for key in model.encoder_keys:
         if theirs.get(key) != config[key]:

@@ -63,10 +63,9 @@ def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
 
 
 def repeats(experiment: Experiment) -> float | None:
-    """The share of test targets that ``mask_history`` makes misses; None if it is off, or not known."""
+    """The share of test targets with which their users had interacted before; None where nothing is ranked."""
     loader = experiment.test_data
-    masked = isinstance(loader, TargetLoader) and loader.mask_history
-    return round(loader.repeats(), 4) if masked else None
+    return round(loader.repeats(), 4) if isinstance(loader, TargetLoader) else None
 
 
 def user_tokens(eval_data: Any) -> np.ndarray:
