@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from recbole_xfer import reaper
+from recbole_xfer.errors import XferError
 
 ADDRESS = "RAY_ADDRESS"
 """The environment variable with which Ray names a cluster."""
@@ -26,18 +27,19 @@ one to the home directory, which later processes might not find."""
 
 
 @contextmanager
-def local_ray(object_store: int) -> Iterator[None]:
+def local_ray(object_store: int, messages: bool = False) -> Iterator[None]:
     """Starts Ray on this machine; its processes end with the block, also if this process is killed.
 
     Args:
         object_store: bytes of memory that its processes share.
+        messages: whether what its processes print is printed here too.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     script = [sys.executable, reaper.__file__, str(os.getpid())]
     watcher = subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        ray.init(address="local", include_dashboard=False, object_store_memory=object_store, **_shared())
+        ray.init(address="local", include_dashboard=False, object_store_memory=object_store, **_shared(messages))
         yield
     finally:
         ray.shutdown()
@@ -45,23 +47,32 @@ def local_ray(object_store: int) -> Iterator[None]:
 
 
 @contextmanager
-def cluster_or_local_ray(object_store: int) -> Iterator[None]:
-    """Connects to the cluster at RAY_ADDRESS, or starts Ray on this machine; uses a connection that exists."""
+def cluster_or_local_ray(object_store: int, messages: bool = False) -> Iterator[None]:
+    """Connects to the cluster at RAY_ADDRESS, or starts Ray on this machine; uses a connection that exists.
+
+    Arguments as for :func:`local_ray`.
+
+    Raises:
+        XferError: if no cluster is at the address.
+    """
     if ray.is_initialized():
         yield
     elif os.environ.get(ADDRESS):
-        ray.init(**_shared())
+        try:
+            ray.init(**_shared(messages))
+        except (ConnectionError, ValueError) as error:
+            raise XferError(f"No Ray cluster is at {os.environ[ADDRESS]}. Start one, or name its address.") from error
         try:
             yield
         finally:
             ray.shutdown()
     else:
-        with local_ray(object_store):
+        with local_ray(object_store, messages):
             yield
 
 
-def _shared() -> dict[str, Any]:
+def _shared(messages: bool) -> dict[str, Any]:
     root = str(Path(__file__).resolve().parents[1])  # workers find the package in a clone too
     path = os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))
     runtime = {"env_vars": {"PYTHONPATH": path}}
-    return {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": runtime}
+    return {"log_to_driver": messages, "logging_level": logging.CRITICAL, "runtime_env": runtime}

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from recbole_xfer.processes import is_first
+
 logger = logging.getLogger("recbole_xfer")
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -25,7 +27,12 @@ class PlainFormatter(logging.Formatter):
 
 
 def show_messages() -> None:
-    """Prints this package's messages as plain text to standard error; standard output is for results."""
+    """Prints this package's messages as plain text to standard error; standard output is for results.
+
+    Of several processes only the first prints messages, RecBole's warnings included.
+    """
+    if not is_first():
+        logging.disable()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(message)s"))
     logger.handlers = [handler]
@@ -34,12 +41,15 @@ def show_messages() -> None:
 
 def progress_bar(shown: bool = True, **settings: Any) -> tqdm:
     """A progress bar on standard error; invisible if it is not wanted, or if standard error is not a terminal."""
-    return tqdm(disable=None if shown else True, dynamic_ncols=True, **settings)
+    return tqdm(disable=None if shown and is_first() else True, dynamic_ncols=True, **settings)
 
 
 @contextmanager
 def logging_to(folder: Path) -> Iterator[None]:
-    """Appends all log messages of the block to ``<folder>/<name of folder>.log``."""
+    """Appends all log messages of the block to ``<folder>/<name of folder>.log``; those of the first process."""
+    if not is_first():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{folder.name}.log", encoding="utf-8")
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))

@@ -101,6 +101,7 @@ VERBS = (
         ),
         add_run_options,
         run,
+        shared=True,
     ),
     Verb(
         "pretrain",
@@ -108,6 +109,7 @@ VERBS = (
         ("recbole-xfer pretrain -m ANT --source=Food+Home --pretrain_epochs=20",),
         add_pretrain_options,
         pretrain,
+        shared=True,
     ),
     Verb(
         "adapt",
@@ -115,6 +117,7 @@ VERBS = (
         ("recbole-xfer adapt -m ANT -d Shop --pretrained=saved/ANT-Food-pretrained-1a2b3c4d --adaptation=finetune",),
         add_adapt_options,
         run,
+        shared=True,
     ),
     Verb(
         "tune",

@@ -47,6 +47,7 @@ class Verb:
         add_options: declares its options.
         run: does it, given the options and the keys.
         accepts_keys: whether all other options are keys of the configuration.
+        shared: whether several processes can share its work, as torchrun or Ray Train starts them.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Verb:
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace, dict[str, str]], None]
     accepts_keys: bool = True
+    shared: bool = False
 
     def epilog(self) -> str:
         """The end of the help text: examples, and how keys are written."""

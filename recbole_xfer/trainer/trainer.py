@@ -17,6 +17,7 @@ from recbole.utils import get_local_time
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_xfer.collectives import add_gradients, own_draws, total
 from recbole_xfer.config.config import settings
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
@@ -26,6 +27,7 @@ from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
+from recbole_xfer.processes import count, is_first
 from recbole_xfer.trainer.other_parameters import (
     as_tensors,
     check_other_parameters,
@@ -59,7 +61,7 @@ class XferTrainer(RankingTrainer):
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         try:
-            super().__init__(config, model)
+            super().__init__(config if is_first() else config.replace(log_wandb=False), model)
         except ImportError as error:  # RecBole's W&B logger
             raise XferError("log_wandb=True needs the package wandb. Run `pip install wandb`.") from error
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
@@ -69,6 +71,9 @@ class XferTrainer(RankingTrainer):
         self.best_epoch = -1
         self._evaluation_bar = progress_bar(shown=False)
         self._fresh = True
+        self._clipping = self.clip_grad_norm
+        if count() > 1:
+            self.clip_grad_norm = None  # RecBole would clip before the gradients are added up
         self.enable_amp = self._reduced_precision()
 
     def _reduced_precision(self) -> bool:
@@ -100,7 +105,15 @@ class XferTrainer(RankingTrainer):
         if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
             for group in optimizer.param_groups:
                 group["fused"] = True  # one pass over the parameters instead of ten
+        if count() > 1:
+            optimizer.register_step_pre_hook(self._before_step)
         return optimizer
+
+    def _before_step(self, optimizer: Any, *_: Any) -> None:
+        """Adds up the gradients of all processes, then clips them where RecBole does."""
+        add_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
+        if self._clipping and optimizer is self.optimizer:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self._clipping)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -168,7 +181,10 @@ class XferTrainer(RankingTrainer):
         self._set_learning_rate(epoch_idx)
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
-        losses = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        with own_draws(self.config["seed"], epoch_idx):
+            losses = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        if count() > 1:
+            losses = _total(losses)
         scalars = self._scalars(losses, len(train_data))
         for name, value in scalars.items():
             self.tensorboard.add_scalar(f"{self.phase}/{name}" if self.phase else name, value, epoch_idx)
@@ -314,6 +330,12 @@ class XferTrainer(RankingTrainer):
     def _neg_sample_batch_eval(self, batched_data: tuple) -> tuple:
         self._evaluation_bar.update()
         return super()._neg_sample_batch_eval(batched_data)
+
+
+def _total(losses: Any) -> Any:
+    """The sum of RecBole's loss, or of each of its losses, over all processes."""
+    summed = total(torch.tensor(losses, dtype=torch.float64)).tolist()
+    return tuple(summed) if isinstance(losses, tuple) else summed
 
 
 class Ticking:

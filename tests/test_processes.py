@@ -1,0 +1,197 @@
+"""Several processes compute what one does: gradients, metrics, files and errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_xfer.cli.main import main
+from recbole_xfer.collectives import add_gradients, total
+from recbole_xfer.data.batches import HISTORIES
+from recbole_xfer.experiment import Experiment, build
+from recbole_xfer.processes import is_first, number
+from recbole_xfer.testing.data import SIZES, SMALL, config, write_joined, write_small
+from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RecGURUTrainer
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.trainer import XferTrainer
+from tests.helpers.together import together
+from tests.model.test_unisrec import write_word_drop
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "ANT": ("ANT", "Small", {"projection_dropout": 0.0}),
+    "ANT, chunked": ("ANT", "Small", {"projection_dropout": 0.0, "catalogue_chunk": 10}),
+    "ANT, in batch": ("ANT", "Small", {"projection_dropout": 0.0, "negatives": "in_batch"}),
+    "UniSRec": ("UniSRec", "Small", {"projection_dropout": 0.0, "negatives": "in_batch", "contrast_weight": 0.5}),
+    "UniSRec, words": ("UniSRec", "Words", {"projection_dropout": 0.0, "contrast_weight": 0.5, "word_drop_share": 0.5}),
+    "XSASRec": ("XSASRec", "Small", {"projection_dropout": 0.0}),
+    "XRETR": ("XRETR", "Small", {"projection_dropout": 0.0}),
+    "XLightSANs": ("XLightSANs", "Small", {"projection_dropout": 0.0, "train_rows": "prefixes", "k_interests": 3}),
+    "RETR": ("RETR", "Small", {"loss_type": "BPR"}),
+    "RETR, all items": ("RETR", "Small", {"loss_type": "CE", "pathway_route": "random"}),
+    "SyNCRec": ("SyNCRec", "A+B+C", {"harmonic_factor": 0.5}),
+    "RecGURU": ("RecGURU", "A+B", {"user_batch_size": 8}),
+    "RecGURU, whole windows": ("RecGURU", "A+B", {"representation": "window", "reconstruction_negatives": None}),
+    "TPSASRec": ("TPSASRec", "Small", {"paths": 5}),
+    "TPGRU4Rec": ("TPGRU4Rec", "Small", {"paths": 5, "dropout_prob": 0.0, "num_layers": 1}),
+    "TPCaser": ("TPCaser", "Small", {"paths": 5, "dropout_prob": 0.0}),
+    "TPCORE": ("TPCORE", "Small", {"paths": 3, "sess_dropout": 0.0, "item_dropout": 0.0, **NO_DROPOUT}),
+}
+"""The model, the data and the keys of each case."""
+
+Gradients = dict[str, dict[str, tuple[float, dict[str, torch.Tensor]]]]
+"""For each case and step the loss and the gradients of the parameters."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the data of all cases."""
+    root = tmp_path_factory.mktemp("processes")
+    write_small(root)
+    write_small(root, "Words")
+    write_word_drop(root, "Words")
+    write_joined(root, "ABC")
+    return root
+
+
+@pytest.fixture(scope="module")
+def gradients(root: Path) -> tuple[Gradients, Gradients]:
+    """The gradients of all cases by one process, and those that two processes add up."""
+    assert together(save_gradients, root, root / "two.pt") == [0, 0]
+    return all_gradients(root), torch.load(root / "two.pt")
+
+
+def save_gradients(root: Path, file: Path) -> None:
+    found = all_gradients(root)
+    if is_first():
+        torch.save(found, file)
+
+
+def all_gradients(root: Path) -> Gradients:
+    torch.set_num_threads(1)
+    found: Gradients = {}
+    for name, (model, dataset, keys) in CASES.items():
+        known = {**(NO_DROPOUT if not model.startswith("TP") or model == "TPSASRec" else {}), **keys}
+        found[name], experiment = {}, build(config(root, model, dataset, **known))
+        fewest = {"train_batch_size": 1, "user_batch_size": 2, "paths": 1}
+        few = experiment.config.replace(**{key: value for key, value in fewest.items() if key in experiment.config})
+        for size, made in (("", experiment), (", fewest rows", replace(experiment, config=few))):
+            for index, loss in enumerate(losses(made)):
+                made.model.zero_grad()
+                loss.backward()
+                add_gradients(list(made.model.parameters()))
+                grads = {n: p.grad.clone() for n, p in made.model.named_parameters() if p.grad is not None}
+                found[name][f"loss {index}{size}"] = float(total(loss)), grads
+    return found
+
+
+def losses(experiment: Experiment) -> Iterator[torch.Tensor]:
+    """The losses of the first step of each phase."""
+    model: Any = experiment.model.train()
+    trainer = experiment.trainer
+    for phase in trainer.phases if isinstance(trainer, RecGURUTrainer) else [None]:
+        if isinstance(trainer, RecGURUTrainer):
+            trainer._begin(phase)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        batch = next(iter(trainer.train_loader(experiment.train_data)))
+        if phase == AUTOENCODER:
+            yield sum(model.autoencoder_losses(batch).values())
+        elif phase == ADVERSARIAL:
+            yield model.critic_losses(*model.guru.represent_domains(batch[HISTORIES]))["critic loss"]
+            yield sum(model.encoder_losses(batch).values())
+        else:
+            loss = model.calculate_loss(batch)
+            yield sum(loss) if isinstance(loss, tuple) else loss
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_add_up_to_the_gradient_of_one(name: str, gradients: tuple[Gradients, Gradients]) -> None:
+    one, two = (made[name] for made in gradients)
+    assert one.keys() == two.keys()
+    for step, (loss, grads) in one.items():
+        assert two[step][0] == pytest.approx(loss, rel=1e-5), step
+        assert two[step][1].keys() == grads.keys(), step
+        for parameter, gradient in grads.items():
+            torch.testing.assert_close(
+                two[step][1][parameter], gradient, rtol=1e-3, atol=1e-6, msg=f"{step}: {parameter}"
+            )
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+
+def command(root: Path, model: str, dataset: str, *others: str) -> list[str]:
+    """The command line of a small run without dropout."""
+    known = config(root, model, dataset)
+    keys = {**SMALL, **SIZES, **NO_DROPOUT, "projection_dropout": 0.0, "data_path": root}
+    return ["run", f"--model={model}", f"--dataset={dataset}", *others] + [
+        f"--{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for key, value in keys.items()
+        if key in known and not any(other.startswith(f"--{key}=") for other in others)
+    ]
+
+
+def call(arguments: list[str], killed: bool = False) -> int:
+    """Runs a command in this process, whose output goes to files; the second process dies in the third epoch."""
+    sys.stdout, sys.stderr = (open(f"{name}{number()}.txt", "w", encoding="utf-8") for name in ("out", "err"))  # noqa: SIM115
+    if killed and number() == 1:
+        original = XferTrainer._set_learning_rate
+
+        def dies(self: Any, epoch: int) -> None:
+            original(self, epoch)
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        XferTrainer._set_learning_rate = dies
+    code = main(arguments)
+    sys.stderr.flush()
+    return code
+
+
+def results(folder: str) -> dict[str, Any]:
+    """What a run measured."""
+    result = RunFolder(folder).result()
+    assert result is not None
+    return {key: value for key, value in result.items() if key not in ("seconds", "folder", "valid_score")}
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "others"),
+    [
+        ("UniSRec", "Small", ["--source=Words", "--adaptation=finetune", "--pretrain_epochs=2"]),
+        ("RecGURU", "A+B", ["--autoencoder_epochs=1", "--adversarial_epochs=1", "--epochs=1", "--user_batch_size=32"]),
+    ],
+)
+def test_two_processes_measure_what_one_does(root: Path, model: str, dataset: str, others: list[str]) -> None:
+    arguments = command(root, model, dataset, *others)
+    assert main([*arguments, "--run_dir=one", "--checkpoint_dir=saved1"]) == 0
+    assert together(call, [*arguments, "--run_dir=two", "--checkpoint_dir=saved2"]) == [0, 0]
+    assert results("two") == results("one")
+    for one, two in zip(RunFolder("one").epochs(), RunFolder("two").epochs(), strict=True):
+        assert two["train"] == pytest.approx(one["train"], rel=1e-4)
+    assert "ndcg@10" in Path("out0.txt").read_text()
+    assert Path("out1.txt").read_text() == Path("err1.txt").read_text() == ""
+
+
+def test_a_run_whose_process_died_resumes_with_another_number_of_processes(root: Path) -> None:
+    arguments = command(root, "RETR", "Small", "--loss_type=BPR", "--epochs=4")
+    assert main([*arguments, "--run_dir=one"]) == 0
+    first, second = together(call, [*arguments, "--run_dir=two"], True)
+    assert first == 2 and second == -signal.SIGKILL
+    [sentence] = [line for line in Path("err0.txt").read_text().splitlines() if line.startswith("error")]
+    assert sentence == "error: Another process of this run has ended. Run the same command again to resume."
+    assert "Traceback" not in Path("err0.txt").read_text()
+    assert RunFolder("two").is_interrupted
+    assert main([*arguments, "--run_dir=two"]) == 0
+    assert results("two") == results("one")
