@@ -27,19 +27,18 @@ one to the home directory, which later processes might not find."""
 
 
 @contextmanager
-def local_ray(object_store: int, messages: bool = False) -> Iterator[None]:
+def local_ray(object_store: int) -> Iterator[None]:
     """Starts Ray on this machine; its processes end with the block, also if this process is killed.
 
     Args:
         object_store: bytes of memory that its processes share.
-        messages: whether what its processes print is printed here too.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     script = [sys.executable, reaper.__file__, str(os.getpid())]
     watcher = subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        ray.init(address="local", include_dashboard=False, object_store_memory=object_store, **_shared(messages))
+        ray.init(address="local", include_dashboard=False, object_store_memory=object_store, **_shared())
         yield
     finally:
         ray.shutdown()
@@ -47,10 +46,8 @@ def local_ray(object_store: int, messages: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def cluster_or_local_ray(object_store: int, messages: bool = False) -> Iterator[None]:
+def cluster_or_local_ray(object_store: int) -> Iterator[None]:
     """Connects to the cluster at RAY_ADDRESS, or starts Ray on this machine; uses a connection that exists.
-
-    Arguments as for :func:`local_ray`.
 
     Raises:
         XferError: if no cluster is at the address.
@@ -59,7 +56,7 @@ def cluster_or_local_ray(object_store: int, messages: bool = False) -> Iterator[
         yield
     elif os.environ.get(ADDRESS):
         try:
-            ray.init(**_shared(messages))
+            ray.init(**_shared())
         except (ConnectionError, ValueError) as error:
             raise XferError(f"No Ray cluster is at {os.environ[ADDRESS]}. Start one, or name its address.") from error
         try:
@@ -67,12 +64,12 @@ def cluster_or_local_ray(object_store: int, messages: bool = False) -> Iterator[
         finally:
             ray.shutdown()
     else:
-        with local_ray(object_store, messages):
+        with local_ray(object_store):
             yield
 
 
-def _shared(messages: bool) -> dict[str, Any]:
+def _shared() -> dict[str, Any]:
     root = str(Path(__file__).resolve().parents[1])  # workers find the package in a clone too
     path = os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))
     runtime = {"env_vars": {"PYTHONPATH": path}}
-    return {"log_to_driver": messages, "logging_level": logging.CRITICAL, "runtime_env": runtime}
+    return {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": runtime}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -26,14 +26,17 @@ class PlainFormatter(logging.Formatter):
         return COLOUR.sub("", super().format(record))
 
 
-def show_messages() -> None:
+def show_messages(stream: TextIO | None = None) -> None:
     """Prints this package's messages as plain text to standard error; standard output is for results.
 
     Of several processes only the first prints messages, RecBole's warnings included.
+
+    Args:
+        stream: instead of standard error.
     """
     if not is_first():
         logging.disable()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(PlainFormatter("%(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -86,5 +86,6 @@ def reports(error: BaseException) -> bool:
     if isinstance(error, Lost):
         return number() < 2
     if not is_first():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(GRACE)
     return True

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import ray
@@ -18,14 +21,22 @@ from recbole_xfer.collectives import PATIENCE, backend
 from recbole_xfer.errors import Lost, XferError
 from recbole_xfer.files import workspace
 from recbole_xfer.log import show_messages
+from recbole_xfer.processes import is_first
 
 OBJECT_STORE = 100 * 2**20
 """Bytes that the processes of a local Ray share; they send each other gradients, not objects."""
-NAME, PRINTED = "ray", "printed"
+SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Of Ray Train, unless the user set them: processes may import PyTorch for a minute."""
+NAME, MESSAGES, PRINTED = "ray", "messages", "printed"
+PAUSE = 0.5
+"""Seconds between two looks at the messages of the first process."""
 
 
 def on_workers(command: Callable[[], str], workers: int, gpus: bool = True) -> str:
     """Calls a function in several processes of Ray; returns what it returned in the first one.
+
+    The messages of the first process are printed here too, by way of a file in the working directory, which all
+    machines of a cluster must share.
 
     Args:
         command: the function, which can be pickled.
@@ -35,11 +46,15 @@ def on_workers(command: Callable[[], str], workers: int, gpus: bool = True) -> s
     Raises:
         XferError: if there are fewer cores than processes, for an error of the command, or if a process dies.
     """
-    with cluster_or_local_ray(OBJECT_STORE, messages=True), workspace(Path.cwd() / NAME) as folder:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with cluster_or_local_ray(OBJECT_STORE), workspace(Path.cwd() / NAME) as folder:
         cores = cores_of_each(workers)
         gpus = gpus and ray.cluster_resources().get("GPU", 0) >= workers
+        files = folder / NAME
+        files.mkdir()
         trainer = TorchTrainer(
-            partial(call, command, os.getcwd(), cores),
+            partial(call, command, Path.cwd(), files, cores),
             torch_config=TorchConfig(backend=backend(), timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": cores, **({"GPU": 1} if gpus else {})}
@@ -47,10 +62,11 @@ def on_workers(command: Callable[[], str], workers: int, gpus: bool = True) -> s
             run_config=ray.train.RunConfig(name=NAME, storage_path=str(folder)),
         )
         try:
-            result = trainer.fit()
+            with printing(files / MESSAGES):
+                trainer.fit()
         except Exception as error:
             raise explained(error) from error
-        return result.metrics[PRINTED]
+        return (files / PRINTED).read_text(encoding="utf-8")
 
 
 def cores_of_each(workers: int) -> int:
@@ -66,12 +82,37 @@ def cores_of_each(workers: int) -> int:
     raise XferError(f"--ray_workers={workers} is invalid: Ray has {sum(machines)} CPU cores. Name a larger cluster.")
 
 
-def call(command: Callable[[], str], folder: str, threads: int) -> None:
+def call(command: Callable[[], str], folder: Path, files: Path, threads: int) -> None:
     """Runs the command in a process of Ray, in the folder of the user's relative paths."""
     os.chdir(folder)
     torch.set_num_threads(threads)
-    show_messages()
-    ray.train.report({PRINTED: command()})
+    show_messages(open(files / MESSAGES, "w", encoding="utf-8") if is_first() else sys.stderr)  # noqa: SIM115
+    result = command()
+    if is_first():
+        (files / PRINTED).write_text(result, encoding="utf-8")
+
+
+@contextmanager
+def printing(file: Path) -> Iterator[None]:
+    """Prints lines to standard error, during the block, as they are added to a file."""
+    done = Event()
+
+    def follow() -> None:
+        seen, last = 0, False
+        while not last:
+            last = done.wait(PAUSE)
+            lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+            for line in lines[seen:]:
+                print(line, file=sys.stderr)
+            seen = len(lines)
+
+    thread = Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def explained(error: Exception) -> XferError:

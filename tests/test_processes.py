@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_xfer import processes
 from recbole_xfer.cli.main import main
 from recbole_xfer.collectives import add_gradients, total
 from recbole_xfer.data.batches import HISTORIES
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.processes import is_first, number
+from recbole_xfer.processes import NAMES, is_first, number
 from recbole_xfer.testing.data import SIZES, SMALL, config, write_joined, write_small
 from recbole_xfer.trainer.recguru import ADVERSARIAL, AUTOENCODER, RecGURUTrainer
 from recbole_xfer.trainer.run_folder import RunFolder
@@ -195,3 +196,46 @@ def test_a_run_whose_process_died_resumes_with_another_number_of_processes(root:
     assert RunFolder("two").is_interrupted
     assert main([*arguments, "--run_dir=two"]) == 0
     assert results("two") == results("one")
+
+
+def test_processes_of_ray_measure_what_one_does(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = command(root, "RETR", "Small", "--loss_type=BPR")
+    assert main([*arguments, "--run_dir=one"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--run_dir=two", "--ray_workers=2"]) == 0
+    printed = capsys.readouterr()
+    assert results("two") == results("one")
+    assert "ndcg@10" in printed.out and printed.err.startswith("Training RETR on Small")
+    assert not list(Path().glob(".ray*"))
+
+
+def test_dropout_of_a_resumed_run_is_that_of_an_uninterrupted_one(root: Path) -> None:
+    arguments = command(root, "RETR", "Small", "--loss_type=BPR", "--epochs=4", "--hidden_dropout_prob=0.5")
+    assert together(call, [*arguments, "--run_dir=one"]) == [0, 0]
+    assert together(call, [*arguments, "--run_dir=two"], True)[0] == 2
+    assert together(call, [*arguments, "--run_dir=two"]) == [0, 0]
+    assert results("two") == results("one")
+    weights = RunFolder("one").weights()
+    assert all(torch.equal(value, weights[name]) for name, value in RunFolder("two").weights().items())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model=SASRec"], "SASRec is trained in one process. Start it without torchrun, or choose a model"),
+        (["--model=RETR", "--topk=[99]"], "topk=[99] exceeds the 25 items of Small."),
+    ],
+)
+def test_an_error_of_all_processes_is_one_sentence(
+    root: Path, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0)
+    assert together(call, ["run", "--dataset=Small", f"--data_path={root}", *words]) == [2, 2]
+    assert Path("err0.txt").read_text().startswith(f"error: {sentence}")
+
+
+def test_commands_for_one_process_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in zip(NAMES, ("0", "2", "localhost", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert main(["recommend", "saved", "--output=recs.csv"]) == 2
+    assert capsys.readouterr().err == "error: recommend runs in one process. Start it without torchrun.\n"

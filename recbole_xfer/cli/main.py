@@ -6,8 +6,12 @@ Every key of the configuration is an option, ``--key=value``. Values are read as
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
 
 from recbole_xfer.cli import completion, data, keys, results, serving, training
 from recbole_xfer.cli.verb import Parser, Verb
@@ -29,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with as_one_command():
             verb, options, given = parse(sys.argv[1:] if arguments is None else arguments)
-            if not verb.shared:
-                check_one_process(verb.name)
-            verb.run(options, given)
+            run(verb, options, given)
     except (XferError, ModuleNotFoundError, OSError) as error:
         if reports(error):
             print(f"error: {sentence(error)}", file=sys.stderr)
@@ -41,6 +43,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         return 130
     return 0
+
+
+def run(verb: Verb, options: argparse.Namespace, given: dict[str, str]) -> None:
+    """Runs a verb: in this process, with others that torchrun started, or in processes of Ray."""
+    workers, address = (getattr(options, name, None) for name in ("ray_workers", "ray_address"))
+    if workers or not verb.shared:
+        check_one_process(f"{verb.name} --ray_workers" if workers else verb.name)
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    if workers:
+        from recbole_xfer.workers import on_workers
+
+        print(on_workers(partial(printed, verb.name, options, given), workers, given.get("use_gpu") != "False"), end="")
+    else:
+        verb.run(options, given)
+
+
+def printed(verb: str, options: argparse.Namespace, given: dict[str, str]) -> str:
+    """Runs a verb and returns what it prints."""
+    with redirect_stdout(StringIO()) as output:
+        VERBS[verb].run(options, given)
+    return output.getvalue()
 
 
 def sentence(error: XferError | ModuleNotFoundError | OSError) -> str:

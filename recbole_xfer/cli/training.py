@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recbole_xfer.cli.verb import Parser, Verb, files
+from recbole_xfer.cli.verb import Parser, Verb, add_address, files
 
 NAMED = ("model", "dataset", "source", "adaptation", "pretrained")
 """Options that are keys of the configuration."""
@@ -47,6 +47,7 @@ def add_tune_options(parser: Parser) -> None:
     add("--output", type=Path, default=Path("best.yaml"), metavar="FILE", help="for the best configuration")
     add("--cpus_per_trial", type=float, default=1, metavar="N", help="CPU cores per trial (default 1)")
     add("--gpus_per_trial", type=float, metavar="N", help="GPUs per trial, such as 0.5 (default 1)")
+    add_address(parser)
 
 
 def overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, Any]:

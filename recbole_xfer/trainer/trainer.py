@@ -57,6 +57,7 @@ class XferTrainer(RankingTrainer):
 
     phase: str | None = None
     learning_rate_key = "learning_rate"
+    clip_grad_norm: Any
     _optimizer: Any
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
