@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_xfer import processes
+from recbole_xfer import processes, workers
 from recbole_xfer.cli.main import main
 from recbole_xfer.collectives import add_gradients, total
 from recbole_xfer.data.batches import HISTORIES
+from recbole_xfer.errors import Lost, XferError
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.processes import NAMES, is_first, number
 from recbole_xfer.testing.data import SIZES, SMALL, config, write_joined, write_small
@@ -40,6 +42,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "XLightSANs": ("XLightSANs", "Small", {"projection_dropout": 0.0, "train_rows": "prefixes", "k_interests": 3}),
     "RETR": ("RETR", "Small", {"loss_type": "BPR"}),
     "RETR, all items": ("RETR", "Small", {"loss_type": "CE", "pathway_route": "random"}),
+    "PathwayBERT4Rec": ("PathwayBERT4Rec", "Small", {}),
+    "PathwayLightSANs": ("PathwayLightSANs", "Small", {"k_interests": 3}),
     "SyNCRec": ("SyNCRec", "A+B+C", {"harmonic_factor": 0.5}),
     "RecGURU": ("RecGURU", "A+B", {"user_batch_size": 8}),
     "RecGURU, whole windows": ("RecGURU", "A+B", {"representation": "window", "reconstruction_negatives": None}),
@@ -84,7 +88,7 @@ def all_gradients(root: Path) -> Gradients:
     for name, (model, dataset, keys) in CASES.items():
         known = {**(NO_DROPOUT if not model.startswith("TP") or model == "TPSASRec" else {}), **keys}
         found[name], experiment = {}, build(config(root, model, dataset, **known))
-        fewest = {"train_batch_size": 1, "user_batch_size": 2, "paths": 1}
+        fewest = {"train_batch_size": 1, "user_batch_size": 1, "paths": 1}
         few = experiment.config.replace(**{key: value for key, value in fewest.items() if key in experiment.config})
         for size, made in (("", experiment), (", fewest rows", replace(experiment, config=few))):
             for index, loss in enumerate(losses(made)):
@@ -103,6 +107,7 @@ def losses(experiment: Experiment) -> Iterator[torch.Tensor]:
     for phase in trainer.phases if isinstance(trainer, RecGURUTrainer) else [None]:
         if isinstance(trainer, RecGURUTrainer):
             trainer._begin(phase)
+        random.seed(0)
         np.random.seed(0)
         torch.manual_seed(0)
         batch = next(iter(trainer.train_loader(experiment.train_data)))
@@ -239,3 +244,37 @@ def test_commands_for_one_process_say_so(monkeypatch: pytest.MonkeyPatch, capsys
         monkeypatch.setenv(name, value)
     assert main(["recommend", "saved", "--output=recs.csv"]) == 2
     assert capsys.readouterr().err == "error: recommend runs in one process. Start it without torchrun.\n"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "place", "own"),
+    [("0", 0, "0"), ("0", 1, "1"), ("2,3", 1, "3"), ((4, 5), 0, "4"), ("", 1, ""), (-1, 1, "-1")],
+)
+def test_each_process_has_a_gpu_of_its_own(gpus: Any, place: int, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", str(place))
+    assert processes.own_gpu(gpus) == own
+
+
+def test_fewer_gpus_than_processes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(XferError, match="gpu_id=2,3 lists 2 GPUs, fewer than the processes. List one for each."):
+        processes.own_gpu("2,3")
+
+
+@pytest.mark.parametrize(
+    ("failures", "sentence"),
+    [
+        ({0: Lost(), 1: XferError("The file x does not exist.")}, "The file x does not exist."),
+        ({1: RuntimeError("The actor died.")}, str(Lost())),
+    ],
+)
+def test_an_error_of_rays_processes_is_a_sentence(failures: dict[int, Exception], sentence: str) -> None:
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    assert str(workers.explained(WorkerGroupError("many lines", failures))) == sentence
+
+
+def test_a_number_of_workers_is_at_least_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--ray_workers=0"]) == 2
+    expected = "error: Argument --ray_workers: 0 is invalid: it must be an integer of at least 1."
+    assert capsys.readouterr().err.startswith(expected)

@@ -170,7 +170,8 @@ class DomainPairDataLoader:
     def _histories(self, which: np.ndarray) -> Tensor:
         """Returns the items of histories [...] as [..., L]."""
         starts, lengths = self.starts[which].ravel(), (self.ends - self.starts)[which].ravel()
-        items = gather(self.dataset.sequences.items, starts, lengths).astype(np.int64)
+        longest = lengths.max(initial=1)  # of several processes, one may have no rows
+        items = gather(self.dataset.sequences.items, starts, lengths, longest).astype(np.int64)
         return torch.from_numpy(items).unflatten(0, which.shape)
 
 

@@ -27,7 +27,7 @@ from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
-from recbole_xfer.processes import count, is_first
+from recbole_xfer.processes import count, is_first, own
 from recbole_xfer.trainer.other_parameters import (
     as_tensors,
     check_other_parameters,
@@ -149,7 +149,7 @@ class XferTrainer(RankingTrainer):
         if loader is None and self.config["train_rows"] == "windows":
             raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
         if loader is None or not isinstance(dataset, TransferDataset):
-            return train_data
+            return train_data if count() == 1 else OwnRows(train_data)
         sampler = getattr(train_data, "_sampler", None)
         if self.config["negatives_within_domain"] and sampler is not None:
             sampler = within_domain(sampler)
@@ -339,17 +339,29 @@ def _total(losses: Any) -> Any:
     return tuple(summed) if isinstance(losses, tuple) else summed
 
 
-class Ticking:
-    """A loader that advances a progress bar with each batch."""
+class OwnRows:
+    """A loader of RecBole that makes the batches of all processes, and yields the rows of this one."""
 
-    def __init__(self, loader: Any, bar: tqdm) -> None:
-        self.loader, self.bar = loader, bar
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)  # such as shuffle, and set_mode of knowledge graphs
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            yield batch[own(len(batch))]
+
+
+class Ticking(OwnRows):
+    """A loader that advances a progress bar with each batch."""
+
+    def __init__(self, loader: Any, bar: tqdm) -> None:
+        super().__init__(loader)
+        self.bar = bar
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:
