@@ -83,9 +83,11 @@ def _end(*_: Any) -> None:
 
 def reports(error: BaseException) -> bool:
     """Whether this process prints an error; the first one prints those that all have."""
+    if count() == 1:
+        return True
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if isinstance(error, Lost):
         return number() < 2
     if not is_first():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(GRACE)
     return True

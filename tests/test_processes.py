@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_xfer import processes, workers
+from recbole_xfer import processes
 from recbole_xfer.cli.main import main
 from recbole_xfer.collectives import add_gradients, total
 from recbole_xfer.data.batches import HISTORIES
@@ -271,7 +271,9 @@ def test_fewer_gpus_than_processes_are_an_error(monkeypatch: pytest.MonkeyPatch)
 def test_an_error_of_rays_processes_is_a_sentence(failures: dict[int, Exception], sentence: str) -> None:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    assert str(workers.explained(WorkerGroupError("many lines", failures))) == sentence
+    from recbole_xfer.workers import explained
+
+    assert str(explained(WorkerGroupError("many lines", failures))) == sentence
 
 
 def test_a_number_of_workers_is_at_least_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,8 @@ class MeanLoss(PathwayMixin):
         everything = total(targets)
         if not len(interaction):  # a process without rows
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
-        return super().calculate_loss(interaction) * (targets / everything)
+        loss = super().calculate_loss(interaction)  # type: ignore[misc]  # of RecBole's class
+        return loss * (targets / everything)
 
     def targets(self, interaction: Interaction) -> Tensor:
         """The number of targets in a batch."""
