@@ -112,15 +112,20 @@ def add_gradients(parameters: Sequence[Tensor]) -> None:
     """Adds up the gradients of all processes; a parameter without any gradient keeps none."""
     if count() == 1:
         return
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     gradients = [parameter.grad for parameter in parameters]
-    known = torch.tensor([gradient is not None for gradient in gradients], device=parameters[0].device)
-    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-    flat = _add(torch.cat([known.to(filled[0].dtype), *(gradient.flatten() for gradient in filled)]))
-    known, *parts = flat.split([len(parameters), *(parameter.numel() for parameter in parameters)])
-    for parameter, part, has_gradient in zip(parameters, parts, known.tolist(), strict=True):
-        if has_gradient:
+    kinds = [[g is not None, g is not None and g.is_sparse] for g in gradients]
+    known = [
+        (p, sparse > 0) for p, (has, sparse) in zip(parameters, total(torch.tensor(kinds).int()), strict=True) if has
+    ]
+    dense = [parameter for parameter, sparse in known if not sparse]
+    if dense:
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in dense])
+        for parameter, part in zip(dense, _add(flat).split([p.numel() for p in dense]), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
+    for table in (parameter for parameter, sparse in known if sparse):
+        own = (torch.zeros_like(table).to_sparse(1) if table.grad is None else table.grad).coalesce()
+        rows, values = gather(own.indices()[0]), gather(own.values())
+        table.grad = torch.sparse_coo_tensor(rows[None], values, table.shape)
 
 
 # --- random numbers --------------------------------------------------------------------------------------------------

@@ -134,6 +134,22 @@ def test_two_processes_add_up_to_the_gradient_of_one(name: str, gradients: tuple
             )
 
 
+def sparse_gradients() -> int:
+    """Whether gradients of the rows that each process reads are added up, also where a process reads none."""
+    tables = [torch.nn.Embedding(5, 2, sparse=True) for _ in range(2)]
+    read = torch.tensor([1, 2]) if is_first() else torch.tensor([2, 4, 4])
+    tables[0](read).sum().backward()
+    if is_first():
+        tables[1](torch.tensor([3])).sum().backward()
+    add_gradients([table.weight for table in tables])
+    found = [table.weight.grad.to_dense()[:, 0].tolist() for table in tables]
+    return found != [[0, 1, 2, 0, 2], [0, 0, 0, 1, 0]]
+
+
+def test_two_processes_add_up_sparse_gradients() -> None:
+    assert together(sparse_gradients) == [0, 0]
+
+
 # --- whole runs ------------------------------------------------------------------------------------------------------
 
 
