@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -107,14 +108,16 @@ class XferTrainer(RankingTrainer):
             for group in optimizer.param_groups:
                 group["fused"] = True  # one pass over the parameters instead of ten
         if count() > 1:
-            optimizer.register_step_pre_hook(self._before_step)
+            # no hook, which would run twice where a step calls that of its parent
+            optimizer.step = partial(self._step_together, optimizer, optimizer.step)
         return optimizer
 
-    def _before_step(self, optimizer: Any, *_: Any) -> None:
-        """Adds up the gradients of all processes, then clips them where RecBole does."""
+    def _step_together(self, optimizer: Any, step: Any, *args: Any, **kwargs: Any) -> Any:
+        """Makes a step with the gradients of all processes, clipped where RecBole clips."""
         add_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
         if self._clipping and optimizer is self.optimizer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self._clipping)
+        return step(*args, **kwargs)
 
     # --- training --------------------------------------------------------------------------------------------------
 
