@@ -95,7 +95,7 @@ def all_gradients(root: Path) -> Gradients:
                 made.model.zero_grad()
                 loss.backward()
                 add_gradients(list(made.model.parameters()))
-                grads = {n: p.grad.clone() for n, p in made.model.named_parameters() if p.grad is not None}
+                grads = {n: p.grad.to_dense().clone() for n, p in made.model.named_parameters() if p.grad is not None}
                 found[name][f"loss {index}{size}"] = float(total(loss)), grads
     return found
 
