@@ -219,6 +219,16 @@ def test_a_run_whose_process_died_resumes_with_another_number_of_processes(root:
     assert results("two") == results("one")
 
 
+def test_two_processes_refit_and_update_as_one_does(root: Path) -> None:
+    assert main([*command(root, "RETR", "Small", "--loss_type=BPR", "--epochs=1"), "--run_dir=run"]) == 0
+    for verb, folder in (("refit", "run"), ("update", "refit1")):
+        assert main([verb, folder, f"--output={verb}1", "--epochs=1"]) == 0
+        assert together(call, [verb, folder, f"--output={verb}2", "--epochs=1"]) == [0, 0]
+        one, two = (RunFolder(f"{verb}{count}").weights() for count in (1, 2))
+        assert one.keys() == two.keys()
+        assert all(torch.allclose(two[name], value, rtol=1e-3, atol=1e-5) for name, value in one.items())
+
+
 def test_processes_of_ray_measure_what_one_does(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = command(root, "RETR", "Small", "--loss_type=BPR")
     assert main([*arguments, "--run_dir=one"]) == 0
