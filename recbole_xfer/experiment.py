@@ -23,6 +23,7 @@ from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
+from recbole_xfer.processes import count
 from recbole_xfer.trainer.phases import trainer_class
 from recbole_xfer.trainer.run_folder import EARLIER, UNIMPORTANT, RunFolder, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer
@@ -79,6 +80,7 @@ def build(
         stage: ``run`` or ``pretrain``.
         trained: whether the parameters of a finished run follow, so that no file of parameters is read.
     """
+    check_processes(config)
     init_seed(config["seed"], config["reproducibility"])
     own = config.replace()  # some loaders and models of RecBole write to theirs
     with explaining_recbole(f"prepare {config['model']} on {config['dataset']}"):
@@ -103,6 +105,17 @@ def identified(
         config = config.replace(pretrained=str(pretrained), pretrained_digest=digest)
     config = config.replace(data_digest=data_digest)
     return config.replace(run_dir=str(RunFolder.of(config, stage)))
+
+
+def check_processes(config: XferConfig) -> None:
+    """Raises XferError if several processes were started for a model that is trained in one."""
+    if count() > 1 and not hooks_of(config.model_class).shares_batches:
+        raise XferError(
+            f"{config['model']} is trained in one process. Start it without torchrun, or choose a model whose losses "
+            f"several processes can share, such as RETR."
+        )
+    if count() > 1 and config["enable_scaler"]:
+        raise XferError("enable_scaler=True is for one process. Leave it out: bf16 needs no scaling.")
 
 
 def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:

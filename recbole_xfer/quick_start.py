@@ -17,6 +17,7 @@ from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.processes import check_one_process
 from recbole_xfer.serving import refit as refitting
 from recbole_xfer.serving import update as updating
 from recbole_xfer.serving import whole
@@ -176,6 +177,7 @@ def recommend(
     Raises:
         XferError: if an argument is invalid, or all of its ids are unknown.
     """
+    check_one_process("recommend")
     wish = Wish(k, histories, users, part, items, domain, allowed, forbidden, columns, approximate)
     return recommendations(run, wish, overrides)
 

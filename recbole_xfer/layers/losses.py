@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import alone, drawn, mean, total
+
 TILE = {"cpu": 2**20, "cuda": 2**26}
 """Logits held at a time, by kind of device: on a CPU they stay in its cache."""
 FEWEST_ROWS = 64
@@ -21,6 +23,8 @@ FEWEST_ROWS = 64
 
 def item_cross_entropy(users: Tensor, items: Tensor, target: Tensor, excluded: Tensor | None = None) -> Tensor:
     """Mean over targets of -log softmax(user . item) at the target; never holds all logits in memory.
+
+    As :func:`~recbole_xfer.collectives.mean`, it is this process' summand where several share the targets.
 
     Args:
         users: [T, d].
@@ -64,12 +68,13 @@ class _ItemCrossEntropy(torch.autograd.Function):
             users_gradient.append(gradient @ table)
             items_gradient += gradient.T @ user
         ctx.save_for_backward(torch.cat(users_gradient).to(users.dtype), items_gradient.to(items.dtype))
-        return torch.cat(losses).mean()
+        ctx.targets = total(torch.tensor(len(users)))
+        return mean(torch.cat(losses))
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
         users_gradient, items_gradient = ctx.saved_tensors
-        share = gradient[0] / len(users_gradient)
+        share = gradient[0] / ctx.targets
         return users_gradient * share, items_gradient * share, None, None
 
 
@@ -94,7 +99,7 @@ def chunked_cosine_cross_entropy(
         own = logits.gather(1, place[:, None]).squeeze(1)
         return torch.logsumexp(logits, dim=1), torch.where(ids[place] == target, own, 0)
 
-    return _ChunkedLoss.apply(F.normalize(users, dim=-1), piece, chunks).mean()
+    return mean(_ChunkedLoss.apply(F.normalize(users, dim=-1), piece, chunks))
 
 
 Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -110,7 +115,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, piece: Piece, chunks: Sequence[Tensor]) -> Any:
         kind = users.device.type
-        seeds = torch.randint(2**31, (len(chunks),)).tolist()
+        seeds = drawn(torch.empty(len(chunks), dtype=torch.long), lambda x: x.random_(0, 2**31), shared=True).tolist()
         dtype = torch.promote_types(users.dtype, torch.float32)
         total = users.new_full((len(users),), -torch.inf, dtype=dtype)
         target = torch.zeros_like(total)
@@ -141,7 +146,7 @@ class _ChunkedLoss(torch.autograd.Function):
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draws dropout from this seed, and restores the generators afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with alone(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 

@@ -17,6 +17,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import gather
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.features import ItemFeatures
@@ -200,7 +201,9 @@ class FeatureRecommender(VectorRecommender):
     def _in_batch_loss(self, step: Step) -> Tensor:
         """The batch's targets as candidates; items of a user's own window are not negatives."""
         real = step.targets > 0
-        candidates, own = step.targets[real].unique(return_inverse=True)  # [C], [T]
+        target = step.targets[real]
+        candidates = gather(target).unique()  # [C]
+        own = torch.searchsorted(candidates, target)  # [T]
         column = torch.full_like(step.row, len(candidates))  # extra column for non-candidates
         column[candidates] = torch.arange(len(candidates), device=own.device)
         in_window = torch.zeros(len(step.items), len(candidates) + 1, dtype=torch.bool, device=own.device)
@@ -251,6 +254,6 @@ class FeatureRecommender(VectorRecommender):
 
 
 def _distinct(*ids: Tensor) -> Tensor:
-    """The distinct item ids in some tensors, without the padding, [N]."""
-    distinct = torch.cat([part.flatten() for part in ids]).unique()
+    """The distinct item ids in some tensors, those of all processes, without the padding, [N]."""
+    distinct = gather(torch.cat([part.flatten() for part in ids])).unique()
     return distinct[distinct > 0]
