@@ -53,6 +53,9 @@ GENERAL: Mapping[str, Any] = {
 """Keys of properties/overall.yaml and keys without default, except those of RecBole."""
 
 OF_MODELS: Mapping[str, Any] = {
+    # ContentKNN
+    "decay": t.Fraction,
+    "price_weight": t.Positive,
     # ANT and UniSRec
     "projection_heads": t.Count,
     "price_size": t.EvenCount,

@@ -104,7 +104,55 @@ class DotProductRecommender(VectorRecommender):
         return self.item_table.weight if ids is None else self.item_table(ids)
 
 
-class FeatureRecommender(VectorRecommender):
+class ContentRecommender(VectorRecommender):
+    """Ranks items by vectors that are computed from their features; the catalogue is encoded once per evaluation.
+
+    A subclass defines :meth:`encode` and :meth:`encode_items`.
+
+    Args:
+        config: reads ``vector_scaling`` and ``catalogue_chunk``.
+    """
+
+    reads_features: ClassVar[bool] = True
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        self.chunk = config["catalogue_chunk"]
+        self.features = FeatureTables(dataset.features, config["vector_scaling"])
+        self._catalogue: Tensor | None = None
+
+    def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Items [N] to their vectors [N, d], and the vectors [N, d] of their parts by name."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> ContentRecommender:
+        """Switches the mode and forgets the catalogue that an evaluation encoded."""
+        self._catalogue = None
+        return super().train(mode)
+
+    @property
+    def feature_device(self) -> torch.device:
+        """Where the features are."""
+        return next(self.features.buffers()).device
+
+    def use_items(self, features: ItemFeatures) -> None:
+        """Ranks these items from now on, by features that are scaled as those of training; for inductive models."""
+        tables = FeatureTables(features, "none")
+        tables.load_state_dict(self.features.state_dict())
+        self.features = tables.to(self.feature_device)
+        self.n_items, self._catalogue = len(features.present(features.modalities[0])), None
+
+    @torch.no_grad()
+    def catalogue(self) -> Tensor:
+        """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once per evaluation."""
+        if self._catalogue is None or self.training:
+            ids = torch.arange(1, self.n_items, device=self.feature_device)
+            parts = [self.encode_items(chunk)[0] for chunk in ids.split(self.chunk)]
+            self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
+        return self._catalogue
+
+
+class FeatureRecommender(ContentRecommender):
     """Scores items by the cosine of their vectors and the user's state; trained at all positions of windows.
 
     Each item is encoded once per step, and the catalogue once per evaluation.
@@ -117,19 +165,15 @@ class FeatureRecommender(VectorRecommender):
     """
 
     input_type = InputType.POINTWISE
-    reads_features: ClassVar[bool] = True
     encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps", "vector_scaling")
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
         self.temperature = config["temperature"]
         self.negatives = config["negatives"]
-        self.chunk = config["catalogue_chunk"]
         self.width = config["hidden_size"]
-        self.features = FeatureTables(dataset.features, config["vector_scaling"])
         self.position_embedding = self._new_embedding(self.max_seq_length)
         self.item_embedding = self._new_embedding(self.n_items) if config["item_embedding"] else None
-        self._catalogue: Tensor | None = None
 
     def _new_embedding(self, count: int) -> nn.Embedding:
         embedding = nn.Embedding(count, self.width)
@@ -142,10 +186,6 @@ class FeatureRecommender(VectorRecommender):
         return self.item_embedding is None
 
     # --- items and users -------------------------------------------------------------------------------------------
-
-    def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Items [N] to their vectors [N, d], and the vectors [N, d] of their parts by name."""
-        raise NotImplementedError
 
     def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
         """Items with their positions, [B, L, d], to states at every position, [B, L, d]; see :meth:`encode_users`."""
@@ -210,27 +250,6 @@ class FeatureRecommender(VectorRecommender):
         return cosine_cross_entropy(step.users, step.table[step.row[candidates]], own, self.temperature, excluded)
 
     # --- ranking ---------------------------------------------------------------------------------------------------
-
-    def train(self, mode: bool = True) -> FeatureRecommender:
-        """Switches the mode and forgets the catalogue that an evaluation encoded."""
-        self._catalogue = None
-        return super().train(mode)
-
-    def use_items(self, features: ItemFeatures) -> None:
-        """Ranks these items from now on, by features that are scaled as those of training; for inductive models."""
-        tables = FeatureTables(features, "none")
-        tables.load_state_dict(self.features.state_dict())
-        self.features = tables.to(self.position_embedding.weight.device)
-        self.n_items, self._catalogue = len(features.present(features.modalities[0])), None
-
-    @torch.no_grad()
-    def catalogue(self) -> Tensor:
-        """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once per evaluation."""
-        if self._catalogue is None or self.training:
-            ids = torch.arange(1, self.n_items, device=self.position_embedding.weight.device)
-            parts = [self.encode_items(chunk)[0] for chunk in ids.split(self.chunk)]
-            self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
-        return self._catalogue
 
     def encode(self, items: Tensor) -> Tensor:
         """Windows [B, L] to the state at every position, [B, L, d], with items from the catalogue."""
