@@ -117,7 +117,7 @@ class Comparison:
         best = {metric: _better(metric)(row[metric]["mean"] for row in summary.values()) for metric in metrics}
         for label, results in self.by_label().items():
             cells = {metric: _cell(summary[label][metric], best[metric], several) for metric in metrics}
-            rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
+            rest = [] if several else [_epoch(results[0].best_epoch), f"{results[0].seconds:.0f}"]
             for part, row in by_domain(cells).items():
                 names = [label] if len(parts) == 1 else ["", part] if part else [label, "all"]
                 table.add_row(*map(escape, names), *row.values(), *([] if part else rest))
@@ -209,6 +209,11 @@ def _better(metric: str) -> Callable[[Iterable[float]], float]:
     """``min`` for a metric where smaller is better, such as a loss; else ``max``."""
     name = split_metric_name(metric)[0].partition("@")[0]
     return min if name in smaller_metrics else max
+
+
+def _epoch(best: int) -> str:
+    """The best epoch as text; empty for what has none, such as an ensemble."""
+    return str(best) if best >= 0 else ""
 
 
 def _cell(value: dict[str, float], best: float, several: bool) -> str:
