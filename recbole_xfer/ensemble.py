@@ -1,9 +1,8 @@
 """Joins the scores of finished runs into one ranking, with weights that are chosen on the validation split.
 
 The joined score of an item is a weighted sum of the runs' scores: up to a constant of each row, which changes no
-ranking, the weighted mean of their log-softmax. The weights make the validation targets most likely among their
-candidates (McFadden's conditional logit). That is a concave problem, and its solution also brings scores of different
-scales, such as cosines and dot products, to one scale.
+ranking, the weighted mean of their log-softmax. Scores are brought to one spread first, so that cosines and dot products
+can be joined.
 
 Symbols in comments: M runs, B rows, C candidates.
 """
@@ -19,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from recbole_xfer.comparison.ensemble import EnsembleComparison
 from recbole_xfer.comparison.table import with_distinct_labels
-from recbole_xfer.config.config import settings
+from recbole_xfer.config.config import cutoff, settings
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.data.targets import TargetLoader
@@ -39,6 +37,12 @@ from recbole_xfer.trainer.trainer import XferTrainer
 NAME = "Ensemble"
 
 PARTS = "valid_data", "test_data"
+
+ROUNDS = 20
+"""Rounds of ensemble selection; a weight is a multiple of a twentieth, or of a larger fraction."""
+
+TINY = 1e-12
+"""The smallest spread by which scores are divided."""
 
 CELLS = 2**24
 """Maximal number of scores that are held to find the weights; above, candidates are drawn."""
@@ -213,10 +217,11 @@ def join(members: Sequence[Experiment]) -> tuple[JoinedExperiment, list[float]]:
     joined = JoinedExperiment(first.config, first.dataset, first.train_data, valid, test, model)
     with seeded(first.config["seed"]), torch.no_grad():
         margins, ranked = _margins(joined)
-    spread = (margins.square() * ranked).sum(dim=(1, 2)).div(ranked.sum()).sqrt().clamp(min=1e-12)
-    shares = likeliest(margins / spread[:, None, None], ranked)
-    model.weights.copy_(torch.from_numpy(shares) / spread.cpu())
-    return joined, shares.tolist()
+    spread = margins.where(ranked, 0).square().sum(dim=(1, 2)).div(ranked.sum()).sqrt().clamp(min=TINY)
+    margins = (margins / spread[:, None, None]).masked_fill_(~ranked, -torch.inf)
+    weights = selected(margins, cutoff(first.config["topk"]), ranked.shape[1] / (first.dataset.item_num - 1))
+    model.weights.copy_(torch.from_numpy(weights) / spread.cpu())
+    return joined, weights.tolist()
 
 
 def _margins(joined: JoinedExperiment) -> tuple[Tensor, Tensor]:
@@ -245,22 +250,30 @@ def _margins(joined: JoinedExperiment) -> tuple[Tensor, Tensor]:
     return torch.cat([margins for margins, _ in found], dim=1), torch.cat([ranked for _, ranked in found])
 
 
-def likeliest(margins: Tensor, ranked: Tensor) -> np.ndarray:
-    """The weights of at least 0 with which targets are most likely, divided by their sum, [M].
+def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
+    """The weights of ensemble selection (Caruana et al., 2004), which sum to 1, [M].
+
+    Each round adds one of the runs, with replacement: that with which NDCG@k of the sum is highest. The proportions of
+    the best round are the weights, so that the best run alone is among the choices.
 
     Args:
-        margins: scores of candidates minus that of the target, [M, B, C].
-        ranked: whether a candidate counts, bool [B, C].
+        margins: scores of candidates minus that of the target, minus infinity for what is not ranked, [M, B, C].
+        k: of NDCG.
+        drawn: proportion of the items that are among the candidates.
     """
-    beyond = torch.where(ranked, 0, -torch.inf)
+    total, counts = torch.zeros_like(margins[0]), np.zeros(len(margins))
+    best, weights = -1.0, counts
+    for _ in range(ROUNDS):
+        found = [_ndcg(total + own, k, drawn) for own in margins]
+        added = int(np.argmax(found))
+        total += margins[added]
+        counts[added] += 1
+        if found[added] > best:
+            best, weights = found[added], counts / counts.sum()
+    return weights
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean of -log softmax at the target, and its gradient."""
-        logits = torch.tensordot(torch.from_numpy(weights).to(margins), margins, dims=1) + beyond
-        logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)  # the target first
-        share = logits.softmax(dim=1)[:, 1:]
-        gradient = (share * margins).sum(dim=(1, 2)) / len(logits)
-        return float(logits.logsumexp(dim=1).mean()), gradient.double().cpu().numpy()
 
-    found = minimize(loss, np.ones(len(margins)), jac=True, bounds=[(0, None)] * len(margins), method="L-BFGS-B").x
-    return found / found.sum() if found.sum() > 0 else np.full(len(margins), 1 / len(margins))
+def _ndcg(margins: Tensor, k: int, drawn: float) -> float:
+    """NDCG@k of targets by the margins of their candidates, [B, C]; a tie has the middle of its ranks."""
+    rank = 1 + ((margins > 0).sum(dim=1) + (margins == 0).sum(dim=1) / 2) / drawn
+    return float(torch.where(rank <= k, 1 / torch.log2(1 + rank), 0).mean())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recbole_xfer.cli.main import main
-from recbole_xfer.ensemble import join, likeliest
+from recbole_xfer.ensemble import join, selected
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import ensemble, evaluate, run
@@ -32,16 +32,23 @@ def trained(root: Path, model: str, dataset: str = "Small", **keys: Any) -> str:
     return run(model, dataset, overrides={**settings(root, model), "epochs": 1, **keys}, reuse=True).folder
 
 
-def test_the_weights_are_those_of_the_likeliest_targets() -> None:
-    """Targets are drawn from the softmax of 2 times the first scores plus the second; the third are noise."""
+def test_the_weights_are_those_of_the_best_ranking() -> None:
+    """Targets are drawn from the softmax of 4 times the first scores plus 2 times the second; the third are noise."""
     random = np.random.default_rng(0)
-    scores = random.normal(size=(3, 4000, 12))
-    logits = 2 * scores[0] + scores[1]
+    scores = random.normal(size=(3, 2000, 40))
+    logits = 4 * scores[0] + 2 * scores[1]
     target = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
     margins = torch.from_numpy(scores - np.take_along_axis(scores, target[None, :, None], axis=2))
-    ranked = torch.ones(4000, 12, dtype=torch.bool)
-    ranked[np.arange(4000), target] = False
-    assert np.abs(likeliest(margins, ranked) - [2 / 3, 1 / 3, 0]).max() < 0.03
+    margins[:, np.arange(2000), target] = -torch.inf
+    assert np.abs(selected(margins, k=10) - [2 / 3, 1 / 3, 0]).max() < 0.1
+    drawn = selected(margins[:, :, :20], k=10, drawn=0.5)
+    assert np.abs(drawn - [2 / 3, 1 / 3, 0]).max() < 0.15
+
+
+def test_a_run_that_adds_nothing_has_no_weight() -> None:
+    margins = torch.full((2, 5, 4), -1.0)
+    margins[1] = torch.tensor([2.0, -1, -1, -1])
+    assert selected(margins, k=3).tolist() == [1, 0]
 
 
 def test_an_ensemble_ranks_by_the_weighted_sum_of_scores(root: Path) -> None:
