@@ -1,8 +1,8 @@
 """Joins the scores of finished runs into one ranking, with weights that are chosen on the validation split.
 
 The joined score of an item is a weighted sum of the runs' scores: up to a constant of each row, which changes no
-ranking, the weighted mean of their log-softmax. Scores are brought to one spread first, so that cosines and dot products
-can be joined.
+ranking, the weighted mean of their log-softmax. Scores are brought to one spread first, so that cosines and dot
+products can be joined.
 
 Symbols in comments: M runs, B rows, C candidates.
 """
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_xfer.comparison.ensemble import EnsembleComparison
 from recbole_xfer.comparison.table import with_distinct_labels
@@ -274,6 +275,7 @@ def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
 
 
 def _ndcg(margins: Tensor, k: int, drawn: float) -> float:
-    """NDCG@k of targets by the margins of their candidates, [B, C]; a tie has the middle of its ranks."""
-    rank = 1 + ((margins > 0).sum(dim=1) + (margins == 0).sum(dim=1) / 2) / drawn
-    return float(torch.where(rank <= k, 1 / torch.log2(1 + rank), 0).mean())
+    """NDCG@k of targets by the margins of their candidates, [B, C]; a tie has the mean of its ranks' gains."""
+    above, tied = (((count / drawn).round().long()) for count in ((margins > 0).sum(dim=1), (margins == 0).sum(dim=1)))
+    gains = F.pad(1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64)), (1, 0)).cumsum(dim=0).to(margins.device)
+    return float(((gains[(above + tied + 1).clamp(max=k)] - gains[above.clamp(max=k)]) / (tied + 1)).mean())

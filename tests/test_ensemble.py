@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recbole_xfer.cli.main import main
-from recbole_xfer.ensemble import join, selected
+from recbole_xfer.ensemble import _margins, _ndcg, join, selected
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import ensemble, evaluate, run
@@ -49,6 +49,18 @@ def test_a_run_that_adds_nothing_has_no_weight() -> None:
     margins = torch.full((2, 5, 4), -1.0)
     margins[1] = torch.tensor([2.0, -1, -1, -1])
     assert selected(margins, k=3).tolist() == [1, 0]
+
+
+def test_the_weights_are_chosen_by_the_ranking_that_is_measured(root: Path) -> None:
+    """A run alone has the NDCG of its evaluation; with masked history, a repeated target counts as a miss."""
+    member = load(trained(root, "ContentKNN"), {"mask_history": True, "metric_decimal_place": 9})
+    joined, weights = join([member, member])
+    assert weights == [1, 0]
+    margins, ranked = _margins(joined)
+    measured = member.trainer.evaluate(member.valid_data, load_best_model=False)["ndcg@10"]
+    counted = len(margins[0]) / len(member.valid_data._dataset)
+    found = _ndcg(margins[0].masked_fill(~ranked, -torch.inf), 10, drawn=1) * counted
+    assert found == pytest.approx(measured, abs=1e-6)
 
 
 def test_an_ensemble_ranks_by_the_weighted_sum_of_scores(root: Path) -> None:
