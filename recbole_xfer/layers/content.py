@@ -14,6 +14,12 @@ from torch.nn import functional as F
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.projection import PriceEmbedding
 
+RATE = 10.0
+"""The factors of a start are learned this much faster than other parameters: with Adam, by this many learning rates."""
+
+SCALE = 0.3
+"""The cosines of content in a start, relative to learned cosines: a start without overconfident probabilities."""
+
 ALIGNED = 16
 """The width is padded to a multiple of it: products of unaligned rows depend on the place of a row in its batch."""
 
@@ -24,7 +30,7 @@ class Content(nn.Module):
     Texts and pictures are the standardised vectors; a price is ANT's waves (Eq. 3) without their mean over items.
 
     Args:
-        config: reads ``price_weight``, ``price_size`` and ``price_frequency``.
+        config: reads ``price_weight``, ``price_size`` and ``price_frequency``, if there are prices.
         features: of the items of training, whose mean of the price waves is kept.
     """
 
@@ -35,7 +41,8 @@ class Content(nn.Module):
         super().__init__()
         self.sizes = {name: features.sizes().get(name, config["price_size"]) for name in features.modalities}
         self.padding = -sum(self.sizes.values()) % ALIGNED
-        weights = torch.tensor([config["price_weight"] if name == "price" else 1.0 for name in self.sizes])
+        self.width = sum(self.sizes.values()) + self.padding
+        weights = torch.tensor([float(config["price_weight"]) if name == "price" else 1.0 for name in self.sizes])
         self.register_buffer("weight", weights / weights.sum(), persistent=False)
         if "price" in self.sizes:
             self.price_waves = PriceEmbedding(config["price_size"], config["price_frequency"])
@@ -71,3 +78,37 @@ class Content(nn.Module):
         *parts, padding = (weight @ items).split([*self.sizes.values(), self.padding], dim=-1)
         weighted = [share * F.normalize(part, dim=-1) for share, part in zip(self.weight, parts, strict=True)]
         return torch.cat([*weighted, padding], dim=-1)
+
+
+class ContentStart(nn.Module):
+    """Ranks by content beside learned vectors, whose share starts at zero: a model then starts as ContentKNN.
+
+    A score is share * cos(user, item) + the sum over modalities m of factor_m * cos_m(history, item). Share and factors
+    are learned; they are on the side of the user, so that items have vectors of their own.
+
+    Args:
+        config: reads ``decay`` and what :class:`Content` reads.
+        features: of the items of training.
+    """
+
+    def __init__(self, config: Any, features: FeatureTables) -> None:
+        super().__init__()
+        self.content = Content(config, features)
+        self.decay = config["decay"]
+        self.share = nn.Parameter(torch.zeros(1))
+        self.factor = nn.Parameter(torch.full((len(self.content.sizes),), SCALE / RATE))
+
+    def items(self, features: FeatureTables, ids: Tensor, vectors: Tensor) -> Tensor:
+        """Items [N] with learned vectors [N, d] to the vectors by which they are ranked, [N, d + D]."""
+        return torch.cat([F.normalize(vectors, dim=-1), self.content(features, ids)], dim=-1)
+
+    def users(self, states: Tensor, histories: Tensor) -> Tensor:
+        """States [..., d] and contents of histories [..., D] to the vectors of users, [..., d + D]."""
+        factors = RATE * self.factor.clamp(min=0)
+        *parts, padding = histories.split([*self.content.sizes.values(), self.content.padding], dim=-1)
+        scaled = [factor * part for factor, part in zip(factors, parts, strict=True)]
+        return torch.cat([RATE * self.share * F.normalize(states, dim=-1), *scaled, padding], dim=-1)
+
+    def histories(self, items: Tensor) -> Tensor:
+        """Items of windows, [B, L, d + D], to the content of the history at every position, [B, L, D]."""
+        return self.content.of_histories(items[..., -self.content.width :], self.decay)

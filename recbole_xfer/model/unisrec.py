@@ -43,7 +43,7 @@ class UniSRec(FeatureRecommender):
     Deviation: the sequence-item task is trained at all positions, and items of a user's own window are not negatives.
     """
 
-    kept: ClassVar = {"finetune": ("adaptor.", *SCALING, *BACKBONE)}
+    kept: ClassVar = {"finetune": ("adaptor.", "content_start.", *SCALING, *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
     explainable: ClassVar[bool] = True
     encoder_class: ClassVar[type[nn.Module]] = CausalEncoder
