@@ -83,7 +83,7 @@ def chunked_cross_entropy(
 ) -> Tensor:
     """:func:`item_cross_entropy` of user . item / temperature over a catalogue that is encoded in pieces.
 
-    Encodes in the forward and in the backward pass; holds one piece and its logits at a time, at the price of encoding each twice.
+    Holds one piece and its logits at a time, at the price of encoding each twice, in the forward and the backward pass.
 
     Args:
         users: [T, d].
@@ -97,7 +97,7 @@ def chunked_cross_entropy(
         """Log-sum-exp over a piece, [T], and the target's logit, or 0 where it is in another piece, [T]."""
         logits = precise(users @ encode(ids).T / temperature)
         if excluded is not None:
-            logits = logits.masked_fill(excluded(ids), -torch.inf)
+            logits = logits.masked_fill(excluded(ids), torch.finfo(logits.dtype).min)  # finite: it may be all of them
         place = torch.searchsorted(ids, target).clamp(max=len(ids) - 1)
         own = logits.gather(1, place[:, None]).squeeze(1)
         return torch.logsumexp(logits, dim=1), torch.where(ids[place] == target, own, 0)

@@ -252,7 +252,7 @@ class FeatureRecommender(ContentRecommender):
             return item_cross_entropy(users / self.temperature, items, own, self._in_window(step, candidates))
         spared = partial(self._in_window, step) if self.content_start is not None else None
         if self._whole:
-            excluded = spared and spared(step.ids)
+            excluded = None if spared is None else spared(step.ids)
             return item_cross_entropy(users / self.temperature, step.ranked, step.row[target], excluded)
         chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
         encode = lambda ids: self.directions(ids, self.encode_items(ids)[0])  # noqa: E731

@@ -56,7 +56,11 @@ def test_the_loss_spares_a_users_own_window(root: Path, keys: dict[str, Any]) ->
             spared = {0, *window.tolist(), *following.tolist()} - {int(following[end])}
             logits[list(spared)] = -torch.inf
             losses.append(-logits.log_softmax(dim=0)[following[end]])
-    assert float(model.calculate_loss(batch)) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5)
+    loss = model.calculate_loss(batch)
+    assert float(loss) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5)
+    loss.backward()
+    assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
+    assert float(model.content_start.factor.grad.abs().min()) > 0
 
 
 def test_a_trained_model_has_learned_its_share_and_is_served(root: Path) -> None:
