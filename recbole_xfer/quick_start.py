@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit, update, export, compare and study."""
+"""The verbs as functions: run, pretrain, load, evaluate, ensemble, recommend, refit, update, export, compare, study."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from recbole_xfer import ensemble as joining
 from recbole_xfer import stages
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig, settings
@@ -27,7 +28,9 @@ from recbole_xfer.study.plan import read_plan
 from recbole_xfer.study.study import Study, run_study
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "study", "update"]
+__all__ = [
+    "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "study", "update",
+]  # fmt: skip
 
 
 def run(
@@ -111,6 +114,22 @@ def evaluate(
         values = settings(experiment.config)
         keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
     return Comparison(with_distinct_labels(results, keys))
+
+
+def ensemble(
+    folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
+) -> joining.EnsembleComparison:
+    """Joins the scores of finished runs of one target, and measures them and their ensemble; writes nothing.
+
+    Args:
+        folders: of at least two runs, of any models.
+        overrides: keys of evaluation, such as ``mask_history``, ``topk`` or ``metrics``, for all runs.
+        config_files: yaml files of such keys.
+
+    Raises:
+        XferError: if a run is not finished, or the runs differ in data, split, candidates or masking.
+    """
+    return joining.ensemble(list(folders), {**read_yaml_files(config_files), **(overrides or {})})
 
 
 def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str, Any]]]:

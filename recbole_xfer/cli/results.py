@@ -1,4 +1,4 @@
-"""The verbs about results: compare, evaluate, runs, report, explain."""
+"""The verbs about results: compare, evaluate, ensemble, runs, report, explain."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def positive(text: str) -> int:
 def add_evaluate_options(parser: Parser) -> None:
     """Adds the options of evaluate."""
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a finished run")
+    add_result(parser)
+
+
+def add_ensemble_options(parser: Parser) -> None:
+    """Adds the options of ensemble."""
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a finished run; at least two")
     add_result(parser)
 
 
@@ -87,6 +93,14 @@ def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
     print_comparison(evaluate(options.folders, keys, files(options)), options.result)
 
 
+def ensemble(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Joins finished runs; prints the table of the runs and their ensemble."""
+    from recbole_xfer.cli.tables import print_comparison
+    from recbole_xfer.quick_start import ensemble
+
+    print_comparison(ensemble(options.folders, keys, files(options)), options.result)
+
+
 def runs(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Lists runs; prints their table."""
     from recbole_xfer.cli.tables import print_folding
@@ -135,6 +149,16 @@ VERBS = (
         ("recbole-xfer evaluate saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --mask_history=True",),
         add_evaluate_options,
         evaluate,
+    ),
+    Verb(
+        "ensemble",
+        "join the scores of finished runs of one target, weighted on the validation split",
+        (
+            "recbole-xfer ensemble saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b",
+            "recbole-xfer ensemble saved/ANT-Shop-1a2b3c4d saved/ContentKNN-Shop-9c0d1e2f --mask_history=True",
+        ),
+        add_ensemble_options,
+        ensemble,
     ),
     Verb(
         "runs",

@@ -186,7 +186,7 @@ class Comparison:
         for label in dict.fromkeys([*rows, *failed, *self.figures]):
             if label in rows:
                 of_row = {m: Entry(score_text(summary[label][m], several), places[m].get(label)) for m in metrics}
-                own = [] if several else [str(rows[label][0].best_epoch), f"{rows[label][0].seconds:.0f}"]
+                own = [] if several else [_epoch(rows[label][0].best_epoch), f"{rows[label][0].seconds:.0f}"]
                 lines += _lines(label, of_row, [*own, *([changes.get(label, "")] if changes else [])])
             elif label in failed:
                 lines += _lines(label, dict.fromkeys(metrics, Entry("failed")), [""] * len(heads))
@@ -345,3 +345,8 @@ def _lines(label: str, entries: Mapping[str, Entry], rest: Sequence[str], metric
         names = [label] if len(parts) == 1 else ["", part] if part else [label, "all"]
         lines.append(Line(names, [*row.values(), *map(Entry, [""] * len(rest) if part else rest)]))
     return lines
+
+
+def _epoch(best: int) -> str:
+    """The best epoch as text; empty for what has none, such as an ensemble."""
+    return str(best) if best >= 0 else ""

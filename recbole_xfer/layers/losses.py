@@ -78,28 +78,36 @@ class _ItemCrossEntropy(torch.autograd.Function):
         return users_gradient * share, items_gradient * share, None, None
 
 
-def chunked_cosine_cross_entropy(
-    users: Tensor, target: Tensor, encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], temperature: float
+def chunked_cross_entropy(
+    users: Tensor,
+    target: Tensor,
+    encode: Callable[[Tensor], Tensor],
+    chunks: Sequence[Tensor],
+    temperature: float,
+    excluded: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """:func:`cosine_cross_entropy` over a catalogue that is encoded in pieces, in the forward and the backward pass.
+    """:func:`item_cross_entropy` of user . item / temperature over a catalogue that is encoded in pieces.
 
-    Holds one piece and its logits at a time, at the price of encoding each twice.
+    Holds one piece and its logits at a time, at the price of encoding each twice, in the forward and the backward pass.
 
     Args:
         users: [T, d].
         target: each user's own item id, [T]; it is in one of the chunks.
         encode: item ids [C] to items [C, d]; the gradient of its parameters is added to their ``grad``.
         chunks: item ids of each piece, ascending.
+        excluded: item ids [C] to those that are not negatives of a user, bool [T, C]; never the target itself.
     """
 
     def piece(users: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-sum-exp over a piece, [T], and the target's logit, or 0 where it is in another piece, [T]."""
-        logits = precise(users @ F.normalize(encode(ids), dim=-1).T / temperature)
+        logits = precise(users @ encode(ids).T / temperature)
+        if excluded is not None:
+            logits = logits.masked_fill(excluded(ids), torch.finfo(logits.dtype).min)  # finite: it may be all of them
         place = torch.searchsorted(ids, target).clamp(max=len(ids) - 1)
         own = logits.gather(1, place[:, None]).squeeze(1)
         return torch.logsumexp(logits, dim=1), torch.where(ids[place] == target, own, 0)
 
-    return mean(_ChunkedLoss.apply(F.normalize(users, dim=-1), piece, chunks))
+    return mean(_ChunkedLoss.apply(users, piece, chunks))
 
 
 Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -76,7 +76,7 @@ class ANT(FeatureRecommender):
     # Section 4.4; item embeddings are always trained (Eq. 19).
     kept: ClassVar = {
         "relearn": ("user_model.",),
-        "finetune": ("user_model.", "position_embedding.", "item_representation.", *SCALING),
+        "finetune": ("user_model.", "position_embedding.", "item_representation.", "content_start.", *SCALING),
     }
     frozen: ClassVar = {"relearn": ("user_model.",), "finetune": ("user_model.", "position_embedding.")}
 

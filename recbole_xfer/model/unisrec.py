@@ -45,7 +45,7 @@ class UniSRec(FeatureRecommender):
     """
 
     shares_batches: ClassVar[bool] = True
-    kept: ClassVar = {"finetune": ("adaptor.", *SCALING, *BACKBONE)}
+    kept: ClassVar = {"finetune": ("adaptor.", "content_start.", *SCALING, *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
     explainable: ClassVar[bool] = True
     encoder_class: ClassVar[type[nn.Module]] = CausalEncoder

@@ -61,12 +61,17 @@ class RankingTrainer(Trainer):
         interaction, left_out, positive_u, positive_i = batched_data
         if not self._own_loader:
             left_out = self._seen(interaction, left_out) if self.config["mask_history"] else None
-        ranked = torch.ones(len(interaction), self.tot_item_num, dtype=torch.bool, device=self.device)
-        ranked[:, 0] = False  # the padding item
-        if left_out is not None:
-            ranked[left_out] = False
+        ranked = self.ranked_items(len(interaction), self.tot_item_num, left_out)
         interaction = interaction.to(self.device)
         return self._ranked(interaction, self.scores(interaction, ranked), positive_u, positive_i)
+
+    def ranked_items(self, rows: int, items: int, left_out: Any = None) -> Tensor:
+        """Whether an item is ranked, bool [rows, items]: all but the padding item and those that are left out."""
+        ranked = torch.ones(rows, items, dtype=torch.bool, device=self.device)
+        ranked[:, 0] = False
+        if left_out is not None:
+            ranked[left_out] = False
+        return ranked
 
     def scores(self, rows: Any, ranked: Tensor) -> Tensor:
         """The scores of the ranked items, and minus infinity for the others.

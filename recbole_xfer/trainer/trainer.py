@@ -103,7 +103,7 @@ class XferTrainer(RankingTrainer):
         if not kwargs and not hasattr(self, "_optimizer"):
             return None  # in RecBole's constructor
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = super()._build_optimizer(**{"params": trained or self.model.parameters(), **kwargs})
+        optimizer = super()._build_optimizer(**{"params": [{"params": trained}], **kwargs})
         if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
             for group in optimizer.param_groups:
                 group["fused"] = True  # one pass over the parameters instead of ten
