@@ -35,6 +35,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ANT": ("ANT", "Small", {"projection_dropout": 0.0}),
     "ANT, chunked": ("ANT", "Small", {"projection_dropout": 0.0, "catalogue_chunk": 10}),
     "ANT, in batch": ("ANT", "Small", {"projection_dropout": 0.0, "negatives": "in_batch"}),
+    "ANT, content start": (
+        "ANT",
+        "Small",
+        {"projection_dropout": 0.0, "content_start": True, "negatives": "in_batch"},
+    ),
     "UniSRec": ("UniSRec", "Small", {"projection_dropout": 0.0, "negatives": "in_batch", "contrast_weight": 0.5}),
     "UniSRec, words": ("UniSRec", "Words", {"projection_dropout": 0.0, "contrast_weight": 0.5, "word_drop_share": 0.5}),
     "XSASRec": ("XSASRec", "Small", {"projection_dropout": 0.0}),
