@@ -17,6 +17,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.features import ItemFeatures
@@ -24,6 +25,7 @@ from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy
+from recbole_xfer.layers.sampling import Candidates, CandidateSampler
 
 EMBEDDING_RANGE = 0.02
 """Standard deviation of new embeddings, as in SASRec; PyTorch's default of 1 outweighs the features."""
@@ -36,11 +38,11 @@ class Step:
     Attributes:
         items: windows, [B, L]; 0 is padding.
         targets: the next item at each position, [B, L]; 0 where there is none.
-        ids: the encoded items, [N].
+        ids: the encoded items, ascending, [N].
         table: their vectors, [N, d].
         parts: vectors of their parts, such as each modality, [N, d].
-        row: the table's row of each item id, [n_items].
         users: states at the positions with a target, [T, d].
+        candidates: of a sampled loss.
     """
 
     items: Tensor
@@ -48,8 +50,12 @@ class Step:
     ids: Tensor
     table: Tensor
     parts: dict[str, Tensor]
-    row: Tensor
     users: Tensor
+    candidates: Candidates | None
+
+    def row(self, items: Tensor) -> Tensor:
+        """The table's rows of items [...] that the step encodes."""
+        return torch.searchsorted(self.ids, items)
 
 
 class VectorRecommender(Hooks, SequentialRecommender):
@@ -113,7 +119,8 @@ class FeatureRecommender(VectorRecommender):
     adaptation keeps and does not train.
 
     Args:
-        config: reads ``temperature``, ``negatives``, ``catalogue_chunk``, ``item_embedding`` and ``hidden_size``.
+        config: reads ``temperature``, ``negatives``, ``n_negatives``, ``catalogue_chunk``, ``item_embedding``,
+            ``hidden_size`` and ``learner``.
     """
 
     input_type = InputType.POINTWISE
@@ -128,11 +135,15 @@ class FeatureRecommender(VectorRecommender):
         self.width = config["hidden_size"]
         self.features = FeatureTables(dataset.features, config["vector_scaling"])
         self.position_embedding = self._new_embedding(self.max_seq_length)
-        self.item_embedding = self._new_embedding(self.n_items) if config["item_embedding"] else None
+        self.item_embedding = (
+            self._new_embedding(self.n_items, sparse=has_sparse_tables(config)) if config["item_embedding"] else None
+        )
+        self.candidates = candidate_sampler(config, dataset)
         self._catalogue: Tensor | None = None
+        self._directions: Tensor | None = None
 
-    def _new_embedding(self, count: int) -> nn.Embedding:
-        embedding = nn.Embedding(count, self.width)
+    def _new_embedding(self, count: int, sparse: bool = False) -> nn.Embedding:
+        embedding = nn.Embedding(count, self.width, sparse=sparse)
         nn.init.normal_(embedding.weight, std=EMBEDDING_RANGE)
         return embedding
 
@@ -169,30 +180,35 @@ class FeatureRecommender(VectorRecommender):
     def encode_step(self, interaction: Interaction) -> Step:
         """Encodes every item that the step needs once, into a table from which histories and candidates are read."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]
-        ids = torch.arange(1, self.n_items, device=items.device) if self._whole else _distinct(items, targets)
+        candidates = self.candidates(targets) if self.candidates else None
+        ids = self._step_items(items, candidates.ids if candidates else targets)
         table, parts = self.encode_items(ids)
-        row = torch.zeros(self.n_items, dtype=torch.long, device=items.device)
-        row[ids] = torch.arange(len(ids), device=items.device)
-        users = self.encode_users(self.look_up(items, row, table), items > 0)[targets > 0]
-        return Step(items, targets, ids, table, parts, row, users)
+        users = self.encode_users(look_up(items, ids, table), items > 0)[targets > 0]
+        return Step(items, targets, ids, table, parts, users, candidates)
+
+    def _step_items(self, items: Tensor, candidates: Tensor) -> Tensor:
+        """The ids of the items that a step encodes, ascending, [N]."""
+        if self._whole:
+            return torch.arange(1, self.n_items, device=items.device)
+        distinct = torch.cat([items.flatten(), candidates.flatten()]).unique()
+        return distinct[distinct > 0]
 
     @property
     def _whole(self) -> bool:
         """Whether a step encodes the whole catalogue."""
         return self.negatives == "full" and self.n_items <= self.chunk
 
-    @staticmethod
-    def look_up(items: Tensor, row: Tensor, table: Tensor) -> Tensor:
-        """Windows [B, L] looked up in a step's table, zero at padding, [B, L, d]."""
-        return F.embedding(row[items], table) * (items > 0)[..., None]
-
     def next_item_loss(self, step: Step) -> Tensor:
-        """Cross-entropy of the next item among the whole catalogue, or the batch's targets."""
+        """Cross-entropy of the next item among the whole catalogue, sampled candidates, or the batch's targets."""
         if self.negatives == "in_batch":
             return self._in_batch_loss(step)
+        if step.candidates is not None:
+            ids, target, correction = step.candidates
+            items = step.table[step.row(ids)]
+            return cosine_cross_entropy(step.users, items, target, self.temperature, correction=correction)
         target = step.targets[step.targets > 0]
         if self._whole:
-            return cosine_cross_entropy(step.users, step.table, step.row[target], self.temperature)
+            return cosine_cross_entropy(step.users, step.table, step.row(target), self.temperature)
         chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
         encode = lambda ids: self.encode_items(ids)[0]  # noqa: E731
         return chunked_cosine_cross_entropy(step.users, target, encode, chunks, self.temperature)
@@ -201,19 +217,20 @@ class FeatureRecommender(VectorRecommender):
         """The batch's targets as candidates; items of a user's own window are not negatives."""
         real = step.targets > 0
         candidates, own = step.targets[real].unique(return_inverse=True)  # [C], [T]
-        column = torch.full_like(step.row, len(candidates))  # extra column for non-candidates
-        column[candidates] = torch.arange(len(candidates), device=own.device)
+        windows = torch.cat([step.items, step.targets], dim=1)
+        column = torch.searchsorted(candidates, windows).clamp(max=len(candidates) - 1)
+        column[candidates[column] != windows] = len(candidates)  # extra column for non-candidates
         in_window = torch.zeros(len(step.items), len(candidates) + 1, dtype=torch.bool, device=own.device)
-        in_window.scatter_(1, column[torch.cat([step.items, step.targets], dim=1)], True)
+        in_window.scatter_(1, column, True)
         excluded = in_window[real.nonzero()[:, 0], :-1]  # [T, C]
         excluded[torch.arange(len(own), device=own.device), own] = False
-        return cosine_cross_entropy(step.users, step.table[step.row[candidates]], own, self.temperature, excluded)
+        return cosine_cross_entropy(step.users, step.table[step.row(candidates)], own, self.temperature, excluded)
 
     # --- ranking ---------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> FeatureRecommender:
         """Switches the mode and forgets the catalogue that an evaluation encoded."""
-        self._catalogue = None
+        self._catalogue = self._directions = None
         return super().train(mode)
 
     def use_items(self, features: ItemFeatures) -> None:
@@ -221,7 +238,8 @@ class FeatureRecommender(VectorRecommender):
         tables = FeatureTables(features, "none")
         tables.load_state_dict(self.features.state_dict())
         self.features = tables.to(self.position_embedding.weight.device)
-        self.n_items, self._catalogue = len(features.present(features.modalities[0])), None
+        self.n_items = len(features.present(features.modalities[0]))
+        self._catalogue = self._directions = None
 
     @torch.no_grad()
     def catalogue(self) -> Tensor:
@@ -247,10 +265,21 @@ class FeatureRecommender(VectorRecommender):
 
     def item_vectors(self, ids: Tensor | None = None) -> Tensor:
         """Unit vectors: a score is a cosine; see :meth:`VectorRecommender.item_vectors`."""
-        return F.normalize(self.catalogue() if ids is None else self.catalogue()[ids], dim=-1)
+        if self._directions is None or self.training:
+            self._directions = F.normalize(self.catalogue(), dim=-1)
+        return self._directions if ids is None else self._directions[ids]
 
 
-def _distinct(*ids: Tensor) -> Tensor:
-    """The distinct item ids in some tensors, without the padding, [N]."""
-    distinct = torch.cat([part.flatten() for part in ids]).unique()
-    return distinct[distinct > 0]
+def look_up(items: Tensor, ids: Tensor, table: Tensor) -> Tensor:
+    """Windows [B, L] looked up in a table [N, d] of items [N], ascending, zero at padding, [B, L, d]."""
+    return F.embedding(torch.searchsorted(ids, items), table) * (items > 0)[..., None]
+
+
+def candidate_sampler(config: Any, dataset: TransferDataset) -> CandidateSampler | None:
+    """The sampler of a sampled loss; None for a loss over all items or the batch's targets."""
+    return CandidateSampler(dataset.target_counts, config["n_negatives"]) if config["negatives"] == "sampled" else None
+
+
+def has_sparse_tables(config: Any) -> bool:
+    """Whether the gradient of item embeddings has only the rows that a step reads."""
+    return config["learner"].lower() == SPARSE_ADAM
