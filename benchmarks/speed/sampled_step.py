@@ -1,9 +1,10 @@
 """Measures time and memory of a training step by the number of items, with the full loss and the sampled one.
 
-    python -m benchmarks.speed.sampled_step --items 10000 100000 1000000
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.sampled_step --items 10000 100000 1000000
 
-Each measurement runs in its own process. `held_gb` are parameters, features and the optimizer's state; `step_gb` is the
-peak above them. The id model is SASRec (RETR without its pathway), the feature model UniSRec on vectors of 384.
+Each measurement runs in its own process. Seconds are processor time, which other work on the machine hardly changes;
+with one thread they equal wall-clock time. `held_gb` are parameters, features and the optimizer's state; `step_gb` is
+the peak above them. The id model is SASRec (RETR without its pathway), the feature model UniSRec on vectors of 384.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def measure(kind: str, loss: str, items: int, targets: int, length: int = 16) ->
     for _ in range(1 + ROUNDS[loss]):
         drawn = rng.choice(items, (2, *shape), p=popularity / popularity.sum()) + 1
         batch = Interaction({model.ITEM_SEQ: torch.from_numpy(drawn[0]), TARGETS: torch.from_numpy(drawn[1])})
-        start = time.perf_counter()
+        start = time.process_time()
         optimizer.zero_grad()
         model.calculate_loss(batch).backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     state = sum(value.nbytes for values in optimizer.state.values() for value in values.values())
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())) + state
     return {
