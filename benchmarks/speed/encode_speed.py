@@ -32,15 +32,17 @@ WARM_UP = 64
 """Inputs that are encoded before the clock starts."""
 
 
-def seconds_of(work: Callable[[list[Any]], Any], values: list[Any], times: int) -> float:
-    """Returns the median seconds of some runs, after a short one."""
-    work(values[:WARM_UP])
-    seconds = []
+def inputs_a_second(programs: dict[str, Callable[[list[Any]], Any]], values: list[Any], times: int) -> dict[str, float]:
+    """Returns the median inputs a second of each program; they run in turn, so that all meet the same machine."""
+    for work in programs.values():
+        work(values[:WARM_UP])
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(times):
-        start = time.perf_counter()
-        work(values)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        for name, work in programs.items():
+            start = time.perf_counter()
+            work(values)
+            seconds[name].append(time.perf_counter() - start)
+    return {f"{name}_per_second": len(values) / statistics.median(found) for name, found in seconds.items()}
 
 
 def ours(encoder: Encoder, shard: int) -> Callable[[list[Any]], np.ndarray]:
@@ -120,8 +122,7 @@ def measure_texts(texts: list[str], options: argparse.Namespace) -> dict[str, An
         "tokens_per_text": float(np.mean(list(map(len, encoder.tokenizer(texts, truncation=True)["input_ids"])))),
         "precision": encoder.facts["precision"],
         "largest_difference": float(similar),
-        "ours_per_second": len(texts) / seconds_of(encode, texts, options.times),
-        "sentence_transformers_per_second": len(texts) / seconds_of(other, texts, options.times),
+        **inputs_a_second({"ours": encode, "sentence_transformers": other}, texts, options.times),
     }
     return found | ({"parts": parts(encode, texts)} if options.parts else {})
 
@@ -136,8 +137,7 @@ def measure_pictures(paths: list[str], options: argparse.Namespace) -> dict[str,
     found = {
         "pictures": len(paths),
         "precision": encoder.facts["precision"],
-        "ours_per_second": len(paths) / seconds_of(encode, values, options.times),
-        "plain_loop_per_second": len(paths) / seconds_of(plain, values, options.times),
+        **inputs_a_second({"ours": encode, "plain_loop": plain}, values, options.times),
     }
     return found | ({"parts": parts(encode, values)} if options.parts else {})
 
