@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, settings, stages_of
 from recbole_xfer.config.plain import plain
-from recbole_xfer.config.recbole_keys import SPARSE_ADAM, STAGES
+from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.values import parse_values
 from recbole_xfer.data.digest import features_digest, tables_digest
 from recbole_xfer.data.loaders import make_dataset, make_loaders
@@ -247,14 +247,14 @@ def describe(experiment: Experiment) -> str:
         text += f"; {experiment.train_data._dataset.features.coverage()}"
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
     text += f"; {trained:,} trained parameters on {experiment.config['device']}"
-    return "; ".join(filter(None, [text, approximations(experiment.config)]))
+    return "; ".join(filter(None, [text, approximations(experiment)]))
 
 
-def approximations(config: XferConfig) -> str | None:
+def approximations(experiment: Experiment) -> str | None:
     """What training approximates, in words; None if nothing."""
-    parts = []
+    config, parts = experiment.config, []
     if config["negatives"] == "sampled":
         parts.append(f"sampled softmax (the batch's targets and {config['n_negatives']:,} uniform draws)")
-    if config["learner"].lower() == SPARSE_ADAM:
+    if any(getattr(module, "sparse", False) for module in experiment.model.modules()):
         parts.append("sparse Adam")
     return f"trained by {' and '.join(parts)}" if parts else None

@@ -52,7 +52,7 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         groups=measure_groups(trainer.evaluator, groups),
         repeats=repeats(experiment),
         tied=trainer.eval_collector.tied or None,
-        approximations=approximations(config),
+        approximations=approximations(experiment),
     )
 
 

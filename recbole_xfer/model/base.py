@@ -180,8 +180,8 @@ class FeatureRecommender(VectorRecommender):
     def encode_step(self, interaction: Interaction) -> Step:
         """Encodes every item that the step needs once, into a table from which histories and candidates are read."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]
-        candidates = self.candidates(targets) if self.candidates else None
-        ids = self._step_items(items, candidates.ids if candidates else targets)
+        candidates = None if self.candidates is None else self.candidates(targets)
+        ids = self._step_items(items, targets if candidates is None else candidates.ids)
         table, parts = self.encode_items(ids)
         users = self.encode_users(look_up(items, ids, table), items > 0)[targets > 0]
         return Step(items, targets, ids, table, parts, users, candidates)

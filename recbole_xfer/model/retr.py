@@ -67,7 +67,7 @@ class RETR(DotProductRecommender):
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         real = targets > 0
         users = self.encode(items)[real]  # [T, d]
-        if self.loss_type == "CE" and self.candidates:
+        if self.candidates is not None:
             ids, target, correction = self.candidates(targets)
             return item_cross_entropy(users, self.item_embedding(ids), target, correction=correction)
         if self.loss_type == "CE":
