@@ -30,11 +30,11 @@ class ItemSampler(AbstractSampler):
 
     @property
     def _groups(self) -> list[tuple[str, np.ndarray]]:
-        """The items of which a draw is one, and words that name them in an error."""
+        """Groups of items that are drawn from separately, each after the words that name it in an error."""
         return [("", np.arange(1, self.item_num))]
 
     def set_distribution(self, distribution: str) -> None:
-        """Stores the items that can be drawn in each group and their cumulative probabilities."""
+        """Stores the items of each group that can be drawn, and their cumulative probabilities."""
         self.distribution = distribution
         counts = self._training.target_counts if distribution == "popularity" else np.ones(self.item_num)
         weights = powers(counts, self.alpha)
