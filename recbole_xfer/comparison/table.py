@@ -85,11 +85,13 @@ class Comparison:
         }
 
     def caption(self) -> str:
-        """Numbers of test targets, protocol and seeds, as text."""
+        """Numbers of test targets, protocol, seeds, and what the training of a row approximated, as text."""
         first = self.results[0]
         seeds = sorted({result.seed for result in self.results})
         spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
-        return f"{first.target_counts()}; {first.protocol}; {spread} {', '.join(map(str, seeds))}"
+        facts = first.target_counts(), str(first.protocol), f"{spread} {', '.join(map(str, seeds))}"
+        approximated = {result.label: result.approximations for result in self.results if result.approximations}
+        return "; ".join([*facts, *(f"{label} {how}" for label, how in approximated.items())])
 
     def table(self) -> Table:
         """The test metrics as a table for the console; the best value of each column is bold."""

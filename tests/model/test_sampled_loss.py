@@ -15,6 +15,7 @@ from recbole.utils import get_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from recbole_xfer.comparison.table import Comparison
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.features import ItemFeatures
@@ -86,7 +87,8 @@ def test_a_run_says_that_it_was_sampled_and_resumes_exactly(tmp_path: Path, mode
     whole, broken = whole_and_interrupted(tmp_path, model, **keys, **SAMPLED, learner="sparse_adam")
     assert whole.test == broken.test and whole.valid == broken.valid
     text = "trained by sampled softmax (the batch's targets and 30 uniform draws) and sparse Adam"
-    assert whole.caption().endswith(text)
+    assert whole.caption().endswith(f"; {text}")
+    assert Comparison([whole]).caption().endswith(f"; {whole.label} {text}")
     assert json.loads((Path(whole.folder) / "result.json").read_text())["approximations"] == text
 
 
