@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,7 +59,7 @@ def measure(kind: str, loss: str, items: int, targets: int, length: int = 16) ->
     dataset = SimpleNamespace(num=lambda field: items + 1, features=features, target_counts=counts)
     model = get_model(name)(XferConfig(name, "Benchmark", overrides={**keys, **SIZES, **LOSSES[loss]}), dataset)
     optimizer = SparseAdam(model.parameters()) if "sparse" in loss else torch.optim.Adam(model.parameters(), fused=True)
-    before, seconds = peak(), []
+    before, seconds = forget_peak(), list[float]()
     shape = (targets // length, length)
     for _ in range(1 + ROUNDS[loss]):
         drawn = rng.choice(items, (2, *shape), p=popularity / popularity.sum()) + 1
@@ -83,8 +84,14 @@ def measure(kind: str, loss: str, items: int, targets: int, length: int = 16) ->
 
 
 def peak() -> float:
-    """Returns the peak memory of this process so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    """Returns the peak memory of this process, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def forget_peak() -> float:
+    """Starts to measure the peak memory anew (on Linux); returns the memory of this process, in GB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
 
 
 if __name__ == "__main__":
