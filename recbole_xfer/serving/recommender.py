@@ -30,6 +30,9 @@ from recbole_xfer.serving.vectors import Vectors, vectors_of
 BATCH = 1024
 """Users that are ranked at once, if their model ranks by vectors."""
 
+FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
+"""Keys by which RecBole removes users and items from the data."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -153,7 +156,7 @@ class Recommender:
                 first = next(iter(users), "")
                 raise XferError(
                     f"None of the users is in {self.dataset.dataset_name}, such as '{first}'"
-                    f"{did_you_mean(first, tokens[1:])}"
+                    f"{did_you_mean(first, tokens[1:])}{self._filtered()}"
                 )
             if unknown:
                 notes.append(f"Users who are not in {self.dataset.dataset_name} and are skipped: {unknown:,}.")
@@ -162,6 +165,11 @@ class Recommender:
             row = row[place[histories.users] < len(ids)]
             row = row[np.argsort(place[histories.users[row]], kind="stable")]
         return self._request(tokens[histories.users[row]], row, self.everybody, notes)
+
+    def _filtered(self) -> str:
+        """The end of a sentence about users who are not in the data: filters may have removed them."""
+        keys = [key for key in FILTERS if self.config[key]]
+        return f" The run filters by {' and '.join(keys)}; rank others with --histories." if keys else ""
 
     def for_targets(self, phase: str) -> Request:
         """The users of the test or validation split, by their histories before the target, as evaluation ranks it."""
