@@ -2,9 +2,10 @@
 
     python -m benchmarks.kills --kills=300
 
-Each kill ends a command (run, pretrain, adapt, compare, tune, encode texts, encode pictures, prepare, refit, update,
-recommend, export) without warning, with all of its processes or alone; the same command then runs to its end. It must
-leave the same files as a command that was never killed, with the same content except times and paths, and no process.
+Each kill ends a command (run, pretrain, adapt, compare, a study with workers, tune, encode texts, encode pictures,
+prepare, refit, update, recommend, export) without warning, with all of its processes or alone; the same command then
+runs to its end. It must leave the same files as a command that was never killed, with the same content except times and
+paths, and no process.
 Prints a line for each kill and for each verb; exits with 1 after a difference. Needs Linux.
 """
 
@@ -41,6 +42,8 @@ SIZES = ["--use_gpu=False", "--MAX_ITEM_LIST_LENGTH=10", "--hidden_size=16", "--
 ANT = ["--model=ANT", "--n_heads=2", "--n_layers=1", "--projection_heads=2", "--price_size=8", *SIZES]
 SOURCE = "--source=Toy-Books+Toy-Music"
 PLAN = "dataset: Toy-Games\nseeds: [1, 2]\nepochs: 2\nrows: [{model: Pop}, {model: SASRec, inner_size: 16}]\n"
+STUDY = "datasets: [Toy-Games, Toy-Music]\nseeds: [1, 2]\nepochs: 2\nmask_history: [False, True]\nbaseline: Pop\n"
+STUDY += "rows: [{model: Pop}, {model: SASRec, inner_size: 16}]\n"
 ADAPTED = ["--dataset=Toy-Games", "--epochs=3"]
 
 VERBS = {
@@ -48,6 +51,7 @@ VERBS = {
     "pretrain": ["pretrain", SOURCE, "--pretrain_epochs=3", *ANT],
     "adapt": ["run", SOURCE, "--adaptation=relearn", "--pretrain_epochs=2", *ADAPTED, *ANT],
     "compare": ["compare", "plan.yaml", "--use_gpu=False", "--MAX_ITEM_LIST_LENGTH=10", "--show_progress=False"],
+    "study": ["compare", "study.yaml", "--workers=2", "--output=study", "--use_gpu=False", "--MAX_ITEM_LIST_LENGTH=10"],
     "tune": ["tune", "--model=RETR", "--dataset=Toy-Games", "--epochs=3", "--n_heads=2", "--space=space.yaml", *SIZES],
     "encode": ["encode", "--dataset=Toy-Games", "--modalities", "text", "--encoder=encoder", "--drop_words=0.2"],
     "pictures": ["encode", "--dataset=Toy-Games", "--modalities", "image", "--image_encoder=image_encoder"],
@@ -94,6 +98,7 @@ def set_up(folder: Path) -> None:
     """Writes the data, the plan, the space and the encoder that the commands read."""
     call(["prepare", "toy"], folder)
     (folder / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
     (folder / "space.yaml").write_text("learning_rate: [0.001, 0.01]\n", encoding="utf-8")
     write_encoder(folder / "encoder")
     write_image_encoder(folder / "image_encoder")

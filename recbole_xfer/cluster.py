@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from recbole_xfer import reaper
+from recbole_xfer.errors import XferError
 
 ADDRESS = "RAY_ADDRESS"
 """The environment variable with which Ray names a cluster."""
@@ -46,11 +47,18 @@ def local_ray(object_store: int) -> Iterator[None]:
 
 @contextmanager
 def cluster_or_local_ray(object_store: int) -> Iterator[None]:
-    """Connects to the cluster at RAY_ADDRESS, or starts Ray on this machine; uses a connection that exists."""
+    """Connects to the cluster at RAY_ADDRESS, or starts Ray on this machine; uses a connection that exists.
+
+    Raises:
+        XferError: if no cluster is at the address.
+    """
     if ray.is_initialized():
         yield
     elif os.environ.get(ADDRESS):
-        ray.init(**_shared())
+        try:
+            ray.init(**_shared())
+        except (ConnectionError, ValueError) as error:
+            raise XferError(f"No Ray cluster is at {os.environ[ADDRESS]}. Start one, or name its address.") from error
         try:
             yield
         finally:

@@ -25,6 +25,7 @@ import torch
 
 from recbole_xfer.files import replacing
 from recbole_xfer.import_hooks import after_import
+from recbole_xfer.processes import is_first
 
 NUMPY_NAMES: dict[str, type] = {
     "bool": np.bool_,
@@ -204,13 +205,13 @@ def hide_chained_assignment() -> None:
 
 
 class LateWriter:
-    """A SummaryWriter of TensorBoard that is created when it is first used."""
+    """A SummaryWriter of TensorBoard that is created when it is first used; of several processes, the first writes."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
+        return getattr(self._writer, name) if is_first() else lambda *_, **__: None
 
     @cached_property
     def _writer(self) -> Any:

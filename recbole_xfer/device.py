@@ -39,12 +39,22 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draws the same random numbers in each block with the same seed; those after the block do not depend on it."""
-    on_cpu = torch.get_rng_state()
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    before = random_state()
     torch.manual_seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(on_cpu)
-        if on_gpus:
-            torch.cuda.set_rng_state_all(on_gpus)
+        set_random_state(before)
+
+
+def random_state() -> list[torch.Tensor]:
+    """The states of PyTorch's generators: the CPU's, and those of the GPUs."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def set_random_state(state: list[torch.Tensor]) -> None:
+    """Sets what :func:`random_state` returned."""
+    on_cpu, *on_gpus = state
+    torch.set_rng_state(on_cpu)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)

@@ -16,6 +16,13 @@ class XferError(ValueError):
     """
 
 
+class Lost(XferError):
+    """The end of another process, without which this one cannot continue."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process of this run has ended. Run the same command again to resume.")
+
+
 SIMILAR = 0.7
 """The smallest similarity of two spellings, from 0 to 1, at which one is a plausible mistake for the other."""
 

@@ -23,6 +23,7 @@ from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
+from recbole_xfer.processes import count
 from recbole_xfer.trainer.phases import trainer_class
 from recbole_xfer.trainer.run_folder import EARLIER, UNIMPORTANT, RunFolder, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer
@@ -79,6 +80,7 @@ def build(
         stage: ``run`` or ``pretrain``.
         trained: whether the parameters of a finished run follow, so that no file of parameters is read.
     """
+    check_processes(config)
     init_seed(config["seed"], config["reproducibility"])
     own = config.replace()  # some loaders and models of RecBole write to theirs
     with explaining_recbole(f"prepare {config['model']} on {config['dataset']}"):
@@ -88,12 +90,32 @@ def build(
         init_seed(config["seed"], config["reproducibility"])
         model = make_model(own, train_data._dataset, trained)
     if pretrained is not None:
-        weights = pretrained.weights()
-        adapt(config, model, pretrained, weights)
-        config = config.replace(pretrained=str(pretrained), pretrained_digest=f"weights/{weights_digest(weights)}")
-    config = config.replace(data_digest=f"{tables}/{features_digest(train_data._dataset)}")  # never read as a number
-    config = config.replace(run_dir=str(RunFolder.of(config, stage)))
+        adapt(config, model, pretrained)
+    data = f"{tables}/{features_digest(train_data._dataset)}"  # never read as a number
+    config = identified(config, data, pretrained, stage)
     return Experiment(config, dataset, train_data, valid_data, test_data, model)
+
+
+def identified(
+    config: XferConfig, data_digest: str, pretrained: RunFolder | None = None, stage: str = "run"
+) -> XferConfig:
+    """The configuration with everything that identifies the run, and with the folder that follows from it."""
+    if pretrained is not None:
+        digest = f"weights/{weights_digest(pretrained.weights())}"
+        config = config.replace(pretrained=str(pretrained), pretrained_digest=digest)
+    config = config.replace(data_digest=data_digest)
+    return config.replace(run_dir=str(RunFolder.of(config, stage)))
+
+
+def check_processes(config: XferConfig) -> None:
+    """Raises XferError if several processes were started for a model that is trained in one."""
+    if count() > 1 and not hooks_of(config.model_class).shares_batches:
+        raise XferError(
+            f"{config['model']} is trained in one process. Start it without torchrun, or choose a model whose losses "
+            f"several processes can share, such as RETR."
+        )
+    if count() > 1 and config["enable_scaler"]:
+        raise XferError("enable_scaler=True is for one process. Leave it out: bf16 needs no scaling.")
 
 
 def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
@@ -122,13 +144,13 @@ def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
     return model
 
 
-def adapt(config: XferConfig, model: Any, pretrained: RunFolder, weights: Mapping[str, Tensor]) -> None:
-    """Copies the parameters that an adaptation keeps from a pre-trained model's ``weights`` to a new one.
+def adapt(config: XferConfig, model: Any, pretrained: RunFolder) -> None:
+    """Copies the parameters that an adaptation keeps from a pre-trained model to a new one.
 
     Raises:
         XferError: if a key of the encoder has another value than in pre-training.
     """
-    model.adapt(weights, config["adaptation"])
+    model.adapt(pretrained.weights(), config["adaptation"])
     theirs = pretrained.config()
     for key in model.encoder_keys:
         if theirs.get(key) != config[key]:

@@ -57,6 +57,10 @@ class Hooks:
     explainable: ClassVar[bool] = False
     """Whether :meth:`inspect` is defined, so that ``recbole-xfer explain`` can show how the model ranks."""
 
+    shares_batches: ClassVar[bool] = False
+    """Whether the losses of several processes, each of its own rows of a batch, add up to the loss of the batch; see
+    :mod:`recbole_xfer.collectives`."""
+
     @staticmethod
     def needs_several_domains(config: Any) -> bool:
         """Whether the model cannot be trained on a single domain; a comparison asks before it trains anything."""

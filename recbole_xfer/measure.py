@@ -14,7 +14,13 @@ from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.experiment import Experiment, adaptation_of, approximations, label, target
 
 
-def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: float, best_epoch: int) -> Result:
+def measure(
+    experiment: Experiment,
+    valid: Mapping[str, float] | None,
+    seconds: float,
+    best_epoch: int,
+    load_best_model: bool = True,
+) -> Result:
     """Evaluates the parameters of the best epoch on the test split.
 
     Args:
@@ -22,10 +28,11 @@ def measure(experiment: Experiment, valid: Mapping[str, float] | None, seconds: 
         valid: validation metrics of the best epoch.
         seconds: of training.
         best_epoch: its number, from 0.
+        load_best_model: whether the parameters are read from the run's folder.
     """
     config, trainer = experiment.config, experiment.trainer
     trainer.eval_collector.data_collect(experiment.train_data)  # for metrics such as ItemCoverage
-    test = trainer.evaluate(experiment.test_data, show_progress=config["show_progress"])
+    test = trainer.evaluate(experiment.test_data, load_best_model, show_progress=config["show_progress"])
     ranking = trainer.evaluator.ranking
     groups = groups_of(experiment)
     if ranking:
@@ -64,10 +71,9 @@ def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
 
 
 def repeats(experiment: Experiment) -> float | None:
-    """The share of test targets that ``mask_history`` makes misses; None if it is off, or not known."""
+    """The share of test targets with which their users had interacted before; None where nothing is ranked."""
     loader = experiment.test_data
-    masked = isinstance(loader, TargetLoader) and loader.mask_history
-    return round(loader.repeats(), 4) if masked else None
+    return round(loader.repeats(), 4) if isinstance(loader, TargetLoader) else None
 
 
 def user_tokens(eval_data: Any) -> np.ndarray:

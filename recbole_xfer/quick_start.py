@@ -1,33 +1,36 @@
-"""The verbs as functions: run, pretrain, load, evaluate, recommend, refit, update, export and compare."""
+"""The verbs as functions: run, pretrain, load, evaluate, ensemble, recommend, refit, update, export, compare, study."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from recbole_xfer import ensemble as joining
 from recbole_xfer import stages
-from recbole_xfer.comparison.joint import joint_against_alone
-from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig, settings
-from recbole_xfer.config.values import read_yaml_files, split_domains
+from recbole_xfer.config.values import read_yaml_files
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.processes import check_one_process
 from recbole_xfer.serving import refit as refitting
 from recbole_xfer.serving import update as updating
 from recbole_xfer.serving import whole
 from recbole_xfer.serving.export import export
 from recbole_xfer.serving.recommend import Wish, recommendations
+from recbole_xfer.study.plan import read_plan
+from recbole_xfer.study.study import Study, run_study
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
-__all__ = ["compare", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "update"]
+__all__ = [
+    "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "study", "update",
+]  # fmt: skip
 
 
 def run(
@@ -113,6 +116,22 @@ def evaluate(
     return Comparison(with_distinct_labels(results, keys))
 
 
+def ensemble(
+    folders: Iterable[str | Path], overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
+) -> joining.EnsembleComparison:
+    """Joins the scores of finished runs of one target, and measures them and their ensemble; writes nothing.
+
+    Args:
+        folders: of at least two runs, of any models.
+        overrides: keys of evaluation, such as ``mask_history``, ``topk`` or ``metrics``, for all runs.
+        config_files: yaml files of such keys.
+
+    Raises:
+        XferError: if a run is not finished, or the runs differ in data, split, candidates or masking.
+    """
+    return joining.ensemble(list(folders), {**read_yaml_files(config_files), **(overrides or {})})
+
+
 def _finished(folders: Iterable[str | Path]) -> list[tuple[str | Path, dict[str, Any]]]:
     """The folders with a finished run, and its result; reports the others.
 
@@ -177,6 +196,7 @@ def recommend(
     Raises:
         XferError: if an argument is invalid, or all of its ids are unknown.
     """
+    check_one_process("recommend")
     wish = Wish(k, histories, users, part, items, domain, allowed, forbidden, columns, approximate)
     return recommendations(run, wish, overrides)
 
@@ -184,41 +204,36 @@ def recommend(
 def compare(
     file: str | Path, overrides: Mapping[str, Any] | None = None, config_files: Iterable[str | Path] = ()
 ) -> Comparison:
-    """Runs every row of a comparison for each seed, on one target with identical data, split and candidates.
+    """Runs a plan of one table in this process, and returns the table; see :func:`study`.
 
-    An interrupted comparison resumes where it stopped; finished runs are only evaluated again. The labels of rows with
-    the same model have the keys in which they differ.
+    Raises:
+        XferError: if the plan has several tables, or a run fails. The other runs are finished nevertheless.
+    """
+    plan = read_plan(file, overrides, config_files)
+    if len(plan.tables) * len(plan.histories) > 1:
+        raise XferError(f"{file} has several tables. Use study() in place of compare().")
+    made = run_study(plan)
+    made.check()
+    return made.tables[0]
+
+
+def study(
+    file: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    config_files: Iterable[str | Path] = (),
+    workers: int | None = None,
+    address: str | None = None,
+) -> Study:
+    """Runs every row of a plan for each dataset, setting and seed, with identical data, split and candidates.
+
+    An interrupted study resumes where it stopped; finished runs are only evaluated again. A run that fails does not
+    stop the others. The labels of rows with the same model have the keys in which they differ.
 
     Args:
-        file: yaml with ``dataset``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and keys for all
-            rows whose models know them; only adapted rows use ``source``. A row may have a ``name`` and
-            ``config_files``; ``alone`` compares it with models of each joined domain alone (see
-            :func:`recbole_xfer.comparison.joint.references`).
+        file: yaml with ``dataset`` or ``datasets``, ``rows`` (each with ``model`` and keys of its own), ``seeds``, and
+            keys for all rows whose models know them; only adapted rows use ``source``. ``docs/studies.md`` has all.
         overrides: keys for all rows; they win over the file.
         config_files: yaml files of keys for all rows; the file wins over them.
+        workers, address: processes, and a Ray cluster; see :func:`recbole_xfer.study.cells.run_cells`.
     """
-    plan = load_plan(Path(file), config_files, overrides)
-    rows, seeds = plan.pop("rows"), plan.pop("seeds", None) or [2020]
-    against = check_rows(plan, rows)
-    results = []
-    for number, row in enumerate(rows, start=1):
-        results += run_row(row_keys(plan, row), seeds, f"{number}/{len(rows)}", row.get("name"))
-    results = with_distinct_labels(results, [row_keys({}, row) for row in rows for _ in seeds])
-    by_row = [results[first : first + len(seeds)] for first in range(0, len(results), len(seeds))]
-
-    def alone(row: int, domain: str) -> list[Result]:
-        name = by_row[row][0].label
-        return run_row({**row_keys(plan, rows[row]), "single_domain": domain}, seeds, f"{name}, {domain} alone", name)
-
-    domains = split_domains(str(plan["dataset"]))
-    return Comparison(results, joint_against_alone(by_row, against, domains, alone))
-
-
-def run_row(keys: Mapping[str, Any], seeds: Sequence[int], number: str, name: str | None = None) -> list[Result]:
-    """The results of one configuration for each seed, labelled with ``name`` if it is given."""
-    results = []
-    for seed in seeds:
-        logger.info(f"[{number}] seed {seed}")
-        result = run(overrides={**keys, "seed": seed}, reuse=True)
-        results.append(replace(result, label=name or result.label))
-    return results
+    return run_study(read_plan(file, overrides, config_files), workers, address)

@@ -60,6 +60,21 @@ def pretrain(
     Keys with the prefix ``pretrain_`` replace those without it. The last item of each history is not trained on; it
     chooses the epoch.
     """
+    experiment = build(source_config(model, source, config_files, overrides), stage="pretrain")
+    folder = experiment.folder
+    with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
+        if folder.result():
+            logger.info(f"Pre-training on {experiment.config['dataset']}: reusing the identical run {folder}.")
+        else:
+            with folder.logging():
+                train_source_model(experiment)
+    return folder
+
+
+def source_config(
+    model: str | None, source: str | None, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None
+) -> XferConfig:
+    """The configuration of a pre-training; see :func:`pretrain`."""
     source = source or (overrides or {}).get("source") or read_yaml_files(config_files).get("source")
     if not source:
         raise XferError("No source is given. Add --source=DOMAINS, such as --source=Food+Home.")
@@ -67,15 +82,7 @@ def pretrain(
     overrides = {key: value for key, value in (overrides or {}).items() if key not in ("source", "dataset")}
     config = XferConfig(model, source, config_files, overrides)
     check_adaptable(config)
-    experiment = build(for_pretraining(config), stage="pretrain")
-    folder = experiment.folder
-    with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
-        if folder.result():
-            logger.info(f"Pre-training on {source}: reusing the identical run {folder}.")
-        else:
-            with folder.logging():
-                train_source_model(experiment)
-    return folder
+    return for_pretraining(config)
 
 
 def check_adaptable(config: XferConfig) -> None:

@@ -15,10 +15,11 @@ from tests.conftest import ROOT
 PACKAGE = "recbole_xfer"
 
 LAYERS = (
-    "version", "threads", "errors", "hooks", "files", "log", "import_hooks", "device", "compat", "reaper", "cluster",
+    "version", "threads", "errors", "processes", "hooks", "files", "log", "import_hooks", "device", "collectives",
+    "compat", "reaper", "cluster", "workers",
     "config", "data", "layers", "prepare", "model", "evaluation", "comparison", "trainer",
-    "experiment", "measure", "stages", "serving", "search", "report", "check", "quick_start", "demo", "testing", "cli",
-    "__main__", "plugin",
+    "experiment", "measure", "ensemble", "stages", "serving", "search", "study", "report", "check", "quick_start",
+    "demo", "testing", "cli", "__main__", "plugin",
 )  # fmt: skip
 """Modules and packages, lowest first. A part can then be read, tested and replaced without those above it."""
 

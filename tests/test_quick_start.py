@@ -28,6 +28,14 @@ def test_a_comparison_rejects_run_dir(tmp_path: Path) -> None:
         compare(plan, {"data_path": str(tmp_path)})
 
 
+def test_a_comparison_is_one_table(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("dataset: Small\nmask_history: [True, False]\nrows: [{model: Pop}]")
+    with pytest.raises(XferError, match="plan.yaml has several tables. Use study"):
+        compare(plan, {"data_path": str(tmp_path)})
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [

@@ -6,13 +6,18 @@ Every key of the configuration is an option, ``--key=value``. Values are read as
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
 
 from recbole_xfer.cli import completion, data, keys, results, serving, training
 from recbole_xfer.cli.verb import Parser, Verb
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import show_messages
+from recbole_xfer.processes import as_one_command, check_one_process, is_first, reports
 from recbole_xfer.version import __version__
 
 VERBS = {verb.name: verb for verb in (*training.VERBS, *results.VERBS, *serving.VERBS, *data.VERBS, *completion.VERBS)}
@@ -26,22 +31,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         completion.complete(*parsers(verb))
     show_messages()
     try:
-        verb, options, given = parse(sys.argv[1:] if arguments is None else arguments)
-        verb.run(options, given)
-    except XferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:  # some models of RecBole need modules that RecBole does not install
-        sentence = f"This needs the Python module {error.name}. Install the package that provides it."
-        print(f"error: {sentence}", file=sys.stderr)
-        return 2
-    except OSError as error:  # such as a folder without permission; the message names it
-        print(f"error: {error}", file=sys.stderr)
+        with as_one_command():
+            verb, options, given = parse(sys.argv[1:] if arguments is None else arguments)
+            run(verb, options, given)
+    except (XferError, ModuleNotFoundError, OSError) as error:
+        if reports(error):
+            print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
+        if is_first():
+            print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         return 130
     return 0
+
+
+def run(verb: Verb, options: argparse.Namespace, given: dict[str, str]) -> None:
+    """Runs a verb: in this process, with others that torchrun started, or in processes of Ray."""
+    workers, address = (getattr(options, name, None) for name in ("ray_workers", "ray_address"))
+    if workers or not verb.shared:
+        check_one_process(f"{verb.name} --ray_workers" if workers else verb.name)
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    if workers:
+        from recbole_xfer.workers import on_workers
+
+        print(on_workers(partial(printed, verb.name, options, given), workers, given.get("use_gpu") != "False"), end="")
+    else:
+        verb.run(options, given)
+
+
+def printed(verb: str, options: argparse.Namespace, given: dict[str, str]) -> str:
+    """Runs a verb and returns what it prints."""
+    with redirect_stdout(StringIO()) as output:
+        VERBS[verb].run(options, given)
+    return output.getvalue()
+
+
+def sentence(error: XferError | ModuleNotFoundError | OSError) -> str:
+    """What is printed about an error; that of a file or folder names it."""
+    if isinstance(error, ModuleNotFoundError):  # some models of RecBole need modules that RecBole does not install
+        return f"This needs the Python module {error.name}. Install the package that provides it."
+    return str(error)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Verb, argparse.Namespace, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The verbs about results: compare, evaluate, runs, report, explain."""
+"""The verbs about results: compare, evaluate, ensemble, runs, report, explain."""
 
 from __future__ import annotations
 
@@ -15,15 +15,31 @@ def add_result(parser: Parser) -> None:
 
 def add_compare_options(parser: Parser) -> None:
     """Adds the options of compare."""
-    parser.add_argument(
-        "file", type=Path, help="yaml with dataset, rows, seeds and other keys; see properties/demo.yaml"
-    )
+    add = parser.add_argument
+    add("file", type=Path, help="yaml with dataset or datasets, rows, seeds and other keys; see docs/studies.md")
     add_result(parser)
+    add("--output", type=Path, metavar="FOLDER", help="also write study.md, study.tex, study.csv and study.json")
+    add("--workers", type=positive, metavar="N", help="runs at a time (default 1; on a cluster one per GPU or machine)")
+    add("--address", metavar="ADDRESS", help="of a Ray cluster, such as auto (default RAY_ADDRESS, or this machine)")
+    add("--dry-run", action="store_true", help="only print what will run, and how long it takes")
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of at least 1")
+    return int(text)
 
 
 def add_evaluate_options(parser: Parser) -> None:
     """Adds the options of evaluate."""
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a finished run")
+    add_result(parser)
+
+
+def add_ensemble_options(parser: Parser) -> None:
+    """Adds the options of ensemble."""
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a finished run; at least two")
     add_result(parser)
 
 
@@ -51,11 +67,22 @@ def add_explain_options(parser: Parser) -> None:
 
 
 def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Runs a comparison; prints its table and verdict."""
-    from recbole_xfer.cli.tables import print_comparison
-    from recbole_xfer.quick_start import compare
+    """Runs a study; prints its tables and verdicts."""
+    from recbole_xfer.cli.tables import print_folding, print_study
+    from recbole_xfer.study.estimate import estimate
+    from recbole_xfer.study.plan import read_plan
+    from recbole_xfer.study.study import run_study
 
-    print_comparison(compare(options.file, keys, files(options)), options.result)
+    plan = read_plan(options.file, keys, files(options))
+    if options.dry_run:
+        found = estimate(plan, options.workers or 1)
+        print_folding(found.table())
+        print(found.sentence())
+        found.check()
+        return
+    study = run_study(plan, options.workers, options.address)
+    print_study(study, options.result, options.output)
+    study.check()
 
 
 def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
@@ -64,6 +91,14 @@ def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.quick_start import evaluate
 
     print_comparison(evaluate(options.folders, keys, files(options)), options.result)
+
+
+def ensemble(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Joins finished runs; prints the table of the runs and their ensemble."""
+    from recbole_xfer.cli.tables import print_comparison
+    from recbole_xfer.quick_start import ensemble
+
+    print_comparison(ensemble(options.folders, keys, files(options)), options.result)
 
 
 def runs(options: argparse.Namespace, keys: dict[str, str]) -> None:
@@ -99,10 +134,11 @@ def explain(options: argparse.Namespace, keys: dict[str, str]) -> None:
 VERBS = (
     Verb(
         "compare",
-        "run several models on one target and print a table",
+        "run several models on one or more targets and print tables",
         (
             "recbole-xfer compare properties/demo.yaml",
-            "recbole-xfer compare plan.yaml --seeds='[1, 2, 3]' --result=table.json",
+            "recbole-xfer compare plan.yaml --seeds='[1, 2, 3]' --baseline=SASRec --output=study --workers=2",
+            "recbole-xfer compare plan.yaml --dry-run",
         ),
         add_compare_options,
         compare,
@@ -113,6 +149,16 @@ VERBS = (
         ("recbole-xfer evaluate saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --mask_history=True",),
         add_evaluate_options,
         evaluate,
+    ),
+    Verb(
+        "ensemble",
+        "join the scores of finished runs of one target, weighted on the validation split",
+        (
+            "recbole-xfer ensemble saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b",
+            "recbole-xfer ensemble saved/ANT-Shop-1a2b3c4d saved/ContentKNN-Shop-9c0d1e2f --mask_history=True",
+        ),
+        add_ensemble_options,
+        ensemble,
     ),
     Verb(
         "runs",

@@ -138,6 +138,7 @@ VERBS = (
         ("recbole-xfer refit saved/ANT-Shop-relearn-1a2b3c4d --output=live",),
         add_refit_options,
         refit,
+        shared=True,
     ),
     Verb(
         "update",
@@ -148,6 +149,7 @@ VERBS = (
         ),
         add_update_options,
         update,
+        shared=True,
     ),
     Verb(
         "export",

@@ -83,19 +83,41 @@ def print_result(result: Any) -> None:
 
 def print_comparison(comparison: Any, result_file: Path | None = None, picture: Path | None = None) -> None:
     """Prints a comparison's tables and verdict; also writes them as json, and as SVG."""
+    tables = _print_tables(comparison)
+    _write_result(comparison, result_file)
+    if picture:
+        with replacing(picture) as temporary:
+            temporary.write_text(svg(tables, comparison.verdict()), encoding="utf-8")
+        print(f"Drawn in {picture}")
+
+
+def print_study(study: Any, result_file: Path | None = None, folder: Path | None = None) -> None:
+    """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder."""
+    for comparison in study.tables:
+        _print_tables(comparison)
+    _write_result(study, result_file)
+    if folder:
+        from recbole_xfer.study.write import write
+
+        print(f"Also in {', '.join(map(str, write(study, folder)))}")
+
+
+def _print_tables(comparison: Any) -> list[Table]:
+    """Prints and returns the tables of a comparison, and prints its verdict."""
     tables = [comparison.table(), *([comparison.joint.table()] if comparison.joint else [])]
     for table in tables:
         print_table(table)
     if comparison.verdict():
         print(comparison.verdict())
-    if result_file:
-        with replacing(result_file) as temporary:
-            temporary.write_text(as_json(comparison.as_dict()), encoding="utf-8")
-        print(f"Also in {result_file}")
-    if picture:
-        with replacing(picture) as temporary:
-            temporary.write_text(svg(tables, comparison.verdict()), encoding="utf-8")
-        print(f"Drawn in {picture}")
+    return tables
+
+
+def _write_result(content: Any, file: Path | None) -> None:
+    """Writes a comparison or a study as json."""
+    if file:
+        with replacing(file) as temporary:
+            temporary.write_text(as_json(content.as_dict()), encoding="utf-8")
+        print(f"Also in {file}")
 
 
 def width_of(tables: Iterable[Table]) -> int:

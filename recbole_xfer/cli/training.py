@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recbole_xfer.cli.verb import Parser, Verb, files
+from recbole_xfer.cli.verb import Parser, Verb, add_address, files
 
 NAMED = ("model", "dataset", "source", "adaptation", "pretrained")
 """Options that are keys of the configuration."""
@@ -47,6 +47,7 @@ def add_tune_options(parser: Parser) -> None:
     add("--output", type=Path, default=Path("best.yaml"), metavar="FILE", help="for the best configuration")
     add("--cpus_per_trial", type=float, default=1, metavar="N", help="CPU cores per trial (default 1)")
     add("--gpus_per_trial", type=float, metavar="N", help="GPUs per trial, such as 0.5 (default 1)")
+    add_address(parser)
 
 
 def overrides(options: argparse.Namespace, keys: dict[str, str]) -> dict[str, Any]:
@@ -101,6 +102,7 @@ VERBS = (
         ),
         add_run_options,
         run,
+        shared=True,
     ),
     Verb(
         "pretrain",
@@ -108,6 +110,7 @@ VERBS = (
         ("recbole-xfer pretrain -m ANT --source=Food+Home --pretrain_epochs=20",),
         add_pretrain_options,
         pretrain,
+        shared=True,
     ),
     Verb(
         "adapt",
@@ -115,6 +118,7 @@ VERBS = (
         ("recbole-xfer adapt -m ANT -d Shop --pretrained=saved/ANT-Food-pretrained-1a2b3c4d --adaptation=finetune",),
         add_adapt_options,
         run,
+        shared=True,
     ),
     Verb(
         "tune",

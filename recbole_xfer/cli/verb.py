@@ -6,6 +6,7 @@ argparse is kept: keys and the sources of ``prepare`` are options that no decora
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -47,6 +48,7 @@ class Verb:
         add_options: declares its options.
         run: does it, given the options and the keys.
         accepts_keys: whether all other options are keys of the configuration.
+        shared: whether several processes can share its work, as torchrun or Ray Train starts them.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Verb:
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace, dict[str, str]], None]
     accepts_keys: bool = True
+    shared: bool = False
 
     def epilog(self) -> str:
         """The end of the help text: examples, and how keys are written."""
@@ -67,6 +70,23 @@ class Verb:
         if self.accepts_keys:
             help_text = "yaml files of keys, separated by spaces; later files win"
             parser.add_argument("--config_files", action="append", default=[], metavar="FILES", help=help_text)
+        if self.shared:
+            help_text = "share the work among N processes of Ray, on this machine or the cluster at --address"
+            parser.add_argument("--ray_workers", type=positive, metavar="N", help=help_text)
+            add_address(parser)
+
+
+def add_address(parser: Parser) -> None:
+    """Adds the address of a Ray cluster."""
+    help_text = "of a Ray cluster, such as auto or 10.0.0.1:6379 (default: $RAY_ADDRESS, or a Ray on this machine)"
+    parser.add_argument("--address", dest="ray_address", metavar="ADDRESS", help=help_text)
+
+
+def positive(text: str) -> int:
+    """Parses an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is invalid: it must be an integer of at least 1")
+    return int(text)
 
 
 def files(options: argparse.Namespace) -> list[str]:

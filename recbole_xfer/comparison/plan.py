@@ -1,4 +1,4 @@
-"""The plan of a comparison: a yaml file with a target, rows of models, seeds, and keys that all rows share."""
+"""The plan of a comparison: a yaml file with targets, rows of models, seeds, settings, and keys that all rows share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from recbole_xfer.config.schema import PLAN, check_keys, check_values
 from recbole_xfer.config.values import parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
 
-TABLE_KEYS = frozenset(("name", "alone"))
-"""Keys of a row that describe the table; they are not keys of a run."""
+TABLE_KEYS = frozenset(("name", "alone", "search", "trials"))
+"""Keys of a row that are about the table or a search; they are not keys of a run."""
+
+PLAN_KEYS = frozenset(("rows", "seeds", "datasets", "settings", "baseline", "published", "trials"))
+"""Keys of a plan that are about all of its tables; they are not keys of a run."""
 
 
 def load_plan(
@@ -27,16 +30,21 @@ def load_plan(
     Raises:
         XferError: if the file does not exist, is not valid yaml, lacks ``dataset`` or ``rows``, or these are invalid.
     """
-    plan = {**read_yaml_files([*config_files, file]), **parse_values(overrides)}
-    for key in ("dataset", "rows"):
-        if not plan.get(key):
-            raise XferError(f"{file} lacks the key '{key}'. See `recbole-xfer compare --help`.")
-    rows = plan["rows"]
+    plan: dict[str, Any] = {}
+    for source in (*config_files, file):
+        _add(plan, read_yaml_files([source]), source)
+    _add(plan, parse_values(overrides), "The command line")
+    if not plan.get("dataset") and not plan.get("datasets"):
+        raise XferError(f"{file} lacks the key 'dataset'. See `recbole-xfer compare --help`.")
+    rows = plan.get("rows")
+    if not rows:
+        raise XferError(f"{file} lacks the key 'rows'. See `recbole-xfer compare --help`.")
     if isinstance(rows, list):
         rows = plan["rows"] = [_with_files(row) if isinstance(row, dict) else row for row in rows]
     if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
         raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
-    for keys in (plan, *rows):
+    check_values({"settings": plan["settings"]} if "settings" in plan else {})
+    for keys in (plan, *plan.get("settings", {}).values(), *rows):
         check_values({key: keys[key] for key in keys if key in {"dataset", *PLAN}})
         if "seed" in keys:
             raise XferError(
@@ -45,7 +53,49 @@ def load_plan(
     seeds = plan.get("seeds") or []
     if len(set(seeds)) < len(seeds):
         raise XferError(f"seeds={seeds} is invalid: each seed must occur once, as equal seeds make equal runs.")
+    _check_names([row["name"] for row in rows if row.get("name")], file)
     return plan
+
+
+def _add(plan: dict[str, Any], keys: Mapping[str, Any], source: str | Path) -> None:
+    """Adds the keys of a file or of the command line to a plan; its ``dataset`` or ``datasets`` replaces both."""
+    targets = {"dataset", "datasets"} & {key for key, value in keys.items() if value}
+    if len(targets) > 1:
+        raise XferError(f"{source} has both 'dataset' and 'datasets'. Leave one of them out.")
+    for key in ("dataset", "datasets") if targets else ():
+        plan.pop(key, None)
+    plan.update(keys)
+
+
+def _check_names(names: Sequence[str], file: Path) -> None:
+    """Raises XferError if two rows have one name."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise XferError(f"{file} has {names.count(twice)} rows with name: {twice}. Give each row a name of its own.")
+
+
+def histories_of(plan: dict[str, Any]) -> list[bool | None]:
+    """Removes a list from the plan's ``mask_history``, and returns its values; ``[None]`` without a list.
+
+    The plan keeps the first value, with which the rows are trained; their runs are measured with each.
+    """
+    values = plan.get("mask_history")
+    if not isinstance(values, list):
+        return [None]
+    if sorted(map(str, values)) != ["False", "True"] or not all(isinstance(value, bool) for value in values):
+        raise XferError(f"mask_history={values} is invalid in a comparison: it must be True, False or [False, True].")
+    plan["mask_history"] = values[0]
+    return values
+
+
+def tables_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The keys that the rows of each table share, by the table's name: one for each dataset and setting."""
+    shared = {key: value for key, value in plan.items() if key not in PLAN_KEYS}
+    return {
+        ", ".join(filter(None, (str(dataset), name))): {**shared, **keys, "dataset": dataset}
+        for dataset in plan.get("datasets") or [plan["dataset"]]
+        for name, keys in (plan.get("settings") or {"": {}}).items()
+    }
 
 
 def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +147,8 @@ def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
             raise XferError(
                 "The key 'run_dir' is the folder of one run, and a comparison has many. Set checkpoint_dir."
             )
-        configurations.append(plain(settings(config)))
+        searched = {key: row.get(key) for key in ("search", "trials")}
+        configurations.append(plain({**settings(config), **searched}))
         equal = configurations.index(configurations[-1]) + 1
         if equal <= number:
             raise XferError(

@@ -1,20 +1,19 @@
-"""Compares several models on one target: mean and spread over seeds, and whether transfer helped."""
+"""Compares several models on one target: mean and spread over seeds, a baseline, and whether transfer helped."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from recbole.evaluator.register import smaller_metrics
-from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.comparison.joint import JointAgainstAlone
+from recbole_xfer.comparison.layout import BEST, SECOND, Entry, Layout, Line
 from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_change
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
@@ -39,16 +38,54 @@ REMEDIES: Sequence[tuple[Callable[[Result], str], str]] = (
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that ended with an error: its label, its seed, and the error as a sentence."""
+
+    label: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """The difference between a row and the baseline: relative to its NDCG, and a paired test over test targets."""
+
+    label: str
+    change: float
+    p: float
+    p_corrected: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant after the correction."""
+        return self.p_corrected < SIGNIFICANCE
+
+    def text(self) -> str:
+        """Such as ``+12.3%*``."""
+        return f"{self.change:+.1%}{'*' if self.significant else ''}"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Results on one target, measured with one protocol.
 
     Attributes:
         results: of each row and seed.
         joint: compares rows with models trained on one domain alone, where rows ask for it.
+        name: of the table in a study; by default the dataset.
+        baseline: label of the row with which all others are compared.
+        failed: runs without a result.
+        figures: published ones, by row and metric.
+        notes: further parts of the caption.
     """
 
     results: Sequence[Result]
     joint: JointAgainstAlone | None = None
+    name: str = ""
+    baseline: str | None = None
+    failed: Sequence[Failure] = ()
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for measured, remedy in REMEDIES:
@@ -85,45 +122,83 @@ class Comparison:
         }
 
     def caption(self) -> str:
-        """Numbers of test targets, protocol, seeds, and what the training of a row approximated, as text."""
+        """Numbers of test targets, protocol and seeds, as text."""
         first = self.results[0]
         seeds = sorted({result.seed for result in self.results})
         spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
-        facts = first.target_counts(), str(first.protocol), f"{spread} {', '.join(map(str, seeds))}"
-        approximated = {result.label: result.approximations for result in self.results if result.approximations}
-        return "; ".join([*facts, *(f"{label} {how}" for label, how in approximated.items())])
+        measured = f"{first.target_counts()}; {first.protocol}; {spread} {', '.join(map(str, seeds))}"
+        return "; ".join([measured, *self._notes()])
+
+    def _notes(self) -> Iterator[str]:
+        """What the caption says about the baseline, approximations and failed runs, and further notes."""
+        tests = len(self.changes())
+        if tests:
+            correction = f", with Holm's correction for {tests} tests" if tests > 1 else ""
+            yield (
+                f"vs {self.baseline}: change of NDCG@{self.results[0].cutoff}, * where a paired t-test over test "
+                f"targets is significant (p < {SIGNIFICANCE}{correction})"
+            )
+        for result in {result.label: result for result in self.results if result.approximations}.values():
+            yield f"{result.label} {result.approximations}"
+        yield from self.notes
+        for label, failures in self._failed_by_label().items():
+            yield f"{label} failed with {'seed' if len(failures) == 1 else 'seeds'} " + ", ".join(
+                str(failure.seed) for failure in failures
+            )
+
+    def _failed_by_label(self) -> dict[str, list[Failure]]:
+        return {failure.label: [f for f in self.failed if f.label == failure.label] for failure in self.failed}
+
+    def changes(self) -> list[Change]:
+        """The difference of each other row from the baseline; the p-values have Holm's correction over the table.
+
+        Empty without a baseline, without its results, or if no metric is one of rankings.
+        """
+        rows = self.by_label()
+        baseline = rows.pop(self.baseline or "", None)
+        if not baseline or not rows or any(result.by_row is None for result in self.results):
+            return []
+        tests = [paired_change(mean_by_row(results), mean_by_row(baseline)) for results in rows.values()]
+        corrected = holm(np.array([p for _, p in tests]))
+        return [
+            Change(label, change, p, float(p_corrected))
+            for label, (change, p), p_corrected in zip(rows, tests, corrected, strict=True)
+        ]
 
     def table(self) -> Table:
-        """The test metrics as a table for the console; the best value of each column is bold."""
-        first = self.results[0]
-        several = any(len(results) > 1 for results in self.by_label().values())
-        table = Table(
-            title=escape(f"Test results on {first.dataset}"),
-            caption=escape(self.caption()),
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,  # mean and spread of four metrics fit into 80 columns
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column("model", no_wrap=True)
+        """The test metrics as a table for the console."""
+        return self.layout().for_console()
+
+    def layout(self) -> Layout:
+        """The test metrics as a table, in which the best and the second value of each column are marked.
+
+        Below a row are its published figures. Rows that failed, and figures of other rows, are the last.
+        """
+        first, rows, summary = self.results[0], self.by_label(), self.summary()
+        several = any(len(results) > 1 for results in rows.values())
         metrics = list(first.test_by_part())
+        places = {
+            metric: _places(metric, {label: row[metric]["mean"] for label, row in summary.items()})
+            for metric in metrics
+        }
+        changes = {change.label: change.text() for change in self.changes()}
+        heads = [*([] if several else ["epoch", "seconds"]), *([f"vs {self.baseline}"] if changes else [])]
+        failed = self._failed_by_label()
+        lines: list[Line] = []
+        for label in dict.fromkeys([*rows, *failed, *self.figures]):
+            if label in rows:
+                of_row = {m: Entry(score_text(summary[label][m], several), places[m].get(label)) for m in metrics}
+                own = [] if several else [_epoch(rows[label][0].best_epoch), f"{rows[label][0].seconds:.0f}"]
+                lines += _lines(label, of_row, [*own, *([changes.get(label, "")] if changes else [])])
+            elif label in failed:
+                lines += _lines(label, dict.fromkeys(metrics, Entry("failed")), [""] * len(heads))
+            if label in self.figures:
+                figures = {m: Entry(f"{self.figures[label][m]:.4f}") for m in metrics if m in self.figures[label]}
+                lines += _lines(f"{label}, published", figures, [""] * len(heads), metrics)
         parts = by_domain(dict.fromkeys(metrics))
-        if len(parts) > 1:
-            table.add_column("group" if first.groups else "domain", no_wrap=True)
-        for metric in parts[None]:
-            table.add_column(metric, justify="right", no_wrap=True)
-        if not several:
-            table.add_column("epoch", justify="right")
-            table.add_column("seconds", justify="right", no_wrap=True)
-        summary = self.summary()
-        best = {metric: _better(metric)(row[metric]["mean"] for row in summary.values()) for metric in metrics}
-        for label, results in self.by_label().items():
-            cells = {metric: _cell(summary[label][metric], best[metric], several) for metric in metrics}
-            rest = [] if several else [str(results[0].best_epoch), f"{results[0].seconds:.0f}"]
-            for part, row in by_domain(cells).items():
-                names = [label] if len(parts) == 1 else ["", part] if part else [label, "all"]
-                table.add_row(*map(escape, names), *row.values(), *([] if part else rest))
-        return table
+        names = ["model"] if len(parts) == 1 else ["model", "group" if first.groups else "domain"]
+        name = self.name or first.dataset
+        return Layout(f"Test results on {name}", name, self.caption(), names, [*parts[None], *heads], lines)
 
     def verdict(self) -> str:
         """Says for each adapted row whether transfer helped or hurt significantly, against the same model from scratch.
@@ -158,28 +233,63 @@ class Comparison:
         same_keys = first.label.replace(f"({first.adaptation})", "(scratch)")
         return rows.get(same_keys) or (of_model[0] if len(of_model) == 1 else None)
 
+    def layouts(self) -> list[Layout]:
+        """The layouts of its tables, that of joint and single-domain training included."""
+        return [self.layout(), *([Layout.of(self.joint.table(), names=2)] if self.joint else [])]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record of each row and metric: mean, spread and number of seeds, and the change from the baseline."""
+        first, rows, changes = self.results[0], self.by_label(), {change.label: change for change in self.changes()}
+        shared = {
+            "dataset": first.dataset,
+            "table": self.name or first.dataset,
+            "history_masked": first.protocol.history_masked,
+        }
+        found = []
+        for label, metrics in self.summary().items():
+            change = asdict(changes[label]) if label in changes else {}
+            for metric, value in metrics.items():
+                of_metric = change if metric == f"ndcg@{first.cutoff}" else {}
+                record = {**shared, "row": label, "metric": metric, **value, "seeds": len(rows[label])}
+                record["published"] = self.figures.get(label, {}).get(metric)
+                found.append({**record, **{key: of_metric.get(key) for key in ("change", "p", "p_corrected")}})
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """The content of the file of ``--result``."""
+        changes = {change.label: {**asdict(change), "significant": change.significant} for change in self.changes()}
+        further = {
+            "against": {"baseline": self.baseline, "changes": changes} if changes else None,
+            "published": self.figures,
+            "failed": [asdict(failure) for failure in self.failed],
+            "joint_against_alone": self.joint.as_dict() if self.joint else None,
+        }
         return {
             "dataset": self.results[0].dataset,
             "measured": self.caption(),
             "verdict": self.verdict(),
             "summary": self.summary(),
             "runs": [result.as_dict() for result in self.results],
-            **({"joint_against_alone": self.joint.as_dict()} if self.joint else {}),
+            **{name: value for name, value in further.items() if value},
         }
 
 
 def with_distinct_labels(results: Sequence[Result], keys: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Results with distinct labels, see :func:`distinct_labels`."""
+    labels = distinct_labels([result.label for result in results], keys)
+    return [replace(result, label=label) for result, label in zip(results, labels, strict=True)]
+
+
+def distinct_labels(labels: Sequence[str], keys: Sequence[Mapping[str, Any]]) -> list[str]:
     """Adds to equal labels the keys in which their runs differ: ``RETR n_heads=4``, ``ANT (relearn), source Toys``.
 
     Args:
-        results: of several runs.
+        labels: of several runs.
         keys: of each run; ``seed`` is ignored, because a row has several seeds.
     """
     labelled = []
-    for result, own in zip(results, keys, strict=True):
-        same_label = [others for other, others in zip(results, keys, strict=True) if other.label == result.label]
+    for label, own in zip(labels, keys, strict=True):
+        same_label = [others for other, others in zip(labels, keys, strict=True) if other == label]
         differing = {
             key: value
             for key, value in own.items()
@@ -188,7 +298,7 @@ def with_distinct_labels(results: Sequence[Result], keys: Sequence[Mapping[str, 
         other_models = [o for o in same_label if o.get("pretrained") != own.get("pretrained")]
         if all(others.get("source") != own.get("source") for others in other_models):
             differing.pop("pretrained", None)  # the source says enough without a path
-        labelled.append(replace(result, label=_described(result.label, differing)))
+        labelled.append(_described(label, differing))
     return labelled
 
 
@@ -207,12 +317,38 @@ def mean_by_row(results: Sequence[Result]) -> np.ndarray:
     return np.mean(rows, axis=0)
 
 
-def _better(metric: str) -> Callable[[Iterable[float]], float]:
-    """``min`` for a metric where smaller is better, such as a loss; else ``max``."""
+def _places(metric: str, values: Mapping[str, float]) -> dict[str, int]:
+    """Which labels have the best and, among at least three, the second value of a metric."""
     name = split_metric_name(metric)[0].partition("@")[0]
-    return min if name in smaller_metrics else max
+    ranked = sorted(set(values.values()), reverse=name not in smaller_metrics)
+    marks = (BEST, SECOND) if len(values) > 2 else (BEST,)
+    return {
+        label: place
+        for label, value in values.items()
+        for place, best in zip(marks, ranked, strict=False)
+        if value == best
+    }
 
 
-def _cell(value: dict[str, float], best: float, several: bool) -> str:
-    text = score_text(value, several)
-    return f"[bold]{text}[/bold]" if value["mean"] == best else text
+def _lines(label: str, entries: Mapping[str, Entry], rest: Sequence[str], metrics: Iterable[str] = ()) -> list[Line]:
+    """The lines of a row: all targets, then each domain or group.
+
+    Args:
+        label: of the row.
+        entries: by metric; without ``metrics``, all of them.
+        rest: further entries of the first line.
+        metrics: of the table, where entries may be missing; lines without any entry are left out then.
+    """
+    parts = by_domain({metric: entries.get(metric, Entry()) for metric in metrics or entries})
+    lines = []
+    for part, row in parts.items():
+        if part and not any(entry.text for entry in row.values()):
+            continue
+        names = [label] if len(parts) == 1 else ["", part] if part else [label, "all"]
+        lines.append(Line(names, [*row.values(), *map(Entry, [""] * len(rest) if part else rest)]))
+    return lines
+
+
+def _epoch(best: int) -> str:
+    """The best epoch as text; empty for what has none, such as an ensemble."""
+    return str(best) if best >= 0 else ""

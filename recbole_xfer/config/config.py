@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from recbole.config import Config
 from recbole.utils import ModelType, argument_list
 
+from recbole_xfer.collectives import total
 from recbole_xfer.config import properties
 from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, trained_by_tp
 from recbole_xfer.config.properties import STAGE_PREFIX
@@ -20,6 +22,7 @@ from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.schema import check_keys, check_values
 from recbole_xfer.config.values import YamlLoader, in_order, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
+from recbole_xfer.processes import count, own_gpu
 
 DERIVED = {
     "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "device", "single_spec", "local_rank",
@@ -118,7 +121,14 @@ class XferConfig(Config):
     def _init_device(self) -> None:
         if not self.final_config_dict["use_gpu"]:  # RecBole does not read this key of its own
             self.final_config_dict["gpu_id"] = ""
+        elif count() > 1:
+            self.final_config_dict["gpu_id"] = own_gpu(self.final_config_dict["gpu_id"])
         super()._init_device()
+        on_gpu = int(total(torch.tensor(int(self.final_config_dict["device"].type != "cpu"))))
+        if 0 < on_gpu < count():
+            raise XferError(
+                f"Some of the {count()} processes have no GPU. Start one process for each GPU, or set --use_gpu=False."
+            )
 
 
 def add_defaults(config: Config, model: str, model_class: type, dataset: str) -> None:

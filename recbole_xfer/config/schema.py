@@ -53,6 +53,10 @@ GENERAL: Mapping[str, Any] = {
 """Keys of properties/overall.yaml and keys without default, except those of RecBole."""
 
 OF_MODELS: Mapping[str, Any] = {
+    # ContentKNN, and models that start from it
+    "content_start": bool,
+    "decay": t.Fraction,
+    "price_weight": t.Positive,
     # ANT and UniSRec
     "projection_heads": t.Count,
     "price_size": t.EvenCount,
@@ -117,7 +121,19 @@ OF_MODELS: Mapping[str, Any] = {
 }
 """Keys of properties/model, except those that RecBole's models have too."""
 
-PLAN: Mapping[str, Any] = {"seeds": t.Seeds, "name": t.Name, "alone": bool | t.Name}
+PLAN: Mapping[str, Any] = {
+    # Of the plan
+    "datasets": t.Datasets,
+    "settings": t.Settings,
+    "seeds": t.Seeds,
+    "baseline": t.Name | None,
+    "published": t.Keys | None,
+    # Of a row
+    "name": t.Name,
+    "alone": bool | t.Name,
+    "search": t.Space,
+    "trials": t.Count,
+}
 """Keys of a comparison's file; those of ``rows`` are checked with each row."""
 
 BY_MODEL: Mapping[str, Mapping[str, Any]] = {
@@ -138,7 +154,13 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
     "tp_model": "With `model: TP`, the model that TP trains.",
     "config_files": "In a row of a comparison: yaml files of its keys. Elsewhere not read; RecBole's scripts pass it.",
     "encoding": "Encoding of atomic files; utf-8 where it is missing.",
+    "datasets": "In a comparison, several datasets in place of `dataset`; each has a table.",
+    "settings": "In a comparison, groups of keys by name, such as `{texts: {modalities: [text]}}`; each has a table.",
     "seeds": "In a comparison, the seeds with which each row is trained.",
+    "baseline": "In a comparison, the row (name, label or model) with which all others are compared.",
+    "published": "In a comparison, figures of a paper to print beside ours; see [studies](studies.md).",
+    "search": "In a row of a comparison: search it first, in a space (a file, or True for the model's own).",
+    "trials": "In a comparison or a row of it: number of configurations that `search` draws.",
     "name": "In a row of a comparison, its label in the table.",
     "alone": "In a row of a comparison: compare with a model of each domain alone; True, or the name of another row.",
 }

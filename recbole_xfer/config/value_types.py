@@ -158,6 +158,16 @@ NameOrNames = Annotated[
     Field(description="a name or a list of different names, such as [a, b]"),
 ]
 Domains = Annotated[str | int, Field(description="a name, or several joined by +")]
+Datasets = Annotated[
+    list[Domains],
+    AfterValidator(_distinct),
+    Field(min_length=1, description="a list of different datasets, such as [Books, Games+Toys]"),
+]
+Settings = Annotated[
+    dict[Name, dict[str, Any]],
+    Field(min_length=1, description="a mapping from names to keys, such as {texts: {modalities: [text]}}"),
+]
+Space = Annotated[Literal[True] | FilePath, Field(description="the path of a space, or True for the model's own space")]
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]
 GPU = r"(\d+|(GPU|MIG)-[\w/-]+)"
 GpuIds = Annotated[

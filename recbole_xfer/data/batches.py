@@ -1,4 +1,7 @@
-"""Training batches of windows, of users, or of users of several domains; equal for equal seeds."""
+"""Training batches of windows, of users, or of users of several domains; equal for equal seeds.
+
+Of several processes each makes the same batches, with the same negatives, and gets its own rows of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.data.histories import gather, head_users
 from recbole_xfer.errors import XferError
+from recbole_xfer.processes import own
 
 HISTORIES = "histories"
 """Field of a batch of users: training histories in each domain, padded on the right, [D, B, L]."""
@@ -67,7 +71,7 @@ class WindowDataLoader:
             batch = self.dataset.training_batch(which)
             if self.sampler is not None:
                 batch.update(Interaction({NEGATIVES: self._negatives(batch)}))
-            yield batch
+            yield batch[own(len(batch))]
 
     def _negatives(self, batch: Interaction) -> Tensor:
         """Draws a negative for each target, [B, L]."""
@@ -160,12 +164,14 @@ class DomainPairDataLoader:
             batch = {HISTORIES: drawn[0]}
             if self.critic_steps:
                 batch |= {CRITIC: drawn[1:], SHARED: self.shared[:, take(columns, together)]}
-            yield Interaction({field: self._histories(which) for field, which in batch.items()})
+            rows = {field: which[..., own(which.shape[-1])] for field, which in batch.items()}
+            yield Interaction({field: self._histories(which) for field, which in rows.items()})
 
     def _histories(self, which: np.ndarray) -> Tensor:
         """Returns the items of histories [...] as [..., L]."""
         starts, lengths = self.starts[which].ravel(), (self.ends - self.starts)[which].ravel()
-        items = gather(self.dataset.sequences.items, starts, lengths).astype(np.int64)
+        longest = lengths.max(initial=1)  # of several processes, one may have no rows
+        items = gather(self.dataset.sequences.items, starts, lengths, longest).astype(np.int64)
         return torch.from_numpy(items).unflatten(0, which.shape)
 
 
@@ -229,7 +235,8 @@ class UserDataLoader(WindowDataLoader):
                 batch.update(Interaction({NEGATIVES: self._negatives(batch)}))
             head = torch.from_numpy(self.head[batch[self.dataset.uid_field].numpy()].astype(np.int64))
             fields = {**batch.interaction, HEAD: head}
-            yield Interaction({name: value.unflatten(0, which.shape) for name, value in fields.items()})
+            paths = {name: value.unflatten(0, which.shape)[:, own(self.paths)] for name, value in fields.items()}
+            yield Interaction(paths)
 
     def _batches(self) -> list[np.ndarray]:
         """The windows of each batch, [k, P]."""

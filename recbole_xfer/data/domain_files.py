@@ -117,9 +117,7 @@ class AtomicFilesMixin(Dataset):
 
     def _load_domain(self, domain: str) -> dict[str, pd.DataFrame | None]:
         folder = self.root / domain
-        check_complete(folder)
-        if not folder.is_dir():
-            raise XferError(f"The folder {folder} does not exist. {_preparation_hint(domain)}")
+        check_domain(folder)
         self._load_inter_feat(domain, str(folder))
         frames = {
             "inter": self.inter_feat,
@@ -374,6 +372,13 @@ class AtomicFilesMixin(Dataset):
         if self.config["benchmark_filename"] is not None and not self._is_whole:
             return f"split given by the files {', '.join(self.config['benchmark_filename'])}"
         return describe(self.config["eval_args"], self.config["held_out_targets"] or 1)
+
+
+def check_domain(folder: Path) -> None:
+    """Raises XferError if the folder of a domain does not exist, or its preparation was interrupted."""
+    check_complete(folder)
+    if not folder.is_dir():
+        raise XferError(f"The folder {folder} does not exist. {_preparation_hint(folder.name)}")
 
 
 def _preparation_hint(domain: str) -> str:

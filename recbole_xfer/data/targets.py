@@ -11,13 +11,16 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 
 from recbole_xfer.data.histories import ranges
+from recbole_xfer.errors import XferError
+from recbole_xfer.processes import count, own
 
 
 class TargetLoader(FullSortEvalDataLoader):
     """RecBole's FullSortEvalDataLoader with one row per target, also for models without sequences.
 
     A batch has the rows, what to leave out of the ranking, and the row and item of each target. With ``mask_history``
-    all items before a target are left out, and the target too if it is one of them.
+    all items before a target are left out, and the target too if it is one of them. Of several processes each ranks its
+    own rows.
 
     Args:
         config: of the run.
@@ -26,13 +29,22 @@ class TargetLoader(FullSortEvalDataLoader):
 
     Attributes:
         mask_history: whether items before a target are left out.
+        first: the first row of this process.
+
+    Raises:
+        XferError: if there are fewer rows than processes.
     """
 
     def __init__(self, config: Any, dataset: Any, candidates: np.ndarray | None = None) -> None:
         self.candidates = candidates
         self.mask_history = bool(config["mask_history"])
         self.iid_field = dataset.iid_field
-        self.sample_size = len(dataset)
+        if 0 < len(dataset) < count():
+            raise XferError(
+                f"{config['dataset']} has {len(dataset)} rows to rank, not one for each process. Start fewer."
+            )
+        rows = own(len(dataset))
+        self.first, self.sample_size = rows.start, rows.stop - rows.start
         self.targets = ranges(*dataset.target_ranges)
         AbstractDataLoader.__init__(self, config, dataset, None)
 
@@ -42,7 +54,7 @@ class TargetLoader(FullSortEvalDataLoader):
 
     def collate_fn(self, index: Any) -> tuple[Interaction, Any, torch.Tensor, torch.Tensor]:
         """Returns a batch."""
-        index = np.array(index)
+        index = self.first + np.array(index)
         rows = self.transform(self._dataset, self._dataset[index])
         return rows, self._left_out(index), torch.arange(len(index)), rows[self.iid_field]
 

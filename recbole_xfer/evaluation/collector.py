@@ -9,6 +9,7 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_xfer.collectives import gather, total
 from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
 
 
@@ -31,8 +32,13 @@ class SeededCollector(Collector):
             setattr(self.register, name, False)  # RecBole's Collector collects the rest
         self.begin()
 
-    def begin(self) -> None:
-        """Begins a pass: each pass draws the same order of ties."""
+    def begin(self, first: int | None = None) -> None:
+        """Begins a pass: each pass draws the same order of ties.
+
+        Args:
+            first: the first row that this process ranks; None if each process ranks all rows.
+        """
+        self._first = first
         self._order: TieOrder | None = None
         self._targets = self._tied = 0
 
@@ -66,11 +72,18 @@ class SeededCollector(Collector):
         if self._order is None:
             self._order = TieOrder.draw(self.config["seed"], scores.shape[1], scores.device)
             self._rows = self._order.rows()
+            row_numbers(self._rows, self._first or 0)  # of the rows before
         row = row_numbers(self._rows, len(scores)).to(scores.device)
         values, ranked = best(scores, max(self.topk), self._order.items, row)
         return ranked.masked_fill(values == -torch.inf, 0)
 
     def get_data_struct(self) -> DataStruct:
-        """Ends a pass: returns what was collected (see RecBole's docstring)."""
-        self.tied = self._tied / max(self._targets, 1)
-        return super().get_data_struct()
+        """Ends a pass: returns what all processes collected (see RecBole's docstring)."""
+        collected = super().get_data_struct()
+        tied = torch.tensor([self._tied, self._targets])
+        if self._first is not None:
+            tied = total(tied)
+            for name, value in collected._data_dict.items():
+                collected.set(name, gather(value) if name.startswith("rec.") else value)
+        self.tied = int(tied[0]) / max(int(tied[1]), 1)
+        return collected

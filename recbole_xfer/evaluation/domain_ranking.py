@@ -15,6 +15,7 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_xfer.collectives import gather
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import select_rows
@@ -30,14 +31,15 @@ class DomainRanking:
     Args:
         domains: their names.
         item_domain: index into ``domains`` of each item id, [n_items].
+        first: the first row that this process ranks; None if each process ranks all rows.
     """
 
-    def __init__(self, domains: Sequence[str], item_domain: Tensor) -> None:
+    def __init__(self, domains: Sequence[str], item_domain: Tensor, first: int | None = None) -> None:
         self.domains = domains
         self.item_domain = item_domain
         self._row_domain: list[Tensor] = []
         self._loader_row: list[Tensor] = []
-        self._seen = 0
+        self._shared, self._seen = first is not None, first or 0
 
     def mask_other_domains(self, scores: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """Splits each row into one per domain of its targets, where items of other domains score minus infinity.
@@ -59,6 +61,11 @@ class DomainRanking:
         self._seen += len(scores)
         other = self.item_domain != domain[:, None]
         return scores[different // len(self.domains)].masked_fill(other, -torch.inf), new_row
+
+    def gather(self) -> None:
+        """Ends a pass: adds the rows that the other processes ranked."""
+        if self._shared:
+            self._row_domain, self._loader_row = [gather(self.row_domain)], [gather(self.loader_row)]
 
     @property
     def row_domain(self) -> Tensor:

@@ -35,6 +35,8 @@ class KeepingEvaluator(Evaluator):
     def evaluate(self, dataobject: DataStruct) -> Any:
         """RecBole's metrics over all targets, and those of each domain if targets are ranked within their domains."""
         self.collected = dataobject
+        if self.ranking is not None:
+            self.ranking.gather()
         result = self.measure(dataobject)
         if self.ranking is not None:
             places = self.config["metric_decimal_place"]

@@ -52,7 +52,7 @@ class Result:
         by_row: NDCG@k of each test target, [rows]; equal protocols and data give the same order.
         row_targets: (domain, user) of each value of ``by_row``, if targets are ranked within their domains.
         groups: metrics of groups of test targets, by name.
-        repeats: with masked history, share of test targets whose item is masked, as the user had interacted with it.
+        repeats: share of test targets whose item the user had interacted with before; a masked history masks them.
         tied: share of test targets with the score of another candidate; None if there are none.
         approximations: what training approximated, such as a sampled loss; None if nothing.
     """
@@ -93,7 +93,8 @@ class Result:
         """
         parts = {**(self.rows_by_domain or {}), **{name: group.rows for name, group in self.groups.items()}}
         counts = ", ".join(f"{name} {rows:,}" for name, rows in parts.items())
-        repeats = f", of which {self.repeats:.1%} are repeats, which count as misses" if self.repeats else ""
+        masked = self.repeats and self.protocol.history_masked
+        repeats = f", of which {self.repeats:.1%} are repeats, which count as misses" if masked else ""
         return f"{self.rows:,} test targets" + (f" ({counts})" if counts else "") + repeats
 
     def test_by_part(self) -> dict[str, float]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from recbole_xfer.collectives import mean
+
 
 class Critic(nn.Module):
     """Fully connected layers with ReLU between them, from a vector to one number.
@@ -29,7 +31,7 @@ class Critic(nn.Module):
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The estimated Wasserstein distance: the mean score of a [B, d] minus that of b [B, d]."""
-        scores = self(torch.stack([a, b])).mean(dim=1)
+        scores = mean(self(torch.stack([a, b])), dim=1)
         return scores[0] - scores[1]
 
 
@@ -44,4 +46,4 @@ def gradient_penalty(critic: nn.Module, a: Tensor, b: Tensor, share: Tensor) -> 
     """
     between = (share * a + (1 - share) * b).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.norm(dim=-1) - 1).square().mean()
+    return mean((gradient.norm(dim=-1) - 1).square())

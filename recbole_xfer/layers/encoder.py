@@ -165,7 +165,8 @@ def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor],
     if torch.compiler.is_compiling():  # a graph has no loops over its data
         return encode(items, torch.arange(items.shape[0], device=items.device))
     order = lengths.argsort()
-    parts = [encode(items[rows, : int(lengths[rows[-1]])], rows) for rows in order.split(ROWS)]
+    longest = [int(lengths[rows[-1:]].sum()) or 1 for rows in order.split(ROWS)]  # a process may have no rows
+    parts = [encode(items[rows, :length], rows) for rows, length in zip(order.split(ROWS), longest, strict=True)]
     return torch.cat(parts)[order.argsort()]
 
 

@@ -65,7 +65,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         """[K, B * L, d] to the same; ``seen`` as for :class:`Experts`."""
-        shape = len(x), -1, seen.shape[-1], 3, self.heads, x.shape[-1] // self.heads
+        windows = x.shape[1] // seen.shape[-1]
+        shape = len(x), windows, seen.shape[-1], 3, self.heads, x.shape[-1] // self.heads
         q, k, v = self.query_key_value(x).view(shape).permute(3, 0, 1, 4, 2, 5)  # [K, B, h, L, d/h]
         mixed = attention(q, k, v, seen[:, None], self.attention_dropout if self.training else 0.0)
         return self.norm(x + self.dropout(self.out(mixed.transpose(2, 3).reshape(x.shape))))

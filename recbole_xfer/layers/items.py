@@ -32,6 +32,7 @@ class FeatureTables(nn.Module):
     """
 
     price: Tensor
+    price_present: Tensor
     price_bounds: Tensor
 
     def __init__(self, features: ItemFeatures, scaling: str) -> None:

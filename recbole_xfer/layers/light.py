@@ -51,6 +51,8 @@ class LightEncoder(nn.Module):
             for layer in self.encoder.layer:
                 x = layer.feed_forward(attend(layer.multi_head_attention, x, positions, real))
             return x
+        if not len(x):
+            return x  # a process without rows
         order, parts = lengths.argsort(stable=True), []
         sizes, counts = lengths.unique(return_counts=True)
         for size, rows in zip(sizes.tolist(), order.split(counts.tolist()), strict=True):

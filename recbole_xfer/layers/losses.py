@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import alone, drawn, mean, total
+
 TILE = {"cpu": 2**20, "cuda": 2**26}
 """Logits held at a time, by kind of device: on a CPU they stay in its cache."""
 FEWEST_ROWS = 64
@@ -40,6 +42,8 @@ def item_cross_entropy(
 ) -> Tensor:
     """Mean over targets of -log softmax(user . item) at the target; never holds all logits in memory.
 
+    As :func:`~recbole_xfer.collectives.mean`, it is this process' summand where several share the targets.
+
     Args:
         users: [T, d].
         items: candidates, [C, d].
@@ -51,16 +55,10 @@ def item_cross_entropy(
 
 
 def cosine_cross_entropy(
-    users: Tensor,
-    items: Tensor,
-    target: Tensor,
-    temperature: float,
-    excluded: Tensor | None = None,
-    correction: Correction | None = None,
+    users: Tensor, items: Tensor, target: Tensor, temperature: float, excluded: Tensor | None = None
 ) -> Tensor:
     """:func:`item_cross_entropy` of cos(user, item) / temperature."""
-    users, items = F.normalize(users, dim=-1) / temperature, F.normalize(items, dim=-1)
-    return item_cross_entropy(users, items, target, excluded, correction)
+    return item_cross_entropy(F.normalize(users, dim=-1) / temperature, F.normalize(items, dim=-1), target, excluded)
 
 
 class _ItemCrossEntropy(torch.autograd.Function):
@@ -100,37 +98,46 @@ class _ItemCrossEntropy(torch.autograd.Function):
             users_gradient.append(gradient @ table)
             items_gradient += gradient.T @ user
         ctx.save_for_backward(torch.cat(users_gradient).to(users.dtype), items_gradient.to(items.dtype))
-        return torch.cat(losses).mean()
+        ctx.targets = total(torch.tensor(len(users)))
+        return mean(torch.cat(losses))
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
         users_gradient, items_gradient = ctx.saved_tensors
-        share = gradient[0] / len(users_gradient)
+        share = gradient[0] / ctx.targets
         return users_gradient * share, items_gradient * share, None, None, None
 
 
-def chunked_cosine_cross_entropy(
-    users: Tensor, target: Tensor, encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], temperature: float
+def chunked_cross_entropy(
+    users: Tensor,
+    target: Tensor,
+    encode: Callable[[Tensor], Tensor],
+    chunks: Sequence[Tensor],
+    temperature: float,
+    excluded: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """:func:`cosine_cross_entropy` over a catalogue that is encoded in pieces, in the forward and the backward pass.
+    """:func:`item_cross_entropy` of user . item / temperature over a catalogue that is encoded in pieces.
 
-    Holds one piece and its logits at a time, at the price of encoding each twice.
+    Holds one piece and its logits at a time, at the price of encoding each twice, in the forward and the backward pass.
 
     Args:
         users: [T, d].
         target: each user's own item id, [T]; it is in one of the chunks.
         encode: item ids [C] to items [C, d]; the gradient of its parameters is added to their ``grad``.
         chunks: item ids of each piece, ascending.
+        excluded: item ids [C] to those that are not negatives of a user, bool [T, C]; never the target itself.
     """
 
     def piece(users: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-sum-exp over a piece, [T], and the target's logit, or 0 where it is in another piece, [T]."""
-        logits = precise(users @ F.normalize(encode(ids), dim=-1).T / temperature)
+        logits = precise(users @ encode(ids).T / temperature)
+        if excluded is not None:
+            logits = logits.masked_fill(excluded(ids), torch.finfo(logits.dtype).min)  # finite: it may be all of them
         place = torch.searchsorted(ids, target).clamp(max=len(ids) - 1)
         own = logits.gather(1, place[:, None]).squeeze(1)
         return torch.logsumexp(logits, dim=1), torch.where(ids[place] == target, own, 0)
 
-    return _ChunkedLoss.apply(F.normalize(users, dim=-1), piece, chunks).mean()
+    return mean(_ChunkedLoss.apply(users, piece, chunks))
 
 
 Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -146,7 +153,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, piece: Piece, chunks: Sequence[Tensor]) -> Any:
         kind = users.device.type
-        seeds = torch.randint(2**31, (len(chunks),)).tolist()
+        seeds = drawn(torch.empty(len(chunks), dtype=torch.long), lambda x: x.random_(0, 2**31), shared=True).tolist()
         dtype = torch.promote_types(users.dtype, torch.float32)
         total = users.new_full((len(users),), -torch.inf, dtype=dtype)
         target = torch.zeros_like(total)
@@ -177,7 +184,7 @@ class _ChunkedLoss(torch.autograd.Function):
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draws dropout from this seed, and restores the generators afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with alone(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 

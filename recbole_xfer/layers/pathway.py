@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import drawn
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, activation
 from recbole_xfer.layers.losses import precise
@@ -63,7 +64,7 @@ class PathwayRouter(nn.Module):
     def random(self, route: Tensor) -> Tensor:
         """Keeps each behaviour with probability 1/2, [B, L]; in evaluation equally at each call."""
         if self.training:
-            return torch.randint_like(route, 2)
+            return drawn(torch.empty_like(route), lambda decisions: decisions.random_(0, 2))
         return torch.randint(2, route.shape, generator=torch.Generator().manual_seed(self.seed)).to(route)
 
     def decide(self, z: Tensor, route: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class PathwayRouter(nn.Module):
         log_pi = precise(self.keep(embedded)).log_softmax(dim=-1)  # [B, L, 2]
         if not self.training:
             return log_pi.argmax(dim=-1).to(z.dtype)
-        noise = -torch.empty_like(log_pi).exponential_().log()  # standard Gumbel
+        noise = -drawn(torch.empty_like(log_pi), Tensor.exponential_).log()  # standard Gumbel
         hard = (log_pi + noise).argmax(dim=-1)  # Eq. 3
         if self.temperature is not None:
             exponent = (log_pi + noise) / self.temperature  # Eq. 4

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import drawn
 from recbole_xfer.layers.losses import precise
 
 
@@ -87,5 +88,5 @@ class ExpertProjection(nn.Module):
         alpha = v @ self.route_mean  # Eq. 7
         if self.training:
             deviation = F.softplus(v @ self.route_deviation)
-            alpha = alpha + deviation * torch.randn_like(deviation)
+            alpha = alpha + deviation * drawn(torch.empty_like(deviation), Tensor.normal_, shared=True)
         return precise(alpha).softmax(dim=-1)

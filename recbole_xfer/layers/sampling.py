@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recbole_xfer.collectives import drawn, gather
 from recbole_xfer.layers.losses import Correction
 
 FEWEST_OUTSIDE = 1e-12
@@ -54,14 +55,19 @@ class CandidateSampler(nn.Module):
         self.register_buffer("counts", torch.from_numpy(counts), persistent=False)
 
     def forward(self, targets: Tensor) -> Candidates:
-        """Targets of windows [B, L], 0 where there is none, to the candidates of their step."""
+        """Targets of windows [B, L], 0 where there is none, to the candidates of their step.
+
+        Several processes that share the step have the same candidates.
+        """
         real = targets > 0
-        drawn = torch.randint(1, len(self.counts), (self.draws,), device=targets.device)
-        ids = torch.cat([targets[real], drawn]).unique()
+        of_step = gather(targets[real])
+        draws = torch.empty(self.draws, dtype=torch.long, device=targets.device)
+        draws = drawn(draws, lambda items: items.random_(1, len(self.counts)), shared=True)
+        ids = torch.cat([of_step, draws]).unique()
         places = torch.searchsorted(ids, targets)
         target, window = places[real], real.nonzero()[:, 0]
         certain = torch.where(real[window], places[window], target[:, None])  # [T, L]
-        return Candidates(ids, target, Correction(self.log_q(ids, len(target)), certain))
+        return Candidates(ids, target, Correction(self.log_q(ids, len(of_step)), certain))
 
     def log_q(self, ids: Tensor, targets: int) -> Tensor:
         """Logarithm of the probability that items [C] are candidates of a step with so many targets, [C]."""

@@ -17,6 +17,7 @@ from recbole_xfer.layers.items import SCALING, FeatureTables
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.projection import ExpertProjection, PriceEmbedding
 from recbole_xfer.model.base import FeatureRecommender, Step
+from recbole_xfer.processes import own
 
 
 class ItemRepresentation(nn.Module):
@@ -71,10 +72,11 @@ class ANT(FeatureRecommender):
     windows; the paper keeps the last 50. Above ``catalogue_chunk`` items, Eq. 14 covers the batch's items, not all.
     """
 
+    shares_batches: ClassVar[bool] = True
     # Section 4.4; item embeddings are always trained (Eq. 19).
     kept: ClassVar = {
         "relearn": ("user_model.",),
-        "finetune": ("user_model.", "position_embedding.", "item_representation.", *SCALING),
+        "finetune": ("user_model.", "position_embedding.", "item_representation.", "content_start.", *SCALING),
     }
     frozen: ClassVar = {"relearn": ("user_model.",), "finetune": ("user_model.", "position_embedding.")}
 
@@ -109,4 +111,7 @@ class ANT(FeatureRecommender):
         text, image = step.parts["text"][both], step.parts["image"][both]
         if not len(text):
             return step.table.sum() * 0
-        return cosine_cross_entropy(image, text, torch.arange(len(text), device=text.device), self.temperature)
+        rows = own(len(text))  # every process has all items of the batch
+        return cosine_cross_entropy(
+            image[rows], text, torch.arange(len(text), device=text.device)[rows], self.temperature
+        )

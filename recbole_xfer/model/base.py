@@ -8,6 +8,7 @@ Symbols in comments: N items, B windows, L positions, T targets, C candidates, d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,14 +18,16 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import gather
 from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.features import ItemFeatures
 from recbole_xfer.hooks import Hooks
+from recbole_xfer.layers.content import ContentStart
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
-from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, cosine_cross_entropy
+from recbole_xfer.layers.losses import chunked_cross_entropy, item_cross_entropy
 from recbole_xfer.layers.sampling import Candidates, CandidateSampler
 
 EMBEDDING_RANGE = 0.02
@@ -42,6 +45,8 @@ class Step:
         table: their vectors, [N, d].
         parts: vectors of their parts, such as each modality, [N, d].
         users: states at the positions with a target, [T, d].
+        ranked: vectors by which the encoded items are ranked, [N, d] or, with a content start, [N, d + D].
+        histories: with a content start, the content of the histories of ``users``, [T, D].
         candidates: of a sampled loss.
     """
 
@@ -51,6 +56,8 @@ class Step:
     table: Tensor
     parts: dict[str, Tensor]
     users: Tensor
+    ranked: Tensor
+    histories: Tensor | None
     candidates: Candidates | None
 
     def row(self, items: Tensor) -> Tensor:
@@ -110,7 +117,57 @@ class DotProductRecommender(VectorRecommender):
         return self.item_table.weight if ids is None else self.item_table(ids)
 
 
-class FeatureRecommender(VectorRecommender):
+class ContentRecommender(VectorRecommender):
+    """Ranks items by vectors that are computed from their features; the catalogue is encoded once per evaluation.
+
+    A subclass defines :meth:`encode` and :meth:`encode_items`.
+
+    Args:
+        config: reads ``vector_scaling`` and ``catalogue_chunk``.
+    """
+
+    reads_features: ClassVar[bool] = True
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        self.chunk = config["catalogue_chunk"]
+        self.features = FeatureTables(dataset.features, config["vector_scaling"])
+        self._catalogue: Tensor | None = None
+        self._directions: Tensor | None = None
+
+    def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Items [N] to their vectors [N, d], and the vectors [N, d] of their parts by name."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> ContentRecommender:
+        """Switches the mode and forgets the catalogue that an evaluation encoded."""
+        self._catalogue = self._directions = None
+        return super().train(mode)
+
+    @property
+    def feature_device(self) -> torch.device:
+        """Where the features are."""
+        return next(self.features.buffers()).device
+
+    def use_items(self, features: ItemFeatures) -> None:
+        """Ranks these items from now on, by features that are scaled as those of training; for inductive models."""
+        tables = FeatureTables(features, "none")
+        tables.load_state_dict(self.features.state_dict())
+        self.features = tables.to(self.feature_device)
+        self.n_items = len(features.present(features.modalities[0]))
+        self._catalogue = self._directions = None
+
+    @torch.no_grad()
+    def catalogue(self) -> Tensor:
+        """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once per evaluation."""
+        if self._catalogue is None or self.training:
+            ids = torch.arange(1, self.n_items, device=self.feature_device)
+            parts = [self.encode_items(chunk)[0] for chunk in ids.split(self.chunk)]
+            self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
+        return self._catalogue
+
+
+class FeatureRecommender(ContentRecommender):
     """Scores items by the cosine of their vectors and the user's state; trained at all positions of windows.
 
     Each item is encoded once per step, and the catalogue once per evaluation.
@@ -120,27 +177,23 @@ class FeatureRecommender(VectorRecommender):
 
     Args:
         config: reads ``temperature``, ``negatives``, ``n_negatives``, ``catalogue_chunk``, ``item_embedding``,
-            ``hidden_size`` and ``learner``.
+            ``hidden_size``, ``learner`` and ``content_start``.
     """
 
     input_type = InputType.POINTWISE
-    reads_features: ClassVar[bool] = True
     encoder_keys: ClassVar[tuple[str, ...]] = ("n_heads", "hidden_act", "layer_norm_eps", "vector_scaling")
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
         self.temperature = config["temperature"]
         self.negatives = config["negatives"]
-        self.chunk = config["catalogue_chunk"]
         self.width = config["hidden_size"]
-        self.features = FeatureTables(dataset.features, config["vector_scaling"])
         self.position_embedding = self._new_embedding(self.max_seq_length)
         self.item_embedding = (
             self._new_embedding(self.n_items, sparse=has_sparse_tables(config)) if config["item_embedding"] else None
         )
         self.candidates = candidate_sampler(config, dataset)
-        self._catalogue: Tensor | None = None
-        self._directions: Tensor | None = None
+        self.content_start = ContentStart(config, self.features) if config["content_start"] else None
 
     def _new_embedding(self, count: int, sparse: bool = False) -> nn.Embedding:
         embedding = nn.Embedding(count, self.width, sparse=sparse)
@@ -153,10 +206,6 @@ class FeatureRecommender(VectorRecommender):
         return self.item_embedding is None
 
     # --- items and users -------------------------------------------------------------------------------------------
-
-    def encode_items(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Items [N] to their vectors [N, d], and the vectors [N, d] of their parts by name."""
-        raise NotImplementedError
 
     def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
         """Items with their positions, [B, L, d], to states at every position, [B, L, d]; see :meth:`encode_users`."""
@@ -184,13 +233,16 @@ class FeatureRecommender(VectorRecommender):
         ids = self._step_items(items, targets if candidates is None else candidates.ids)
         table, parts = self.encode_items(ids)
         users = self.encode_users(look_up(items, ids, table), items > 0)[targets > 0]
-        return Step(items, targets, ids, table, parts, users, candidates)
+        ranked, histories = self.directions(ids, table), None
+        if self.content_start is not None:
+            histories = self.content_start.histories(look_up(items, ids, ranked))[targets > 0]
+        return Step(items, targets, ids, table, parts, users, ranked, histories, candidates)
 
     def _step_items(self, items: Tensor, candidates: Tensor) -> Tensor:
-        """The ids of the items that a step encodes, ascending, [N]."""
+        """The ids of the items that a step of all processes encodes, ascending, [N]."""
         if self._whole:
             return torch.arange(1, self.n_items, device=items.device)
-        distinct = torch.cat([items.flatten(), candidates.flatten()]).unique()
+        distinct = gather(torch.cat([items.flatten(), candidates.flatten()])).unique()
         return distinct[distinct > 0]
 
     @property
@@ -199,56 +251,40 @@ class FeatureRecommender(VectorRecommender):
         return self.negatives == "full" and self.n_items <= self.chunk
 
     def next_item_loss(self, step: Step) -> Tensor:
-        """Cross-entropy of the next item among the whole catalogue, sampled candidates, or the batch's targets."""
-        if self.negatives == "in_batch":
-            return self._in_batch_loss(step)
-        if step.candidates is not None:
-            ids, target, correction = step.candidates
-            items = step.table[step.row(ids)]
-            return cosine_cross_entropy(step.users, items, target, self.temperature, correction=correction)
-        target = step.targets[step.targets > 0]
-        if self._whole:
-            return cosine_cross_entropy(step.users, step.table, step.row(target), self.temperature)
-        chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
-        encode = lambda ids: self.encode_items(ids)[0]  # noqa: E731
-        return chunked_cosine_cross_entropy(step.users, target, encode, chunks, self.temperature)
+        """Cross-entropy of the next item among the whole catalogue, sampled candidates, or the batch's targets.
 
-    def _in_batch_loss(self, step: Step) -> Tensor:
-        """The batch's targets as candidates; items of a user's own window are not negatives."""
-        real = step.targets > 0
-        candidates, own = step.targets[real].unique(return_inverse=True)  # [C], [T]
+        Items of a user's own window are not negatives in a batch, nor with a content start, to which they are nearest.
+        """
+        target = step.targets[step.targets > 0]
+        users = self.user_directions(step.users, step.histories)
+        if self.negatives == "in_batch":
+            candidates = gather(target).unique()  # [C]
+            own = torch.searchsorted(candidates, target)  # [T]
+            items = step.ranked[step.row(candidates)]
+            return item_cross_entropy(users / self.temperature, items, own, self._in_window(step, candidates))
+        spared = partial(self._in_window, step) if self.content_start is not None else None
+        if step.candidates is not None:
+            ids, own, correction = step.candidates
+            excluded = None if spared is None else spared(ids)
+            return item_cross_entropy(users / self.temperature, step.ranked[step.row(ids)], own, excluded, correction)
+        if self._whole:
+            excluded = None if spared is None else spared(step.ids)
+            return item_cross_entropy(users / self.temperature, step.ranked, step.row(target), excluded)
+        chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
+        encode = lambda ids: self.directions(ids, self.encode_items(ids)[0])  # noqa: E731
+        return chunked_cross_entropy(users, target, encode, chunks, self.temperature, spared)
+
+    def _in_window(self, step: Step, candidates: Tensor) -> Tensor:
+        """Which candidates [C], ascending, are in a target's own window and not the target, bool [T, C]."""
         windows = torch.cat([step.items, step.targets], dim=1)
         column = torch.searchsorted(candidates, windows).clamp(max=len(candidates) - 1)
         column[candidates[column] != windows] = len(candidates)  # extra column for non-candidates
-        in_window = torch.zeros(len(step.items), len(candidates) + 1, dtype=torch.bool, device=own.device)
+        in_window = torch.zeros(len(windows), len(candidates) + 1, dtype=torch.bool, device=windows.device)
         in_window.scatter_(1, column, True)
-        excluded = in_window[real.nonzero()[:, 0], :-1]  # [T, C]
-        excluded[torch.arange(len(own), device=own.device), own] = False
-        return cosine_cross_entropy(step.users, step.table[step.row(candidates)], own, self.temperature, excluded)
+        real = step.targets > 0
+        return in_window[real.nonzero()[:, 0], :-1] & (candidates != step.targets[real][:, None])
 
     # --- ranking ---------------------------------------------------------------------------------------------------
-
-    def train(self, mode: bool = True) -> FeatureRecommender:
-        """Switches the mode and forgets the catalogue that an evaluation encoded."""
-        self._catalogue = self._directions = None
-        return super().train(mode)
-
-    def use_items(self, features: ItemFeatures) -> None:
-        """Ranks these items from now on, by features that are scaled as those of training; for inductive models."""
-        tables = FeatureTables(features, "none")
-        tables.load_state_dict(self.features.state_dict())
-        self.features = tables.to(self.position_embedding.weight.device)
-        self.n_items = len(features.present(features.modalities[0]))
-        self._catalogue = self._directions = None
-
-    @torch.no_grad()
-    def catalogue(self) -> Tensor:
-        """Vectors of all items by id, [n_items, d]; row 0, the padding, is zero. Encoded once per evaluation."""
-        if self._catalogue is None or self.training:
-            ids = torch.arange(1, self.n_items, device=self.position_embedding.weight.device)
-            parts = [self.encode_items(chunk)[0] for chunk in ids.split(self.chunk)]
-            self._catalogue = F.pad(torch.cat(parts), (0, 0, 1, 0))
-        return self._catalogue
 
     def encode(self, items: Tensor) -> Tensor:
         """Windows [B, L] to the state at every position, [B, L, d], with items from the catalogue."""
@@ -260,13 +296,31 @@ class FeatureRecommender(VectorRecommender):
 
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Histories [B, L] of given lengths [B] to unit vectors of their users, [B, d]."""
-        return F.normalize(super().forward(item_seq, item_seq_len), dim=-1)
+        """Histories [B, L] of given lengths [B] to :meth:`user_directions`."""
+        states, histories = super().forward(item_seq, item_seq_len), None
+        if self.content_start is not None:
+            start, items = self.content_start, self.item_vectors()
+            histories = last_states(item_seq, item_seq_len, lambda some: start.histories(items[some]))
+        return self.user_directions(states, histories)
+
+    def user_directions(self, states: Tensor, histories: Tensor | None) -> Tensor:
+        """States [..., d] as unit vectors; with a content start, and the content of histories, [..., d + D]."""
+        if self.content_start is None or histories is None:
+            return F.normalize(states, dim=-1)
+        return self.content_start.users(states, histories)
+
+    def directions(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """Items [N] with vectors [N, d] to those by which they are ranked: unit vectors, or [N, d + D]."""
+        if self.content_start is None:
+            return F.normalize(vectors, dim=-1)
+        return self.content_start.items(self.features, ids, vectors)
 
     def item_vectors(self, ids: Tensor | None = None) -> Tensor:
-        """Unit vectors: a score is a cosine; see :meth:`VectorRecommender.item_vectors`."""
+        """Vectors by which items are ranked: a score is a cosine, or the sum of a content start."""
         if self._directions is None or self.training:
-            self._directions = F.normalize(self.catalogue(), dim=-1)
+            items = torch.arange(1, self.n_items, device=self.feature_device)
+            ranked = self.directions(items, self.catalogue()[1:])
+            self._directions = F.pad(ranked, (0, 0, 1, 0))
         return self._directions if ids is None else self._directions[ids]
 
 

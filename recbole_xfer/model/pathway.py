@@ -7,13 +7,15 @@ parameters that both have start equal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import BERT4Rec, LightSANs, S3Rec
 from torch import Tensor, nn
 
+from recbole_xfer.collectives import total
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.pathway import PathwayRouter
 
@@ -77,11 +79,34 @@ class PathwayMixin(Hooks, nn.Module):
         return super().forward(item_seq, *args, **kwargs)
 
 
-class PathwayBERT4Rec(PathwayMixin, BERT4Rec):
+class MeanLoss(PathwayMixin):
+    """A pathway in a model of RecBole whose loss is a mean over the targets of a batch."""
+
+    shares_batches: ClassVar[bool] = True
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """RecBole's loss; of several processes, this one's summand of the batch's."""
+        targets = self.targets(interaction)
+        everything = total(targets)
+        if not len(interaction):  # a process without rows
+            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
+        loss = super().calculate_loss(interaction)  # type: ignore[misc]  # of RecBole's class
+        return loss * (targets / everything)
+
+    def targets(self, interaction: Interaction) -> Tensor:
+        """The number of targets in a batch."""
+        return torch.tensor(len(interaction))
+
+
+class PathwayBERT4Rec(MeanLoss, BERT4Rec):
     """BERT4Rec with a pathway. It is bidirectional, so its router pools over the whole window, as in the paper."""
 
+    def targets(self, interaction: Interaction) -> Tensor:
+        """Its masked items, as RecBole counts them."""
+        return (interaction[self.MASK_INDEX] > 0).sum()
 
-class PathwayLightSANs(PathwayMixin, LightSANs):
+
+class PathwayLightSANs(MeanLoss, LightSANs):
     """LightSANs with a pathway. It is bidirectional and attends to padding, as in RecBole.
 
     Deviation: RecBole's softmax runs over the queries, so that a zero query does not attend evenly. Its attention

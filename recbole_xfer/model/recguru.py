@@ -15,6 +15,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import drawn, mean, total
 from recbole_xfer.data.batches import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.negatives import check_drawable, powers
@@ -128,14 +129,14 @@ class DomainItems(nn.Module):
         items = self.of(domain)
         if self.weighted:
             return items[self._draw_weighted(self.place[target][:, None], getattr(self, f"cumulated_{domain}"), count)]
-        place = torch.randint(len(items) - 1, (len(target), count), device=target.device)
+        place = drawn(target.new_empty((len(target), count)), lambda places: places.random_(0, len(items) - 1))
         return items[place + (place >= self.place[target][:, None])]
 
     @staticmethod
     def _draw_weighted(own: Tensor, cumulated: Tensor, count: int) -> Tensor:
         """Draws places other than each target's own [T, 1], by their cumulated weights from 0, [T, count]."""
         below, weight = cumulated[own], cumulated[own + 1] - cumulated[own]
-        value = torch.rand(len(own), count, dtype=cumulated.dtype, device=own.device) * (cumulated[-1] - weight)
+        value = drawn(cumulated.new_empty((len(own), count)), Tensor.uniform_) * (cumulated[-1] - weight)
         value = torch.where(value < below, value, value + weight)  # skips the target
         return torch.searchsorted(cumulated, value, right=True) - 1
 
@@ -218,7 +219,7 @@ class GURU(nn.Module):
             return item_cross_entropy(states, self.embed.items(self.items.of(domain)), self.items.place[target])
         candidates = torch.cat([target[:, None], self.items.draw(target, domain, self.negatives)], dim=1)
         logits = precise(torch.einsum("td,tkd->tk", states, self.embed.items(candidates)))  # [T, 1 + K]
-        return -logits.log_softmax(dim=1)[:, 0].mean()
+        return -mean(logits.log_softmax(dim=1)[:, 0])
 
     def losses(self, histories: Tensor, users: Tensor) -> dict[str, Tensor]:
         """Eq. 5 for histories [D, B, L] and their users h [D, B, d], by name in the log."""
@@ -229,10 +230,10 @@ class GURU(nn.Module):
 
     def overlap_penalty(self, histories: Tensor) -> Tensor:
         """Eq. 9: mean distance of the two representations of each user in both domains, [2, S, L]; 0 without any."""
-        if not histories.shape[1]:
+        if not total(torch.tensor(histories.shape[1])):
             return self.embed.positions.new_zeros(())
         users = precise(self.represent_domains(histories))  # [2, S, d]
-        return (users[0] - users[1]).norm(dim=-1).mean()
+        return mean((users[0] - users[1]).norm(dim=-1))
 
 
 class CDSRec(nn.Module):
@@ -272,13 +273,13 @@ class CDSRec(nn.Module):
         """Eq. 12, a mean over targets [T] with their q [T, d]."""
         domain = self.items.domain[target]
         losses = []
-        for number in domain.unique().tolist():
+        for number in range(len(self.recommenders)):
             q, positive = states[domain == number], target[domain == number]
             negatives = self.embed.items(self.items.draw(positive, number, self.negatives))  # [T, K, d]
             score = precise((q * self.embed.items(positive)).sum(dim=-1))
             score_of_negatives = precise(torch.einsum("td,tkd->tk", q, negatives)).mean(dim=1)
             losses.append(-F.logsigmoid(score) - F.logsigmoid(-score_of_negatives))
-        return torch.cat(losses).mean()
+        return mean(torch.cat(losses))
 
 
 class RecGURU(DotProductRecommender):
@@ -305,6 +306,7 @@ class RecGURU(DotProductRecommender):
         XferError: for another number of domains, or histories that mix them.
     """
 
+    shares_batches: ClassVar[bool] = True
     input_type = InputType.POINTWISE
     draws_negatives: ClassVar[bool] = True
 
@@ -372,7 +374,7 @@ class RecGURU(DotProductRecommender):
         """
         a, b = precise(a.detach()), precise(b.detach())
         distance = self.critic.distance(a, b)
-        penalty = gradient_penalty(self.critic, a, b, torch.rand_like(a[:, :1]))
+        penalty = gradient_penalty(self.critic, a, b, drawn(torch.empty_like(a[:, :1]), Tensor.uniform_))
         loss = self.penalty_weight * penalty - distance
         return {"critic loss": loss, "Wasserstein distance": distance, "gradient penalty": penalty}
 

@@ -13,6 +13,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import mean
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, init_as_sasrec
@@ -30,6 +31,7 @@ class RETR(DotProductRecommender):
     Z^0 is X_s normalised and with dropout, as in SASRec, where section 3.1 has X_s itself.
     """
 
+    shares_batches: ClassVar[bool] = True
     explainable: ClassVar = True
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
@@ -73,4 +75,4 @@ class RETR(DotProductRecommender):
         if self.loss_type == "CE":
             return item_cross_entropy(users, self.item_embedding.weight[1:], targets[real] - 1)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
-        return -F.logsigmoid(precise((users * ahead).sum(dim=-1))).mean()
+        return -mean(F.logsigmoid(precise((users * ahead).sum(dim=-1))))

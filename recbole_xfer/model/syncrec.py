@@ -6,7 +6,7 @@ first (0) is the start token (SOS). A task is a domain, or the cross-domain sequ
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.data.interaction import Interaction
@@ -14,6 +14,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import gather, mean, place, total
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.domain_views import View, across, last_of, per_domain
@@ -136,6 +137,7 @@ class SyNCRec(DotProductRecommender):
     """
 
     input_type = InputType.PAIRWISE
+    shares_batches: ClassVar[bool] = True
 
     item_domain: Tensor
     gap: Tensor
@@ -218,14 +220,14 @@ class SyNCRec(DotProductRecommender):
         cross_loss = self.pairwise_loss(cross[wanted], *candidates)  # Eq. 9, [T]
         weight = self.weights(self.gaps(single_loss, cross_loss, domain))  # [D]
         corrected = self.weight_scale * weight[domain] * cross_loss  # Eq. 12, [T]
-        losses = self.eta * single_loss.mean(), self.eta * corrected.mean()
+        losses = self.eta * mean(single_loss), self.eta * mean(corrected)
         if self.eta == 1:
             return losses
         row, column = (items > 0).nonzero(as_tuple=True)
         key = domains[row, column] * len(items) + row
         at_items = single[:, len(self.domains) :][row, column]
         mim = self.mutual_information_loss(at_items, cross[row, column], key, interaction[self.USER_ID])
-        return *losses, (1 - self.eta) * mim / len(window)
+        return *losses, (1 - self.eta) * mim / total(torch.tensor(len(window)))
 
     def pairwise_loss(self, states: Tensor, target: Tensor, negative: Tensor) -> Tensor:
         """Eq. 8 and 9 at each target: states, targets' embeddings and those of the negatives, [T, r] each, to [T]."""
@@ -237,9 +239,9 @@ class SyNCRec(DotProductRecommender):
     @torch.no_grad()
     def gaps(self, single_loss: Tensor, cross_loss: Tensor, domain: Tensor) -> Tensor:
         """phi (Eq. 10): loss of each domain's own sequence minus that of the joined sequence at its targets, [D]."""
-        count = torch.bincount(domain, minlength=len(self.domains))
-        total = torch.zeros_like(self.gap).index_add(0, domain, single_loss - cross_loss)
-        return torch.where(count > 0, total / count.clamp(min=1), self.gap)
+        count = total(torch.bincount(domain, minlength=len(self.domains)))
+        gain = total(torch.zeros_like(self.gap).index_add(0, domain, single_loss - cross_loss))
+        return torch.where(count > 0, gain / count.clamp(min=1), self.gap)
 
     def weights(self, gap: Tensor) -> Tensor:
         """lambda (Eq. 11), [D], carried from batch to batch in training; all 1 without the correction."""
@@ -266,13 +268,16 @@ class SyNCRec(DotProductRecommender):
             for y in (single, cross)
         )
         user, domain = users[sequence % len(users)], sequence // len(users)
+        y_all, user_all, domain_all = gather(y_single), gather(user), gather(domain)
+        number = place(len(sequence))[0] + torch.arange(len(sequence), device=key.device)
         losses = []
-        sizes = torch.bincount(domain, minlength=len(self.domains)).tolist()
-        for u, v, of in zip(y_single.split(sizes), y_cross.split(sizes), user.split(sizes), strict=True):
-            rho = precise(u @ self.similarity(v).T).sigmoid()  # Eq. 17, [n, n]
-            others = of[:, None] != of
+        for d in range(len(self.domains)):
+            rows, own = (domain_all == d).nonzero()[:, 0], domain == d
+            rho = precise(y_all[rows] @ self.similarity(y_cross[own]).T).sigmoid()  # Eq. 17, [n, this process' n]
+            others = user_all[rows][:, None] != user[own]
             negatives = rho.masked_fill(~others, -torch.inf).logsumexp(dim=0)
-            losses.append((negatives - rho.diagonal())[others.any(dim=0)])
+            positive = rho.gather(0, torch.searchsorted(rows, number[own])[None])[0]
+            losses.append((negatives - positive)[others.any(dim=0)])
         return torch.cat(losses).sum()
 
     def epoch_scalars(self) -> dict[str, float]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from recbole_xfer.collectives import alone, mean, total
 from recbole_xfer.data.batches import HEAD, UserDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError
@@ -62,6 +63,7 @@ class TP(Hooks, SequentialRecommender):
     """
 
     loader: ClassVar = UserDataLoader
+    shares_batches: ClassVar[bool] = True
     in_parallel: ClassVar[bool]
     """Whether paths share one forward pass (``vmap``) or run one after another."""
     tables: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -104,10 +106,13 @@ class TP(Hooks, SequentialRecommender):
             interaction: a batch of :class:`~recbole_xfer.data.batches.UserDataLoader`, [k, P, ...].
         """
         trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
-        total = {name: torch.zeros_like(value) for name, value in trained.items()}
-        losses = [self._walk(trained, batches, total) for batches in self._groups(interaction, trained)]
-        gradients = [value.div_(interaction[HEAD].numel()) for value in total.values()]  # of k steps on P paths
-        return WithGradient.apply(torch.cat(losses, dim=1).mean(), gradients, *trained.values())
+        added = {name: torch.zeros_like(value) for name, value in trained.items()}
+        with alone():  # each process has groups of its own
+            losses = [self._walk(trained, batches, added) for batches in self._groups(interaction, trained)]
+        steps = total(torch.tensor(interaction[HEAD].numel()))  # k steps on P paths
+        gradients = [value.div_(steps) for value in added.values()]
+        loss = mean(torch.cat([interaction[HEAD][:, :0], *losses], dim=1))  # a process may have no path
+        return WithGradient.apply(loss, gradients, *trained.values())
 
     def _groups(self, interaction: Interaction, trained: Weights) -> Iterator[list[dict[str, Tensor]]]:
         """For each group of paths of similar lengths, the batch of each inner step, cut to its longest window."""
@@ -117,7 +122,7 @@ class TP(Hooks, SequentialRecommender):
         size = max(1, limit // numbers) if self.in_parallel else 1
         order = interaction[self.ITEM_SEQ_LEN].amax(dim=0).argsort()
         parts = {field: value[:, order].split(size, dim=1) for field, value in interaction.interaction.items()}
-        for group in range(len(parts[HEAD])):
+        for group in range(-(-len(order) // size)):
             lengths = parts[self.ITEM_SEQ_LEN][group].amax(dim=1).tolist()
             yield [
                 {

@@ -13,6 +13,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
+from recbole_xfer.collectives import drawn, gather, place
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.features import word_drop_command
 from recbole_xfer.data.vectors import WORD_DROP
@@ -43,7 +44,8 @@ class UniSRec(FeatureRecommender):
     Deviation: the sequence-item task is trained at all positions, and items of a user's own window are not negatives.
     """
 
-    kept: ClassVar = {"finetune": ("adaptor.", *SCALING, *BACKBONE)}
+    shares_batches: ClassVar[bool] = True
+    kept: ClassVar = {"finetune": ("adaptor.", "content_start.", *SCALING, *BACKBONE)}
     frozen: ClassVar = {"finetune": BACKBONE}
     explainable: ClassVar[bool] = True
     encoder_class: ClassVar[type[nn.Module]] = CausalEncoder
@@ -106,15 +108,17 @@ class UniSRec(FeatureRecommender):
         """
         ends = (step.targets > 0).sum(dim=1).cumsum(dim=0) - 1  # a window's last item always has a target
         whole = step.users[ends]
-        augmented = self._augmented(step)
-        return cosine_cross_entropy(whole, augmented, torch.arange(len(whole), device=whole.device), self.temperature)
+        augmented = gather(self._augmented(step))
+        own = place(len(whole))[0] + torch.arange(len(whole), device=whole.device)
+        return cosine_cross_entropy(whole, augmented, own, self.temperature)
 
     def _augmented(self, step: Step) -> Tensor:
         """State at the last item of each window, [B, d], after the window lost items or its items lost words."""
         items = drop_items(step.items, self.item_drop)
         embedded = look_up(items, step.ids, step.table)
         if self.word_drop_share:
-            loses_words = torch.rand(len(items), device=items.device) < self.word_drop_share  # [B]
+            draws = drawn(torch.empty(len(items), device=items.device), Tensor.uniform_)
+            loses_words = draws < self.word_drop_share  # [B]
             items = torch.where(loses_words[:, None], step.items, items)
             embedded[loses_words] = self._without_words(step.items[loses_words])
         states = self.encode_users(embedded, items > 0)
@@ -122,11 +126,11 @@ class UniSRec(FeatureRecommender):
 
     def _without_words(self, items: Tensor) -> Tensor:
         """Windows [B, L] with shortened texts, [B, L, d]; an item without a shortened text keeps its own."""
-        ids, place = items.unique(return_inverse=True)
+        ids = gather(items).unique()
         vectors = self.features.rows("text", ids)
         present = self.features.present(WORD_DROP, ids)[:, None]
         table = self._encode_texts(torch.where(present, self.features.rows(WORD_DROP, ids), vectors), ids)
-        return table[place] * (items > 0)[..., None]
+        return table[torch.searchsorted(ids, items)] * (items > 0)[..., None]
 
 
 class XSASRec(UniSRec):
@@ -169,6 +173,7 @@ def drop_items(items: Tensor, ratio: float) -> Tensor:
     """Windows [B, L] without a random proportion of their items, moved left; each keeps its last item."""
     length = (items > 0).sum(dim=1, keepdim=True)
     position = torch.arange(items.shape[1], device=items.device)
-    keep = (torch.rand(items.shape, device=items.device) >= ratio) | (position == length - 1)
+    draws = drawn(torch.empty(items.shape, device=items.device), Tensor.uniform_)
+    keep = (draws >= ratio) | (position == length - 1)
     kept = items * keep
     return kept.gather(1, (kept == 0).long().argsort(dim=1, stable=True))

@@ -14,7 +14,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from recbole_xfer.cluster import local_ray
+from recbole_xfer.cluster import ADDRESS, cluster_or_local_ray
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
@@ -56,20 +56,21 @@ def run_trials(search: Search, configurations: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def ray_for(search: Search) -> Iterator[None]:
-    """Starts Ray on this machine for the trials of a search.
+    """Connects to a Ray cluster, or starts Ray on this machine, for the trials of a search.
 
     Raises:
-        XferError: if a trial needs more CPUs or GPUs than the machine has.
+        XferError: if a trial needs more CPUs or GPUs than there are.
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints its own tables at any verbosity
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C must raise KeyboardInterrupt here too
-    with local_ray(object_store=100 * 2**20):  # trials share almost nothing
+    with cluster_or_local_ray(object_store=100 * 2**20):  # trials share almost nothing
         for kind, wanted in (("CPU", search.cpus), ("GPU", search.gpus)):
             available = ray.cluster_resources().get(kind, 0)
             if not 0 <= wanted <= available or (kind == "CPU" and not wanted):
+                place = "the cluster" if os.environ.get(ADDRESS) else "this machine"
                 raise XferError(
-                    f"--{kind.lower()}s_per_trial={wanted:g} is invalid: this machine has {available:g} {kind}s."
+                    f"--{kind.lower()}s_per_trial={wanted:g} is invalid: {place} has {available:g} {kind}s."
                 )
         yield
 

@@ -1,6 +1,7 @@
 """The contract of a model: training, saving, resuming and ranking behave as in every other model.
 
-A model's test inherits :class:`ModelContract`, or :class:`CausalContract`, and names the model::
+A model's test inherits :class:`ModelContract`, :class:`CausalContract` or, for a model that is not trained,
+:class:`RankingContract`, and names the model::
 
     class TestMyModel(CausalContract):
         model = "MyModel"
@@ -29,8 +30,8 @@ class Interrupted(Exception):
     """Simulates a kill during a run."""
 
 
-class ModelContract:
-    """Tests on a small random dataset; each takes seconds.
+class RankingContract:
+    """For every model, also one that is not trained: tests on a small random dataset; each takes seconds.
 
     Attributes:
         model: name of the model.
@@ -72,22 +73,6 @@ class ModelContract:
         experiment.model.eval()
         return experiment.model.full_sort_predict(data[np.arange(len(data)) if rows is None else rows])
 
-    def test_trains_and_improves(self, root: Path) -> None:
-        experiment = self.experiment(root, epochs=8, stopping_step=8)
-        fit(experiment)
-        losses = list(experiment.trainer.train_loss_dict.values())
-        assert np.isfinite(losses).all()
-        assert np.mean(losses[-2:]) < losses[0]
-
-    def test_a_seed_decides_the_result(self, root: Path) -> None:
-        results = []
-        for run, seed in enumerate((1, 1, 2)):
-            experiment = self.experiment(root, seed=seed, run_dir=str(root / f"run{run}"))
-            fit(experiment)
-            results.append(self.scores(experiment))
-        assert torch.equal(results[0], results[1])
-        assert not torch.equal(results[0], results[2])
-
     def test_a_loaded_run_has_the_same_results(self, root: Path) -> None:
         result = train_and_evaluate(self.config(root), None)
         experiment = load(result.folder)
@@ -100,30 +85,6 @@ class ModelContract:
         target = part.field2id_token[part.iid_field][part.inter_feat[part.iid_field].numpy()]
         hits = recommended["item_id"].to_numpy() == target[row]
         assert hits.sum() / len(target) == pytest.approx(result.test["recall@10"], abs=6e-5)
-
-    @pytest.mark.parametrize("kill_in", [1, 2])
-    def test_a_resumed_run_equals_an_uninterrupted_one(
-        self, root: Path, monkeypatch: pytest.MonkeyPatch, kill_in: int
-    ) -> None:
-        whole = self.experiment(root, epochs=4, run_dir=str(root / "whole"))
-        expected = fit(whole)
-        broken = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
-        original = broken.model.calculate_loss
-
-        def dies(interaction: Any) -> Any:
-            if broken.trainer.train_loss_dict.keys() >= set(range(kill_in)):
-                raise Interrupted
-            return original(interaction)
-
-        monkeypatch.setattr(broken.model, "calculate_loss", dies)
-        with pytest.raises(Interrupted):
-            fit(broken)
-        resumed = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
-        assert fit(resumed) == expected
-        assert resumed.trainer.start_epoch == kill_in
-        assert torch.equal(self.scores(whole), self.scores(resumed))
-        weights = [(root / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
-        assert weights[0] == weights[1]
 
     def test_a_batch_equals_its_rows_one_at_a_time(self, root: Path) -> None:
         experiment = self.experiment(root)
@@ -157,6 +118,50 @@ class ModelContract:
         assert (known.groupby((known["rank"] == 1).cumsum())["score"].diff().dropna() <= 0).all()
         assert len(popular) == 5 and popular["score"].isna().all()
         assert "which are skipped: 1." in caplog.text
+
+
+class ModelContract(RankingContract):
+    """For every model that is trained, in addition."""
+
+    def test_trains_and_improves(self, root: Path) -> None:
+        experiment = self.experiment(root, epochs=8, stopping_step=8)
+        fit(experiment)
+        losses = list(experiment.trainer.train_loss_dict.values())
+        assert np.isfinite(losses).all()
+        assert np.mean(losses[-2:]) < losses[0]
+
+    def test_a_seed_decides_the_result(self, root: Path) -> None:
+        results = []
+        for run, seed in enumerate((1, 1, 2)):
+            experiment = self.experiment(root, seed=seed, run_dir=str(root / f"run{run}"))
+            fit(experiment)
+            results.append(self.scores(experiment))
+        assert torch.equal(results[0], results[1])
+        assert not torch.equal(results[0], results[2])
+
+    @pytest.mark.parametrize("kill_in", [1, 2])
+    def test_a_resumed_run_equals_an_uninterrupted_one(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, kill_in: int
+    ) -> None:
+        whole = self.experiment(root, epochs=4, run_dir=str(root / "whole"))
+        expected = fit(whole)
+        broken = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
+        original = broken.model.calculate_loss
+
+        def dies(interaction: Any) -> Any:
+            if broken.trainer.train_loss_dict.keys() >= set(range(kill_in)):
+                raise Interrupted
+            return original(interaction)
+
+        monkeypatch.setattr(broken.model, "calculate_loss", dies)
+        with pytest.raises(Interrupted):
+            fit(broken)
+        resumed = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
+        assert fit(resumed) == expected
+        assert resumed.trainer.start_epoch == kill_in
+        assert torch.equal(self.scores(whole), self.scores(resumed))
+        weights = [(root / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
+        assert weights[0] == weights[1]
 
 
 class CausalContract(ModelContract):

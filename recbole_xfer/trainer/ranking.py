@@ -37,12 +37,13 @@ class RankingTrainer(Trainer):
     def evaluate(self, eval_data: Any, *args: Any, **kwargs: Any) -> Any:
         """RecBole's evaluate; ranks each target within its domain if ``rank_within_domain`` is set."""
         self._evaluated, self._own_loader = eval_data._dataset, isinstance(eval_data, TargetLoader)
-        self.evaluator.ranking = self._domain_ranking(eval_data)
-        self.eval_collector.begin()
+        first = eval_data.first if self._own_loader else None
+        self.evaluator.ranking = self._domain_ranking(eval_data, first)
+        self.eval_collector.begin(first)
         with seeded(self.config["seed"]):  # some models, such as Random and SLIMElastic, draw a part of a score
             return super().evaluate(eval_data, *args, **kwargs)
 
-    def _domain_ranking(self, eval_data: Any) -> domains.DomainRanking | None:
+    def _domain_ranking(self, eval_data: Any, first: int | None) -> domains.DomainRanking | None:
         if not self.config["rank_within_domain"]:
             return None
         if self.config["eval_type"] != EvaluatorType.RANKING:
@@ -53,19 +54,24 @@ class RankingTrainer(Trainer):
                 "or rank all items with eval_args.mode full."
             )
         item_domain = torch.from_numpy(self._evaluated.item_domain).long().to(self.device)
-        return domains.DomainRanking(self._evaluated.domains, item_domain)
+        return domains.DomainRanking(self._evaluated.domains, item_domain, first)
 
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
         """Ranks the candidates of a batch; ``mask_history`` alone decides whether earlier items are left out."""
         interaction, left_out, positive_u, positive_i = batched_data
         if not self._own_loader:
             left_out = self._seen(interaction, left_out) if self.config["mask_history"] else None
-        ranked = torch.ones(len(interaction), self.tot_item_num, dtype=torch.bool, device=self.device)
-        ranked[:, 0] = False  # the padding item
-        if left_out is not None:
-            ranked[left_out] = False
+        ranked = self.ranked_items(len(interaction), self.tot_item_num, left_out)
         interaction = interaction.to(self.device)
         return self._ranked(interaction, self.scores(interaction, ranked), positive_u, positive_i)
+
+    def ranked_items(self, rows: int, items: int, left_out: Any = None) -> Tensor:
+        """Whether an item is ranked, bool [rows, items]: all but the padding item and those that are left out."""
+        ranked = torch.ones(rows, items, dtype=torch.bool, device=self.device)
+        ranked[:, 0] = False
+        if left_out is not None:
+            ranked[left_out] = False
+        return ranked
 
     def scores(self, rows: Any, ranked: Tensor) -> Tensor:
         """The scores of the ranked items, and minus infinity for the others.

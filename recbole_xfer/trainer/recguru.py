@@ -11,6 +11,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import set_color
 from torch import Tensor
 
+from recbole_xfer.collectives import total
 from recbole_xfer.data.batches import CRITIC, DomainPairDataLoader
 from recbole_xfer.trainer.phases import PhasedTrainer
 
@@ -125,7 +126,7 @@ class RecGURUTrainer(PhasedTrainer):
 
     def _scalars(self, *_: Any) -> dict[str, float]:
         """The losses of the epoch, means over its steps."""
-        return {name: float(torch.stack(values).mean()) for name, values in self._losses.items()}
+        return {name: float(total(torch.stack(values).mean())) for name, values in self._losses.items()}
 
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
         values = ", ".join(

@@ -12,7 +12,8 @@
 ``lock``              held by the process that trains
 ==================== =========================================================================================
 
-None of these files is a pickle that could run code when it is loaded.
+None of these files is a pickle that could run code when it is loaded. Of several processes the first reads and writes
+them, and the others get what it read.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recbole_xfer.collectives import in_first
 from recbole_xfer.config.plain import as_json, plain
 from recbole_xfer.config.schema import check_values
 from recbole_xfer.config.values import read_yaml_file, split_domains, text_of, write_yaml
@@ -182,23 +184,28 @@ class RunFolder:
         Raises:
             XferError: if the folder cannot be written.
         """
+        lock = FileLock(self.path / self.LOCK)
+        try:
+            yield self._acquire(lock)
+        finally:
+            lock.release()
+
+    @in_first
+    def _acquire(self, lock: FileLock) -> bool:
+        """Waits for the lock, and removes what a killed process left over; returns whether it waited."""
         waited = False
         with explaining(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / self.LOCK)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
                 waited = True
                 logger.info(f"Waiting for another process that uses {self}.")
                 lock.acquire()
-        try:
-            remove_leftovers(self.path)
-            if (self.path / self.RESULT).is_file():  # killed before it removed the state
-                self.remove_state()
-            yield waited
-        finally:
-            lock.release()
+        remove_leftovers(self.path)
+        if (self.path / self.RESULT).is_file():  # killed before it removed the state
+            self.remove_state()
+        return waited
 
     def logging(self) -> AbstractContextManager[None]:
         """Appends everything that is logged in the block to the run's log."""
@@ -206,6 +213,7 @@ class RunFolder:
 
     # --- configuration and result ------------------------------------------------------------------------------------
 
+    @in_first
     def begin(self, settings: Mapping[str, Any], resumed: bool = False) -> None:
         """Writes ``config.yaml`` and removes the files of an earlier run, ``result.json`` first.
 
@@ -229,6 +237,7 @@ class RunFolder:
             raise XferError(f"{self} is not the folder of a run: {self.CONFIG} is missing.")
         return path
 
+    @in_first
     def config(self) -> dict[str, Any]:
         """The keys and values of ``config.yaml``.
 
@@ -242,6 +251,7 @@ class RunFolder:
         check_values(content, str(content["model"]))
         return {**EARLIER, **content}
 
+    @in_first
     def check_same_run(self, settings: Mapping[str, Any], option: str = "--run_dir") -> None:
         """Raises XferError if the folder has a run with other settings.
 
@@ -262,12 +272,14 @@ class RunFolder:
                 f"Set another folder with {option}, or replace the run with --resume=False."
             )
 
+    @in_first
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes ``result.json`` and removes ``state.pt``: the run is finished."""
         with replacing(self.path / self.RESULT) as temporary:
             temporary.write_text(as_json(result), encoding="utf-8")
         self.remove_state()
 
+    @in_first
     def result(self) -> dict[str, Any] | None:
         """The content of ``result.json``, without unknown keys; None if the run is not finished."""
         content = self._bytes(self.RESULT)
@@ -282,6 +294,7 @@ class RunFolder:
         result = self.result()
         return result if result and "test" in result else None
 
+    @in_first
     def check_finished_pretraining(self) -> None:
         """Raises XferError if the folder has an unfinished pre-trained model."""
         if (self.path / self.WEIGHTS).is_file() and not self.result():
@@ -291,6 +304,7 @@ class RunFolder:
 
     # --- training ----------------------------------------------------------------------------------------------------
 
+    @in_first
     def save_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Writes ``model.safetensors``; parameters that share memory are each written."""
         copies = {
@@ -303,6 +317,7 @@ class RunFolder:
             except SafetensorError as error:  # how safetensors reports a full disk
                 raise XferError(f"{path} was not written: {error}. Free some space and run again.") from error
 
+    @in_first
     def weights(self) -> dict[str, Tensor]:
         """The content of ``model.safetensors``.
 
@@ -317,21 +332,25 @@ class RunFolder:
         except (SafetensorError, ValueError, OSError) as error:
             raise XferError(f"{path} is damaged or incomplete ({error}). Train it again, or copy it again.") from error
 
+    @in_first
     def save_epochs(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Writes ``epochs.json``, one line per epoch."""
         lines = ",\n".join(json.dumps(plain(epoch)) for epoch in epochs)
         with replacing(self.path / self.EPOCHS) as temporary:
             temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
+    @in_first
     def epochs(self) -> list[dict[str, Any]]:
         """The content of ``epochs.json``, without unknown keys; empty if the file is missing."""
         content = self._bytes(self.EPOCHS)
         return [] if content is None else self._validated(self.EPOCHS, content, list[Epoch])
 
+    @in_first
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes ``state.pt``: tensors and plain values only, which ``torch.load(weights_only=True)`` accepts."""
         self._save_plain(self.STATE, state)
 
+    @in_first
     def state(self) -> dict[str, Any] | None:
         """The content of ``state.pt``, in main memory; None if the file is missing.
 
@@ -341,18 +360,22 @@ class RunFolder:
         return self._plain(self.STATE)
 
     @property
+    @in_first
     def is_interrupted(self) -> bool:
         """Whether there is a state to resume."""
         return (self.path / self.STATE).is_file()
 
+    @in_first
     def remove_state(self) -> None:
         """Removes ``state.pt``; the run cannot be resumed any more."""
         self._remove(self.STATE)
 
+    @in_first
     def save_optimizer(self, state: Mapping[str, Any]) -> None:
         """Writes ``optimizer.pt``, as :meth:`save_state`."""
         self._save_plain(self.OPTIMIZER, state)
 
+    @in_first
     def optimizer(self) -> dict[str, Any] | None:
         """The content of ``optimizer.pt``, as :meth:`state`."""
         return self._plain(self.OPTIMIZER)
@@ -379,6 +402,7 @@ class RunFolder:
 
     # --- data --------------------------------------------------------------------------------------------------------
 
+    @in_first
     def save_data(self, files: Iterable[Path], overlap_file: Path | None) -> None:
         """Copies the files of domains, each from a folder of the domain's name, in place of earlier ones.
 
@@ -395,6 +419,7 @@ class RunFolder:
             if data.is_dir():
                 shutil.rmtree(data)
 
+    @in_first
     def data(self) -> dict[str, str]:
         """The keys with which the folder's own data is read; empty if it has none."""
         data = self.path / self.DATA

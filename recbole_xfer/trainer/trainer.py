@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from recbole.utils import get_local_time
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_xfer.collectives import add_gradients, own_draws, total
 from recbole_xfer.config.config import settings
 from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
@@ -27,6 +29,7 @@ from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.evaluation.domain_ranking import check_valid_metric
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger, progress_bar
+from recbole_xfer.processes import count, is_first, own
 from recbole_xfer.trainer.other_parameters import (
     as_tensors,
     check_other_parameters,
@@ -57,11 +60,12 @@ class XferTrainer(RankingTrainer):
 
     phase: str | None = None
     learning_rate_key = "learning_rate"
+    clip_grad_norm: Any
     _optimizer: Any
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         try:
-            super().__init__(config, model)
+            super().__init__(config if is_first() else config.replace(log_wandb=False), model)
         except ImportError as error:  # RecBole's W&B logger
             raise XferError("log_wandb=True needs the package wandb. Run `pip install wandb`.") from error
         name = f"{config['model']}-{config['dataset']}-{get_local_time()}"
@@ -71,6 +75,9 @@ class XferTrainer(RankingTrainer):
         self.best_epoch = -1
         self._evaluation_bar = progress_bar(shown=False)
         self._fresh = True
+        self._clipping = self.clip_grad_norm
+        if count() > 1:
+            self.clip_grad_norm = None  # RecBole would clip before the gradients are added up
         self.enable_amp = self._reduced_precision()
 
     def _reduced_precision(self) -> bool:
@@ -98,7 +105,7 @@ class XferTrainer(RankingTrainer):
         if not kwargs and not hasattr(self, "_optimizer"):
             return None  # in RecBole's constructor
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        kwargs = {"params": trained or self.model.parameters(), "learning_rate": self.learning_rate, **kwargs}
+        kwargs = {"params": [{"params": trained}], "learning_rate": self.learning_rate, **kwargs}
         if self.learner.lower() == SPARSE_ADAM:
             optimizer: Any = SparseAdam(kwargs["params"], kwargs["learning_rate"])
         else:
@@ -106,7 +113,17 @@ class XferTrainer(RankingTrainer):
         if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
             for group in optimizer.param_groups:
                 group["fused"] = True  # one pass over the parameters instead of ten
+        if count() > 1:
+            # no hook, which would run twice where a step calls that of its parent
+            optimizer.step = partial(self._step_together, optimizer, optimizer.step)
         return optimizer
+
+    def _step_together(self, optimizer: Any, step: Any, *args: Any, **kwargs: Any) -> Any:
+        """Makes a step with the gradients of all processes, clipped where RecBole clips."""
+        add_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
+        if self._clipping and optimizer is self.optimizer:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self._clipping)
+        return step(*args, **kwargs)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -141,7 +158,7 @@ class XferTrainer(RankingTrainer):
         if loader is None and self.config["train_rows"] == "windows":
             raise XferError(f"train_rows=windows is for models of this package. {self.config['model']} needs prefixes.")
         if loader is None or not isinstance(dataset, TransferDataset):
-            return train_data
+            return train_data if count() == 1 else OwnRows(train_data)
         sampler = getattr(train_data, "_sampler", None)
         if self.config["negatives_within_domain"] and sampler is not None:
             sampler = within_domain(sampler, dataset)
@@ -174,7 +191,10 @@ class XferTrainer(RankingTrainer):
         self._set_learning_rate(epoch_idx)
         self._bar.reset(total=len(train_data))
         self._bar.set_description(f"{self.config['model']} on {self.config['dataset']}, epoch {epoch_idx}")
-        losses = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        with own_draws(self.config["seed"], epoch_idx):
+            losses = super()._train_epoch(Ticking(train_data, self._bar), epoch_idx, *args, **kwargs)
+        if count() > 1:
+            losses = _total(losses)
         scalars = self._scalars(losses, len(train_data))
         for name, value in scalars.items():
             self.tensorboard.add_scalar(f"{self.phase}/{name}" if self.phase else name, value, epoch_idx)
@@ -322,17 +342,35 @@ class XferTrainer(RankingTrainer):
         return super()._neg_sample_batch_eval(batched_data)
 
 
-class Ticking:
-    """A loader that advances a progress bar with each batch."""
+def _total(losses: Any) -> Any:
+    """The sum of RecBole's loss, or of each of its losses, over all processes."""
+    summed = total(torch.tensor(losses, dtype=torch.float64)).tolist()
+    return tuple(summed) if isinstance(losses, tuple) else summed
 
-    def __init__(self, loader: Any, bar: tqdm) -> None:
-        self.loader, self.bar = loader, bar
+
+class OwnRows:
+    """A loader of RecBole that makes the batches of all processes, and yields the rows of this one."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)  # such as shuffle, and set_mode of knowledge graphs
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            yield batch[own(len(batch))]
+
+
+class Ticking(OwnRows):
+    """A loader that advances a progress bar with each batch."""
+
+    def __init__(self, loader: Any, bar: tqdm) -> None:
+        super().__init__(loader)
+        self.bar = bar
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:

@@ -1,4 +1,4 @@
-"""The comparisons in benchmarks/plans have known keys and readable tables; one is run on a small data set."""
+"""The comparisons in benchmarks/plans have known keys and readable tables, as have the studies in plans; one is run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich.console import Console
 from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.config.values import read_yaml_file
+from recbole_xfer.config.values import read_yaml_file, split_domains
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import label
 from recbole_xfer.quick_start import compare
+from recbole_xfer.study.plan import read_plan
 from recbole_xfer.testing.data import SIZES, SMALL, write_small
 from tests.conftest import ROOT
 
@@ -37,6 +38,17 @@ def test_a_plan_has_known_keys_and_a_table_with_distinct_rows(plan: Path) -> Non
     console = Console(width=80, file=StringIO())
     console.print(comparison.table())
     assert "…" not in console.file.getvalue()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "plans").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_study_of_a_paper_has_known_keys_rows_and_figures(file: Path, tmp_path: Path) -> None:
+    plan = read_yaml_file(file)
+    for domain in (plan["dataset"], *split_domains(plan["source"])):
+        (tmp_path / domain).mkdir()
+    study = read_plan(file, {"data_path": str(tmp_path)})
+    labels = {row.label for table in study.tables for row in table.rows}
+    assert study.published is not None
+    assert labels & {row for rows in study.published.figures.values() for row in rows}
 
 
 def invented(config: Any, seed: int, name: str | None) -> Result:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from recbole_xfer.cli.tables import print_result
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair
 from recbole_xfer.comparison.significance import holm, paired_change
-from recbole_xfer.comparison.table import Comparison, mean_by_row, with_distinct_labels
+from recbole_xfer.comparison.table import Comparison, Failure, mean_by_row, with_distinct_labels
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.groups import Group
 from recbole_xfer.evaluation.result import Protocol, Result
@@ -205,3 +206,48 @@ def test_best_of_a_column_is_bold_also_where_smaller_is_better(scratch: np.ndarr
     ]
     cells = [str(cell) for column in Comparison(results).table().columns for cell in column.cells]
     assert [cell[6:9] for cell in cells if "bold" in cell] == ["0.2", "0.3", "0.3", "0.5"]
+
+
+def test_every_row_is_compared_with_the_baseline(scratch: np.ndarray) -> None:
+    noise = np.random.default_rng(1).normal(scale=0.1, size=200)
+    rows = {"a": scratch, "b": scratch * 1.2, "c": scratch + noise - noise.mean()}
+    comparison = Comparison([result(label, values) for label, values in rows.items()], baseline="a")
+    better, equal = comparison.changes()
+    p = [stats.ttest_rel(rows[label], scratch).pvalue for label in "bc"]
+    assert [change.p for change in (better, equal)] == pytest.approx(p)
+    assert better.p_corrected == pytest.approx(2 * p[0])
+    column = comparison.table().columns[-1]
+    assert column.header == "vs a" and list(column.cells) == ["", "+20.0%*", "+0.0%"]
+    assert "Holm's correction for 2 tests" in comparison.caption()
+    assert comparison.as_dict()["against"]["changes"]["b"]["significant"] is True
+
+
+def test_the_second_of_at_least_three_is_underlined(scratch: np.ndarray) -> None:
+    cells = [list(Comparison([result(label, scratch * k) for label, k in rows.items()]).table().columns[1].cells)
+             for rows in ({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2})]  # fmt: skip
+    assert [cell[:3] for cell in cells[0][1:]] == ["[un", "[bo"] and not any("[un" in cell for cell in cells[1])
+
+
+def test_failed_rows_are_in_the_table_and_the_caption(scratch: np.ndarray) -> None:
+    failed = [Failure("b", 1, "why"), Failure("b", 2, "why"), Failure("a", 2, "why")]
+    comparison = Comparison([result("a", scratch)], failed=failed, figures={"b": {"ndcg@10": 0.9}})
+    ours, theirs, published = comparison.layout().lines
+    assert [line.names for line in (ours, theirs, published)] == [["a"], ["b"], ["b, published"]]
+    assert [entry.text for entry in theirs.entries] == ["failed", "", ""] and ours.entries[0].text != "failed"
+    assert "b failed with seeds 1, 2; a failed with seed 2" in comparison.caption()
+
+
+def test_published_figures_are_below_their_row_and_never_the_best(scratch: np.ndarray) -> None:
+    figures = {"a": {"ndcg@10": 0.9}, "theirs": {"ndcg@10": 0.8, "recall@10": 0.1}}
+    comparison = Comparison([result("a", scratch), result("b", scratch / 2)], figures=figures, notes=["not ours"])
+    assert [line.names[0] for line in comparison.layout().lines] == ["a", "a, published", "b", "theirs, published"]
+    assert [line.entries[0].place for line in comparison.layout().lines] == [1, None, None, None]
+    assert comparison.caption().endswith("; not ours")
+    assert [record["published"] for record in comparison.records()] == [0.9, None]
+
+
+def test_joint_training_has_a_layout_too(scratch: np.ndarray) -> None:
+    targets = pd.MultiIndex.from_product([["B [c]"], range(200)])
+    own = replace(result("Pop [x]", scratch), rows_by_domain={"B [c]": 200}, row_targets=targets)
+    layout = Comparison([own], JointAgainstAlone([Pair("B [c]", [own], [own])])).layouts()[1]
+    assert layout.lines[0].names == ["Pop [x]", "B [c]"] and layout.lines[0].entries[0].text == "200"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
+from recbole_xfer.comparison.plan import load_plan
 from recbole_xfer.config import properties, schema
 from recbole_xfer.config.config import XferConfig, known_keys
 from recbole_xfer.config.value_types import fits, words
 from recbole_xfer.config.values import YamlLoader, read_yaml_file
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.encoder import ACTIVATIONS
-from recbole_xfer.quick_start import load_plan
 from recbole_xfer.search.search import set_up_search
 from recbole_xfer.testing.data import config, settings, write_small
 

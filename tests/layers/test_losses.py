@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_xfer.layers import losses
-from recbole_xfer.layers.losses import chunked_cosine_cross_entropy, item_cross_entropy
+from recbole_xfer.layers.losses import chunked_cross_entropy, item_cross_entropy
 
 TARGETS, ITEMS, WIDTH = 300, 40, 8
 
@@ -63,9 +63,10 @@ def test_in_chunks_the_target_has_the_same_noise_as_in_the_sum() -> None:
 
     def encode(ids: Tensor) -> Tensor:
         drawn.append(items[ids] + torch.randn(len(ids), WIDTH, dtype=items.dtype))
-        return drawn[-1]
+        return F.normalize(drawn[-1], dim=-1)
 
-    loss = chunked_cosine_cross_entropy(users, target, encode, torch.arange(ITEMS).split(7), temperature=0.1)
+    chunks = torch.arange(ITEMS).split(7)
+    loss = chunked_cross_entropy(F.normalize(users, dim=-1), target, encode, chunks, temperature=0.1)
     loss.backward()
     found = [loss, users.grad, items.grad]
     forward, again = torch.cat(drawn[: len(drawn) // 2]), torch.cat(drawn[len(drawn) // 2 :])

@@ -1,0 +1,281 @@
+"""Joins the scores of finished runs into one ranking, with weights that are chosen on the validation split.
+
+The joined score of an item is a weighted sum of the runs' scores: up to a constant of each row, which changes no
+ranking, the weighted mean of their log-softmax. Scores are brought to one spread first, so that cosines and dot
+products can be joined.
+
+Symbols in comments: M runs, B rows, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_xfer.comparison.ensemble import EnsembleComparison
+from recbole_xfer.comparison.table import with_distinct_labels
+from recbole_xfer.config.config import cutoff, settings
+from recbole_xfer.config.plain import plain
+from recbole_xfer.config.values import split_domains
+from recbole_xfer.data.targets import TargetLoader
+from recbole_xfer.device import seeded
+from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.result import Result
+from recbole_xfer.experiment import Experiment, load
+from recbole_xfer.measure import measure
+from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.trainer import XferTrainer
+
+NAME = "Ensemble"
+
+PARTS = "valid_data", "test_data"
+
+ROUNDS = 20
+"""Rounds of ensemble selection; a weight is a multiple of a twentieth, or of a larger fraction."""
+
+TINY = 1e-12
+"""The smallest spread by which scores are divided."""
+
+CELLS = 2**24
+"""Maximal number of scores that are held to find the weights; above, candidates are drawn."""
+
+SAME = ("dataset", "single_domain", "mask_history", "rank_within_domain", "held_out_targets")
+"""Keys that must be equal in all runs, with those inside ``eval_args``."""
+
+MEASURED = ("mask_history", "rank_within_domain", "eval_args.mode")
+"""Those of them with which a finished run can be measured again."""
+
+SAME_JOINED = ("histories", "overlap", "overlap_file")
+"""Keys that must also be equal where several domains are joined."""
+
+
+class Ensemble(nn.Module):
+    """A model that ranks by a weighted sum of the scores of others.
+
+    Args:
+        members: loaded runs that rank the same targets.
+
+    Attributes:
+        weights: of the members' scores, [M].
+    """
+
+    weights: Tensor
+
+    def __init__(self, members: Sequence[Experiment]) -> None:
+        super().__init__()
+        self.members = members
+        self.register_buffer("weights", torch.ones(len(members)))
+
+    def member_scores(self, rows: Interaction) -> Iterator[Tensor]:
+        """The scores of all items by each member, [B, n_items] each; rows are those of a :class:`JoinedLoader`."""
+        for number, member in enumerate(self.members):
+            trainer, own = member.trainer, JoinedLoader.rows_of(rows, number)
+            if trainer.item_tensor is None:
+                trainer.item_tensor = member.dataset.get_item_feature().to(trainer.device)
+            items = trainer.ranked_items(len(own), member.dataset.item_num)
+            yield trainer.scores(own, items).masked_fill(~items, 0)
+
+    def full_sort_predict(self, rows: Interaction) -> Tensor:
+        """Scores of all items, [B, n_items]."""
+        scores = zip(self.weights, self.member_scores(rows), strict=True)
+        return sum((weight * own for weight, own in scores), start=torch.zeros(()))
+
+
+class JoinedLoader(TargetLoader):
+    """A loader of the first run whose rows also have the columns of every run, with its number in front.
+
+    Args:
+        loaders: of each run, for the same targets.
+    """
+
+    def __init__(self, loaders: Sequence[TargetLoader]) -> None:
+        first, *self.others = loaders
+        super().__init__(first.config, first._dataset, first.candidates)
+
+    def collate_fn(self, index: Any) -> tuple[Interaction, Any, Tensor, Tensor]:
+        """Returns a batch; see :class:`~recbole_xfer.data.targets.TargetLoader`."""
+        rows, *rest = super().collate_fn(index)
+        members = [rows, *(loader.collate_fn(index)[0] for loader in self.others)]
+        columns = {f"{number}/{name}": own[name] for number, own in enumerate(members) for name in own.columns}
+        return Interaction({**rows.interaction, **columns}), *rest
+
+    @staticmethod
+    def rows_of(rows: Interaction, number: int) -> Interaction:
+        """The rows of one of the runs."""
+        prefix = f"{number}/"
+        names = [name for name in rows.columns if name.startswith(prefix)]
+        return Interaction({name.removeprefix(prefix): rows[name] for name in names})
+
+
+@dataclass
+class JoinedExperiment(Experiment):
+    """The first of several runs, with joined rows and their ensemble as its model."""
+
+    model: Any
+
+    @cached_property
+    def trainer(self) -> XferTrainer:
+        """Evaluates the ensemble."""
+        return XferTrainer(self.config, self.model)
+
+
+def ensemble(folders: Sequence[str | Path], overrides: Mapping[str, Any] | None = None) -> EnsembleComparison:
+    """Measures finished runs and their ensemble on the test split, under one protocol; writes nothing.
+
+    Args:
+        folders: of at least two runs.
+        overrides: keys of evaluation, such as ``mask_history``.
+
+    Raises:
+        XferError: if a run is not finished, or the runs differ in data, split, candidates or masking.
+    """
+    if len(folders) < 2:
+        raise XferError("An ensemble needs at least two runs. Name the folders of finished runs.")
+    members: list[Experiment] = []
+    results, keys = [], []
+    for folder in folders:
+        earlier = RunFolder(folder).test_result()
+        if earlier is None:
+            raise XferError(f"{folder} has no finished run with test results. Name the folders of such runs.")
+        member = load(folder, overrides)
+        check_ranks(member)
+        check_same(members[0] if members else member, member)
+        valid = member.trainer.evaluate(member.valid_data, load_best_model=False)
+        results.append(measure(member, valid, earlier["seconds"], earlier["best_epoch"]))
+        values = settings(member.config)
+        keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
+        members.append(member)
+    results = _with_seeds(with_distinct_labels(results, keys))
+    joined, weights = join(members)
+    valid = joined.trainer.evaluate(joined.valid_data, load_best_model=False)
+    measured = measure(joined, valid, sum(result.seconds for result in results), -1, load_best_model=False)
+    measured = replace(measured, label=NAME, model=NAME, source=None, adaptation=None, folder="")
+    labels = [result.label for result in results]
+    return EnsembleComparison([*results, measured], weights=dict(zip(labels, weights, strict=True)))
+
+
+def _with_seeds(results: Sequence[Result]) -> list[Result]:
+    """Results whose labels also have the seed, if the seeds differ."""
+    if len({result.seed for result in results}) == 1:
+        return list(results)
+    return [replace(result, label=f"{result.label}, seed {result.seed}") for result in results]
+
+
+def check_ranks(member: Experiment) -> None:
+    """Raises XferError for a run without rankings on a validation and a test split."""
+    if not all(isinstance(loader, TargetLoader) for loader in (member.valid_data, member.test_data)):
+        raise XferError(
+            f"{member.folder} has no rankings on a validation and a test split, which an ensemble needs. Leave it out."
+        )
+
+
+def check_same(first: Experiment, other: Experiment) -> None:
+    """Raises XferError unless two runs rank the same targets among the same candidates."""
+    names = [*SAME, *(SAME_JOINED if len(split_domains(first.config["dataset"])) > 1 else ())]
+    ours, theirs = (_compared(experiment, names) for experiment in (first, other))
+    for key, value in ours.items():
+        if theirs[key] != value:
+            raise XferError(
+                f"{first.folder} ({key}: {value}) and {other.folder} ({key}: {theirs[key]}) cannot be joined. "
+                f"{f'Set one {key} for all runs' if key in MEASURED else f'Train both with one {key}'}."
+            )
+    for part in PARTS:
+        if not all(map(np.array_equal, *(_rows(getattr(experiment, part)) for experiment in (first, other)))):
+            raise XferError(
+                f"{first.folder} and {other.folder} cannot be joined: their users, items or interactions differ. "
+                f"Train both on the same data_path with the same filters."
+            )
+
+
+def _compared(experiment: Experiment, names: Sequence[str]) -> dict[str, Any]:
+    """The values that must be equal, by key."""
+    values = plain(settings(experiment.config))
+    inside = {f"eval_args.{name}": values["eval_args"].get(name) for name in ("split", "order", "group_by", "mode")}
+    sampled = experiment.test_data.candidates is not None or experiment.valid_data.candidates is not None
+    return {name: values[name] for name in names} | inside | {"seed": values["seed"] if sampled else "any"}
+
+
+def _rows(loader: TargetLoader) -> Iterator[np.ndarray]:
+    """What the rows of a loader are: tokens, histories and targets."""
+    dataset = loader._dataset
+    yield from (dataset.field2id_token[name] for name in (dataset.uid_field, dataset.iid_field))
+    yield from (dataset.sequences.items, dataset.sequences.offsets, loader.targets)
+
+
+def join(members: Sequence[Experiment]) -> tuple[JoinedExperiment, list[float]]:
+    """The ensemble of runs as an experiment, with its weights chosen; and the weights at equal spread, of sum 1."""
+    first, model = members[0], Ensemble(members).to(members[0].config["device"])
+    valid, test = (JoinedLoader([getattr(member, part) for member in members]) for part in PARTS)
+    joined = JoinedExperiment(first.config, first.dataset, first.train_data, valid, test, model)
+    with seeded(first.config["seed"]), torch.no_grad():
+        margins, ranked = _margins(joined)
+    spread = margins.where(ranked, 0).square().sum(dim=(1, 2)).div(ranked.sum()).sqrt().clamp(min=TINY)
+    margins = (margins / spread[:, None, None]).masked_fill_(~ranked, -torch.inf)
+    weights = selected(margins, cutoff(first.config["topk"]), ranked.shape[1] / (first.dataset.item_num - 1))
+    model.weights.copy_(torch.from_numpy(weights) / spread.cpu())
+    return joined, weights.tolist()
+
+
+def _margins(joined: JoinedExperiment) -> tuple[Tensor, Tensor]:
+    """The runs' scores of candidates of the validation targets, without the target's own score.
+
+    Returns:
+        margins [M, B, C], and whether a candidate is ranked (and not the target) [B, C].
+    """
+    trainer, loader = joined.trainer, joined.valid_data
+    model: Any = joined.model
+    domain = torch.as_tensor(joined.dataset.item_domain).to(trainer.device)
+    items, rows = loader._dataset.item_num, len(loader._dataset)
+    number = min(items - 1, max(1, CELLS // (rows * len(model.members))))
+    found = []
+    for batch in loader:
+        row, target = batch[2].to(trainer.device), batch[3].to(trainer.device)
+        ranked = trainer.ranked_items(len(batch[0]), items, batch[1])
+        if joined.config["rank_within_domain"]:
+            ranked &= domain == domain[target][:, None]
+        counted = ranked[row, target]  # with mask_history a repeated target is no candidate
+        ranked[row, target] = False
+        some = torch.randperm(items - 1, device=trainer.device)[:number].sort().values + 1
+        scores = model.member_scores(batch[0].to(trainer.device))
+        margins = torch.stack([own[:, some] - own[row, target][:, None] for own in scores])
+        found.append((margins[:, counted], ranked[:, some][counted]))
+    return torch.cat([margins for margins, _ in found], dim=1), torch.cat([ranked for _, ranked in found])
+
+
+def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
+    """The weights of ensemble selection (Caruana et al., 2004), which sum to 1, [M].
+
+    Each round adds one of the runs, with replacement: that with which NDCG@k of the sum is highest. The proportions of
+    the best round are the weights, so that the best run alone is among the choices.
+
+    Args:
+        margins: scores of candidates minus that of the target, minus infinity for what is not ranked, [M, B, C].
+        k: of NDCG.
+        drawn: proportion of the items that are among the candidates.
+    """
+    total, counts = torch.zeros_like(margins[0]), np.zeros(len(margins))
+    best, weights = -1.0, counts
+    for _ in range(ROUNDS):
+        found = [_ndcg(total + own, k, drawn) for own in margins]
+        added = int(np.argmax(found))
+        total += margins[added]
+        counts[added] += 1
+        if found[added] > best:
+            best, weights = found[added], counts / counts.sum()
+    return weights
+
+
+def _ndcg(margins: Tensor, k: int, drawn: float) -> float:
+    """NDCG@k of targets by the margins of their candidates, [B, C]; a tie has the mean of its ranks' gains."""
+    above, tied = (((count / drawn).round().long()) for count in ((margins > 0).sum(dim=1), (margins == 0).sum(dim=1)))
+    gains = F.pad(1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64)), (1, 0)).cumsum(dim=0).to(margins.device)
+    return float(((gains[(above + tied + 1).clamp(max=k)] - gains[above.clamp(max=k)]) / (tied + 1)).mean())

@@ -1,0 +1,35 @@
+"""Writes a study: its tables as Markdown, LaTeX and CSV, and every number as json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from recbole_xfer.comparison.layout import latex, markdown
+from recbole_xfer.config.plain import as_json
+from recbole_xfer.files import replacing
+from recbole_xfer.study.study import Study
+
+
+def write(study: Study, folder: Path) -> list[Path]:
+    """Writes ``study.md``, ``study.tex``, ``study.csv`` and ``study.json``; returns their paths.
+
+    The csv file has a line for each table, row and metric. The json file also has every run: its seed, its folder, and
+    all of its metrics.
+    """
+    layouts = [layout for table in study.tables for layout in table.layouts()]
+    parts = [part for table in study.tables for part in (markdown(table.layouts()), table.verdict()) if part]
+    pages = [f"{part.rstrip()}\n" for part in (*parts, *study.failures)]
+    records = [record for table in study.tables for record in table.records()]
+    tables = [{"table": table.name or table.results[0].dataset, **table.as_dict()} for table in study.tables]
+    texts = {
+        "study.md": "\n".join(pages),
+        "study.tex": latex(layouts),
+        "study.csv": pd.DataFrame(records).to_csv(index=False, lineterminator="\n"),
+        "study.json": as_json({"tables": tables, "failures": list(study.failures)}),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]

@@ -1,0 +1,106 @@
+"""Plans of studies: tables, cells that several tables share, and mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recbole_xfer.errors import XferError
+from recbole_xfer.study.plan import StudyPlan, read_plan
+from recbole_xfer.testing.data import write_small
+
+PLAN: dict[str, Any] = {
+    "datasets": ["Small", "Other"],
+    "seeds": [1, 2],
+    "settings": {"few heads": {"projection_heads": 2}, "many heads": {"projection_heads": 4}},
+    "rows": [{"model": "Pop"}, {"model": "ANT", "adaptation": "scratch", "name": "ours"}],
+}
+
+
+def plan(folder: Path, **keys: Any) -> StudyPlan:
+    for name in ("Small", "Other"):
+        (folder / name).mkdir(exist_ok=True)
+    content = {key: value for key, value in {**PLAN, "data_path": str(folder), **keys}.items() if value is not None}
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return read_plan(folder / "plan.yaml")
+
+
+def test_a_table_for_each_dataset_and_setting_and_one_run_for_equal_cells(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    names = ["Small, few heads", "Small, many heads", "Other, few heads", "Other, many heads"]
+    assert [table.name for table in made.tables] == names
+    cells = made.cells()
+    assert len(cells) == 4 * 2 * 2
+    assert len({cell.identity for cell in cells.values()}) == 4 * 2 + 2 * 2  # Pop does not know the key
+    assert {cell.keys.get("projection_heads") for cell in cells.values()} == {None, 2, 4}
+    assert [row.label for row in made.tables[0].rows] == ["Pop", "ours"]
+
+
+def test_the_command_line_replaces_datasets(tmp_path: Path) -> None:
+    plan(tmp_path)
+    for keys in ({"dataset": "Other"}, {"datasets": "[Other]"}):
+        made = read_plan(tmp_path / "plan.yaml", keys)
+        assert [table.dataset for table in made.tables] == ["Other", "Other"]
+
+
+def test_a_baseline_is_a_label_a_name_or_the_model_of_one_row(tmp_path: Path) -> None:
+    for name in ("ours", "ANT"):
+        assert plan(tmp_path, baseline=name).tables[0].baseline == "ours"
+
+
+ROW = {"model": "SASRec"}
+ADAPTED = {"model": "ANT", "source": "Other"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"baseline": "Popp"}, "baseline=Popp names no row. Did you mean 'Pop'?"),
+        (
+            {"baseline": "ANT", "rows": [{**ADAPTED, "adaptation": way} for way in ("finetune", "relearn")]},
+            r"baseline=ANT names 2 rows \(ANT \(finetune\), ANT \(relearn\)\); give its label",
+        ),
+        ({"datasets": ["Small", "Nowhere"]}, r"The folder .*Nowhere does not exist. Make it"),
+        ({"datasets": ["Small", "Small"]}, "must be a list of different datasets"),
+        ({"dataset": "Small"}, "plan.yaml has both 'dataset' and 'datasets'. Leave one"),
+        ({"rows": []}, "plan.yaml lacks the key 'rows'"),
+        ({"rows": [{"model": "Pop", "name": "a"}, {"model": "BPR", "name": "a"}]}, "2 rows with name: a. Give each"),
+        ({"settings": {"texts": {"modality": ["text"]}}}, "Unknown key 'modality'. Did you mean 'modalities'?"),
+        ({"settings": {"texts": {"seed": 1}}}, "seed=1 is invalid in a comparison"),
+        ({"settings": ["texts"]}, r"settings=\['texts'\] is invalid: it must be a mapping from names to keys"),
+        ({"mask_history": [True, True]}, r"mask_history=\[True, True\] is invalid in a comparison"),
+        ({"rows": [{**ROW, "search": 3}]}, "search=3 is invalid: it must be the path of a space, or True"),
+        ({"rows": [{**ROW, "search": "none.yaml"}], "settings": None}, "The file none.yaml"),
+        ({"published": {"source": "A", "figures": {}}}, "published.same_data is invalid: Field required"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, keys: dict, message: str) -> None:
+    with pytest.raises(XferError, match=message):
+        plan(tmp_path, **keys)
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ({"Smal": {"Pop": {"ndcg@10": 0.1}}}, "'Smal' is no table of this plan. Did you mean 'Small'?"),
+        ({"Small": {"Pop": {"ndgc@10": 0.1}}}, "'ndgc@10' is not measured. Did you mean 'ndcg@10'?"),
+    ],
+)
+def test_figures_name_a_table_and_a_metric(tmp_path: Path, figures: dict, message: str) -> None:
+    published = {"source": "A", "same_data": True, "figures": figures}
+    with pytest.raises(XferError, match=message.replace("?", r"\?")):
+        plan(tmp_path, published=published, settings=None)
+
+
+def test_a_searched_row_and_the_row_as_given_need_different_names(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    space = tmp_path / "space.yaml"
+    space.write_text("learning_rate: [0.1, 0.01]\n", encoding="utf-8")
+    rows = [ROW, {**ROW, "search": str(space), "trials": 2}]
+    with pytest.raises(XferError, match="Several rows are called 'SASRec'. Give each a name of its own"):
+        plan(tmp_path, rows=rows, settings=None)
+    made = plan(tmp_path, rows=[ROW, {**rows[1], "name": "searched"}], settings=None)
+    assert [(row.label, row.trials) for row in made.tables[0].rows] == [("SASRec", None), ("searched", 2)]

@@ -1,0 +1,178 @@
+"""Studies: tables of several datasets and histories, failed runs, processes that die, estimates and written files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from recbole_xfer import stages
+from recbole_xfer.cli.main import main
+from recbole_xfer.study import searching
+from recbole_xfer.study.cells import DIED, Cell, run_cells, share_of
+from recbole_xfer.study.plan import read_plan
+from recbole_xfer.study.study import Study, run_study
+from recbole_xfer.testing.data import SMALL, paths, write_small
+from recbole_xfer.testing.isolation import isolate
+
+SHARED = {**SMALL, "epochs": 1, "metrics": ["NDCG"], "topk": [10]}
+SIZES = {"hidden_size": 8, "inner_size": 8, "n_layers": 1, "n_heads": 1}
+PLAN: dict[str, Any] = {
+    "datasets": ["Small", "Other"],
+    "seeds": [1, 2],
+    "mask_history": [False, True],
+    "baseline": "Pop",
+    "rows": [{"model": "Pop"}, {"model": "SASRec", **SIZES}],
+    "published": {
+        "source": "A paper, Table 1", "same_data": False, "mask_history": True,
+        "figures": {"Small": {"Pop": {"ndcg@10": 0.25}, "Theirs": {"ndcg@10": 0.5}}},
+    },
+    **SHARED,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with two domains and the plan."""
+    folder = tmp_path_factory.mktemp("study")
+    for seed, name in enumerate(("Small", "Other")):
+        write_small(folder, name, seed=seed)
+    (folder / "plan.yaml").write_text(yaml.safe_dump({**PLAN, **paths(folder)}), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(folder, monkeypatch)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def study(root: Path) -> Study:
+    return run_study(read_plan(root / "plan.yaml"))
+
+
+def test_a_table_for_each_dataset_and_history(study: Study) -> None:
+    names = [f"{dataset}, history {kind}" for dataset in ("Small", "Other") for kind in ("kept", "masked")]
+    assert [table.name for table in study.tables] == names and not study.failures and study.cells == 8
+    for table in study.tables:
+        assert list(table.by_label()) == ["Pop", "SASRec"]
+        assert [change.label for change in table.changes()] == ["SASRec"]
+        assert "vs Pop: change of NDCG@10" in table.caption()
+        assert "of the targets are repeats" in table.caption() or "which count as misses" in table.caption()
+    kept, masked = study.tables[:2]
+    assert [result.folder for result in kept.results] == [result.folder for result in masked.results]
+    assert kept.summary() != masked.summary()
+
+
+def test_published_figures_are_in_the_table_of_their_history(study: Study) -> None:
+    assert [bool(table.figures) for table in study.tables] == [False, True, False, False]
+    lines = {line.names[0]: [entry.text for entry in line.entries] for line in study.tables[1].layout().lines}
+    assert list(lines) == ["Pop", "Pop, published", "SASRec", "Theirs, published"]
+    assert lines["Theirs, published"] == ["0.5000", ""]
+    assert "published: A paper, Table 1, not the same data" in study.tables[1].caption()
+
+
+def test_a_second_call_trains_nothing_and_writes_the_same(
+    root: Path, study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(stages, "fit", None)
+    assert main(["compare", str(root / "plan.yaml"), f"--output={tmp_path / 'made'}"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Test results on") == 4 and "study.tex" in printed
+    content = json.loads((tmp_path / "made" / "study.json").read_text())
+    assert [table["runs"] for table in content["tables"]] == [
+        [json.loads(json.dumps(result.as_dict())) for result in table.results] for table in study.tables
+    ]
+    assert content["tables"][0]["against"]["baseline"] == "Pop"
+    frame = pd.read_csv(tmp_path / "made" / "study.csv")
+    assert len(frame) == 4 * 2 and set(frame["seeds"]) == {2}
+    assert frame["published"].notna().sum() == 1 and frame["p_corrected"].notna().sum() == 4
+    assert (tmp_path / "made" / "study.md").read_text().count("| SASRec |") == 4
+    assert (tmp_path / "made" / "study.tex").read_text().count(r"\begin{table}") == 1  # parts of one table
+
+
+def test_a_dry_run_says_what_is_finished_and_leaves_nothing(
+    root: Path, study: Study, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    before = set(root.rglob("*"))
+    assert main(["compare", str(root / "plan.yaml"), "--datasets=[Small]", "--seeds=[2, 3]", "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Small Pop 2 3 1 0 s" in printed and "SASRec 2 3 1 " in printed
+    assert "2 runs to do, 2 finished: at most" in printed
+    assert set(root.rglob("*")) == before
+
+
+def test_a_failed_run_does_not_stop_the_others(root: Path, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    rows = [{"model": "Pop"}, {"model": "FDSA", "selected_features": ["colour"]}]
+    plan = {**PLAN, "datasets": ["Small"], "rows": rows, "seeds": [1, 2], "mask_history": False, "published": None}
+    (root / "failing.yaml").write_text(yaml.safe_dump({**plan, **paths(root)}), encoding="utf-8")
+    assert main(["compare", str(root / "failing.yaml"), "--result=failing.json"]) == 2
+    printed = capsys.readouterr()
+    assert "error: FDSA on Small, seeds 1, 2 failed: FDSA reads the item column 'colour'" in printed.err
+    assert "FDSA" in printed.out and "failed" in printed.out
+    failed, _ = json.loads(Path("failing.json").read_text())["tables"][0]["failed"]
+    assert failed["label"] == "FDSA" and "colour" in failed["reason"]
+
+
+def test_an_unexpected_error_is_one_line_and_its_traceback_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "train_and_evaluate", lambda *_, **__: 1 / 0)
+    keys = {"model": "Pop", "dataset": "Small", "seed": 1, "checkpoint_dir": "broken"}
+    (outcome,) = run_cells([Cell("Pop on Small", keys)])
+    assert outcome.failure == f"ZeroDivisionError: division by zero (see {Path('broken') / 'failed.log'})"
+    assert Path("broken/failed.log").read_text().startswith("Pop on Small, seed 1\nTraceback")
+
+
+class Deadly(Cell):
+    """A cell whose process dies."""
+
+    def __reduce__(self) -> tuple:
+        return _die, (os.getpid(),)
+
+
+def _die(driver: int) -> None:
+    if os.getpid() != driver:
+        os._exit(1)
+
+
+def test_processes_give_the_same_results_and_a_dead_one_ends_its_cell_only(root: Path, study: Study) -> None:
+    keys = {**SHARED, **paths(root), "dataset": "Small", "mask_history": False, "seed": 2}
+    keys["checkpoint_dir"] = str(root / "on_ray")
+    cells = [Cell("a", {**keys, "model": "SASRec", **SIZES}, (False, True)), Deadly("b", keys)]
+    outcome, dead = run_cells(cells, workers=2)
+    assert dead.failure == DIED
+    for result, table in zip(outcome.results, study.tables, strict=False):
+        (own,) = (one for one in table.by_label()["SASRec"] if one.seed == 2)
+        assert result.test == own.test and (result.by_row == own.by_row).all()
+
+
+def test_what_a_process_gets() -> None:
+    two_cores, cluster = {"CPU": 2.0}, {"CPU": 32.0, "GPU": 4.0}
+    parts = [share_of(two_cores, 1, 2), share_of(two_cores, 1, 4), share_of(cluster, 2, None), share_of(cluster, 2, 8)]
+    assert [(part.cpus, part.gpus, part.threads) for part in parts] == [(1, 0, 1), (0.5, 0, 1), (8, 1, 8), (4, 0.5, 4)]
+    assert share_of({"CPU": 32.0}, 2, None).threads == 16  # one process per machine
+
+
+def test_searched_rows_have_the_keys_of_the_best_trial(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def tune(space: str | None, trials: int | None, overrides: dict) -> Any:
+        asked.append((space, trials, overrides["seed"]))
+        best = type("Trial", (), {"keys": {"learning_rate": 0.25}})
+        return type("Search", (), {"best": best, "configurations": [{}] * 3})
+
+    monkeypatch.setattr(searching, "_tune", tune)
+    space = tmp_path / "space.yaml"
+    space.write_text("learning_rate: [0.1, 0.01, 0.25]\n", encoding="utf-8")
+    rows = [{"model": "Pop"}, {"model": "BPR", "search": str(space), "trials": 3}]
+    plan = {**PLAN, "datasets": ["Small"], "rows": rows, "mask_history": False, "published": None}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**plan, **paths(root)}), encoding="utf-8")
+    made = searching.searched(read_plan(tmp_path / "plan.yaml"))
+    assert asked == [(str(space), 3, 1)]
+    assert [cell.keys.get("learning_rate") for cell in made.cells().values()] == [None, None, 0.25, 0.25]
+    assert made.tables[0].notes == ["as given: Pop", "searched on validation, 3 trials: BPR"]
