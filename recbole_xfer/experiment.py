@@ -268,4 +268,15 @@ def describe(experiment: Experiment) -> str:
     if hooks_of(experiment.model).reads_features:
         text += f"; {experiment.train_data._dataset.features.coverage()}"
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
-    return f"{text}; {trained:,} trained parameters on {experiment.config['device']}"
+    text += f"; {trained:,} trained parameters on {experiment.config['device']}"
+    return "; ".join(filter(None, [text, approximations(experiment)]))
+
+
+def approximations(experiment: Experiment) -> str | None:
+    """What training approximates, in words; None if nothing."""
+    config, parts = experiment.config, []
+    if config["negatives"] == "sampled":
+        parts.append(f"sampled softmax (the batch's targets and {config['n_negatives']:,} uniform draws)")
+    if any(getattr(module, "sparse", False) for module in experiment.model.modules()):
+        parts.append("sparse Adam")
+    return f"trained by {' and '.join(parts)}" if parts else None

@@ -37,6 +37,9 @@ class Hooks:
     loss_types: ClassVar[tuple[str, ...]] = ("BPR", "CE")
     """The valid values of ``loss_type``."""
 
+    draws_negatives: ClassVar[bool] = False
+    """Whether the model draws negatives itself, by the distribution of ``train_neg_sample_args``."""
+
     reads_features: ClassVar[bool] = False
     """Whether the model reads texts, images or prices of the items."""
 

@@ -11,7 +11,7 @@ from recbole_xfer.config.config import cutoff
 from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
-from recbole_xfer.experiment import Experiment, adaptation_of, label, target
+from recbole_xfer.experiment import Experiment, adaptation_of, approximations, label, target
 
 
 def measure(
@@ -59,6 +59,7 @@ def measure(
         groups=measure_groups(trainer.evaluator, groups),
         repeats=repeats(experiment),
         tied=trainer.eval_collector.tied or None,
+        approximations=approximations(experiment),
     )
 
 

@@ -31,10 +31,18 @@ from tests.helpers.together import together
 from tests.model.test_unisrec import write_word_drop
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+SAMPLED = {"negatives": "sampled", "n_negatives": 20, "learner": "sparse_adam"}
+POPULAR = {"distribution": "popularity", "alpha": 0.75}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ANT": ("ANT", "Small", {"projection_dropout": 0.0}),
     "ANT, chunked": ("ANT", "Small", {"projection_dropout": 0.0, "catalogue_chunk": 10}),
     "ANT, in batch": ("ANT", "Small", {"projection_dropout": 0.0, "negatives": "in_batch"}),
+    "ANT, content start": (
+        "ANT",
+        "Small",
+        {"projection_dropout": 0.0, "content_start": True, "negatives": "in_batch"},
+    ),
+    "ANT, sampled": ("ANT", "Small", {"projection_dropout": 0.0, "item_embedding": True, **SAMPLED}),
     "UniSRec": ("UniSRec", "Small", {"projection_dropout": 0.0, "negatives": "in_batch", "contrast_weight": 0.5}),
     "UniSRec, words": ("UniSRec", "Words", {"projection_dropout": 0.0, "contrast_weight": 0.5, "word_drop_share": 0.5}),
     "XSASRec": ("XSASRec", "Small", {"projection_dropout": 0.0}),
@@ -42,10 +50,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "XLightSANs": ("XLightSANs", "Small", {"projection_dropout": 0.0, "train_rows": "prefixes", "k_interests": 3}),
     "RETR": ("RETR", "Small", {"loss_type": "BPR"}),
     "RETR, all items": ("RETR", "Small", {"loss_type": "CE", "pathway_route": "random"}),
+    "RETR, sampled": ("RETR", "Small", {"loss_type": "CE", **SAMPLED}),
     "PathwayBERT4Rec": ("PathwayBERT4Rec", "Small", {}),
     "PathwayLightSANs": ("PathwayLightSANs", "Small", {"k_interests": 3}),
     "SyNCRec": ("SyNCRec", "A+B+C", {"harmonic_factor": 0.5}),
     "RecGURU": ("RecGURU", "A+B", {"user_batch_size": 8}),
+    "RecGURU, popular": ("RecGURU", "A+B", {"user_batch_size": 8, "train_neg_sample_args": POPULAR}),
     "RecGURU, whole windows": ("RecGURU", "A+B", {"representation": "window", "reconstruction_negatives": None}),
     "TPSASRec": ("TPSASRec", "Small", {"paths": 5}),
     "TPGRU4Rec": ("TPGRU4Rec", "Small", {"paths": 5, "dropout_prob": 0.0, "num_layers": 1}),

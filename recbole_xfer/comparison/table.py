@@ -130,7 +130,7 @@ class Comparison:
         return "; ".join([measured, *self._notes()])
 
     def _notes(self) -> Iterator[str]:
-        """What the caption says about the baseline and failed runs, and further notes."""
+        """What the caption says about the baseline, approximations and failed runs, and further notes."""
         tests = len(self.changes())
         if tests:
             correction = f", with Holm's correction for {tests} tests" if tests > 1 else ""
@@ -138,6 +138,8 @@ class Comparison:
                 f"vs {self.baseline}: change of NDCG@{self.results[0].cutoff}, * where a paired t-test over test "
                 f"targets is significant (p < {SIGNIFICANCE}{correction})"
             )
+        for result in {result.label: result for result in self.results if result.approximations}.values():
+            yield f"{result.label} {result.approximations}"
         yield from self.notes
         for label, failures in self._failed_by_label().items():
             yield f"{label} failed with {'seed' if len(failures) == 1 else 'seeds'} " + ", ".join(

@@ -8,6 +8,7 @@ from typing import Any
 from recbole.utils import ModelType
 
 from recbole_xfer.config import properties
+from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import choice
 from recbole_xfer.errors import XferError, did_you_mean
@@ -52,6 +53,7 @@ def check_together(config: Mapping[str, Any], model: type) -> None:
     """
     _check_heads(config.get("hidden_size"), config.get("n_heads"))
     _check_loss(config.get("loss_type"), model)
+    _check_sampled(config)
     _check_adaptation(config.get("adaptation"), model)
 
 
@@ -63,6 +65,18 @@ def _check_heads(width: int | None, heads: int | None) -> None:
 def _check_loss(loss: str | None, model: Any) -> None:
     if model.type == ModelType.SEQUENTIAL and loss is not None:
         check("loss_type", loss, choice(hooks_of(model).loss_types))
+
+
+def _check_sampled(config: Mapping[str, Any]) -> None:
+    if config.get("negatives") == "sampled" and config.get("loss_type") not in (None, "CE"):
+        raise XferError(f"negatives=sampled estimates cross-entropy, not {config['loss_type']}. Set --loss_type=CE.")
+    if str(config.get("learner")).lower() == SPARSE_ADAM:
+        for key in ("weight_decay", "clip_grad_norm"):
+            if config.get(key):
+                raise XferError(
+                    f"learner=sparse_adam updates only the rows that a step reads, so {key} has no effect on the "
+                    f"others. Leave {key} out, or set --learner=adam."
+                )
 
 
 def _check_adaptation(adaptation: str | None, model: type) -> None:

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from recbole_xfer.config import value_types as t
 
+SPARSE_ADAM = "sparse_adam"
+"""The ``learner`` that updates only the rows of item embeddings that a step reads."""
+
 SPLITS: Mapping[str, Any] = {
     "LS": Literal["valid_and_test", "valid_only", "test_only", "none"],
     "RS": t.Ratios,
@@ -37,7 +40,7 @@ GENERAL: Mapping[str, Any] = {
     # Training
     "epochs": t.CountOrZero,
     "train_batch_size": t.Count,
-    "learner": t.any_case("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+    "learner": t.any_case("adam", "adamw", "sgd", "adagrad", "rmsprop", SPARSE_ADAM),
     "learning_rate": t.NotNegative,
     "train_neg_sample_args": t.Keys | None,
     "train_neg_sample_args.distribution": Literal["uniform", "popularity"] | None,

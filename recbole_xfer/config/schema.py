@@ -67,7 +67,8 @@ OF_MODELS: Mapping[str, Any] = {
     "fusion": bool,
     "item_embedding": bool,
     "alignment_weight": t.NotNegative,
-    "negatives": Literal["full", "in_batch"],
+    "negatives": Literal["full", "sampled", "in_batch"],
+    "n_negatives": t.Count,
     "catalogue_chunk": t.Count,
     "contrast_weight": t.NotNegative,
     "augmentation": t.subset_of("item_drop", "word_drop") | None,
@@ -135,7 +136,12 @@ PLAN: Mapping[str, Any] = {
 }
 """Keys of a comparison's file; those of ``rows`` are checked with each row."""
 
-BY_MODEL: Mapping[str, Mapping[str, Any]] = {**recbole_keys.BY_MODEL, "RecGURU": {"negatives": t.Count}}
+BY_MODEL: Mapping[str, Mapping[str, Any]] = {
+    **recbole_keys.BY_MODEL,
+    "RecGURU": {"negatives": t.Count},
+    "RETR": {"negatives": Literal["full", "sampled"]},
+    "TPRETR": {"negatives": Literal["full"]},
+}
 """Keys that mean another thing in one model."""
 
 OURS: Mapping[str, Any] = {**GENERAL, **OF_MODELS, **PLAN}

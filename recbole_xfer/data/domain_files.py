@@ -87,6 +87,11 @@ class AtomicFilesMixin(Dataset):
         return np.r_[tokens[:1], pd.Series(tokens[1:]).str.partition("/")[2].to_numpy(dtype=str)]
 
     @property
+    def target_counts(self) -> np.ndarray:
+        """The number of targets of each item id in this part of the split, [n_items]."""
+        return np.bincount(self.inter_feat[self.iid_field].numpy(), minlength=self.item_num)
+
+    @property
     def shared_users(self) -> int:
         """How many users have interactions in several domains."""
         users = np.repeat(self.sequences.users, self.sequences.ends - self.sequences.starts).astype(np.int64)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from recbole.data.dataloader import KnowledgeBasedDataLoader, TrainDataLoader, UserDataLoader
 from recbole.data.utils import get_dataloader
-from recbole.sampler import KGSampler, RepeatableSampler
+from recbole.sampler import KGSampler
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_xfer.config.values import join_domains
@@ -15,9 +15,15 @@ from recbole_xfer.data.candidates import draw_candidates
 from recbole_xfer.data.dataset import InteractionDataset, NegativeHistoriesDataset, StoredRowsDataset, TransferDataset
 from recbole_xfer.data.domain_files import AtomicFilesMixin
 from recbole_xfer.data.knowledge import KnowledgeDataset, KnowledgeSequencesDataset
-from recbole_xfer.data.negatives import DomainSampler, HistorySampler, RepeatableDomainSampler
+from recbole_xfer.data.negatives import (
+    DomainSampler,
+    HistorySampler,
+    RepeatableDomainSampler,
+    RepeatableItemSampler,
+)
 from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.errors import XferError
+from recbole_xfer.hooks import hooks_of
 
 PHASES = ["train", "valid", "test"]
 BY_TYPE = {
@@ -81,7 +87,8 @@ def _train_loader(config: Any, dataset: Any, parts: list[Any]) -> Any:
             f"{config['model']} learns from negatives, but train_neg_sample_args draws none. Leave the key out, or set "
             f"--train_neg_sample_args='{{distribution: uniform, sample_num: 1}}'."
         )
-    drawn = kind is not UserDataLoader  # its batches are users
+    # RecBole's UserDataLoader has batches of users
+    drawn = kind is not UserDataLoader and not hooks_of(config.model_class).draws_negatives
     sampler = _sampler(config, dataset, parts, "train", config["repeatable"]) if drawn else None
     samplers, shuffle = [sampler], config["shuffle"]
     if kind is KnowledgeBasedDataLoader:
@@ -128,8 +135,8 @@ def _sampler(config: Any, dataset: Any, parts: list[Any], phase: str, repeatable
     within = config["negatives_within_domain" if phase == "train" else "rank_within_domain"]
     within = within and arguments["sample_num"] != "none"
     if repeatable:
-        kind = RepeatableDomainSampler if within else RepeatableSampler
-        return kind(PHASES, dataset, arguments["distribution"], alpha).set_phase(phase)
+        kind = RepeatableDomainSampler if within else RepeatableItemSampler
+        return kind(PHASES, parts[0], arguments["distribution"], alpha).set_phase(phase)
     kind = DomainSampler if within else HistorySampler
     return kind(PHASES, parts, arguments["distribution"], alpha).set_phase(phase)
 

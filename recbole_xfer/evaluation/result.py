@@ -54,6 +54,7 @@ class Result:
         groups: metrics of groups of test targets, by name.
         repeats: share of test targets whose item the user had interacted with before; a masked history masks them.
         tied: share of test targets with the score of another candidate; None if there are none.
+        approximations: what training approximated, such as a sampled loss; None if nothing.
     """
 
     label: str
@@ -77,11 +78,13 @@ class Result:
     groups: Mapping[str, Group] = field(default_factory=dict)
     repeats: float | None = None
     tied: float | None = None
+    approximations: str | None = None
 
     def caption(self) -> str:
-        """Numbers of test targets, protocol, seed, best epoch and share of tied targets, as text."""
-        tied = f"; {self.tied:.1%} of the targets tied" if self.tied else ""
-        return f"{self.target_counts()}; {self.protocol}; seed {self.seed}; best epoch {self.best_epoch}{tied}"
+        """Numbers of test targets, protocol, seed, best epoch, share of tied targets and approximations, as text."""
+        tied = f"{self.tied:.1%} of the targets tied" if self.tied else None
+        facts = self.target_counts(), self.protocol, f"seed {self.seed}", f"best epoch {self.best_epoch}"
+        return "; ".join(map(str, filter(None, [*facts, tied, self.approximations])))
 
     def target_counts(self) -> str:
         """Such as ``900 test targets (Books 600, Toys 300)``, or for groups of users ``(new 300, new-tail 240)``.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,25 @@ FEWEST_ROWS = 64
 """Minimum targets of a tile, also where it outgrows the cache: with fewer, the matrix product is slow."""
 
 
-def item_cross_entropy(users: Tensor, items: Tensor, target: Tensor, excluded: Tensor | None = None) -> Tensor:
+class Correction(NamedTuple):
+    """Makes the sum over sampled candidates an estimate of the sum over all items.
+
+    Attributes:
+        log_q: logarithm of the probability that each candidate is sampled, subtracted from its logits, [C].
+        certain: indices of each user's own candidates, which are sampled in any case and keep their logits, [T, K].
+    """
+
+    log_q: Tensor
+    certain: Tensor
+
+
+def item_cross_entropy(
+    users: Tensor,
+    items: Tensor,
+    target: Tensor,
+    excluded: Tensor | None = None,
+    correction: Correction | None = None,
+) -> Tensor:
     """Mean over targets of -log softmax(user . item) at the target; never holds all logits in memory.
 
     As :func:`~recbole_xfer.collectives.mean`, it is this process' summand where several share the targets.
@@ -31,8 +49,9 @@ def item_cross_entropy(users: Tensor, items: Tensor, target: Tensor, excluded: T
         items: candidates, [C, d].
         target: index of each user's own candidate, [T].
         excluded: candidates that are not negatives of a user, bool [T, C]; never the target itself.
+        correction: of sampled candidates; None where they are all items, or the loss is that of the candidates.
     """
-    return _ItemCrossEntropy.apply(users, items, target, excluded)
+    return _ItemCrossEntropy.apply(users, items, target, excluded, correction)
 
 
 def cosine_cross_entropy(
@@ -49,7 +68,14 @@ class _ItemCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, excluded: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        users: Tensor,
+        items: Tensor,
+        target: Tensor,
+        excluded: Tensor | None,
+        correction: Correction | None,
+    ) -> Tensor:
         kind = users.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else users.dtype
         table = items.to(dtype)
@@ -60,6 +86,10 @@ class _ItemCrossEntropy(torch.autograd.Function):
             logits = precise(user @ table.T)
             if excluded is not None:
                 logits.masked_fill_(excluded[rows], -torch.inf)
+            if correction is not None:
+                certain = correction.certain[rows]
+                kept = logits.gather(1, certain)
+                logits.sub_(correction.log_q).scatter_(1, certain, kept)
             gradient = logits.softmax(dim=1)
             # log-sum-exp by the largest term; the target's own probability may underflow
             losses.append(logits.amax(dim=1) - gradient.amax(dim=1).log() - logits[own])
@@ -75,7 +105,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradient: Tensor) -> Any:
         users_gradient, items_gradient = ctx.saved_tensors
         share = gradient[0] / ctx.targets
-        return users_gradient * share, items_gradient * share, None, None
+        return users_gradient * share, items_gradient * share, None, None, None
 
 
 def chunked_cross_entropy(

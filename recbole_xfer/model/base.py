@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_xfer.collectives import gather
+from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.features import ItemFeatures
@@ -27,6 +28,7 @@ from recbole_xfer.layers.content import ContentStart
 from recbole_xfer.layers.encoder import last_states
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.losses import chunked_cross_entropy, item_cross_entropy
+from recbole_xfer.layers.sampling import Candidates, CandidateSampler
 
 EMBEDDING_RANGE = 0.02
 """Standard deviation of new embeddings, as in SASRec; PyTorch's default of 1 outweighs the features."""
@@ -39,13 +41,13 @@ class Step:
     Attributes:
         items: windows, [B, L]; 0 is padding.
         targets: the next item at each position, [B, L]; 0 where there is none.
-        ids: the encoded items, [N].
+        ids: the encoded items, ascending, [N].
         table: their vectors, [N, d].
         parts: vectors of their parts, such as each modality, [N, d].
-        row: the table's row of each item id, [n_items].
         users: states at the positions with a target, [T, d].
         ranked: vectors by which the encoded items are ranked, [N, d] or, with a content start, [N, d + D].
         histories: with a content start, the content of the histories of ``users``, [T, D].
+        candidates: of a sampled loss.
     """
 
     items: Tensor
@@ -53,10 +55,14 @@ class Step:
     ids: Tensor
     table: Tensor
     parts: dict[str, Tensor]
-    row: Tensor
     users: Tensor
     ranked: Tensor
     histories: Tensor | None
+    candidates: Candidates | None
+
+    def row(self, items: Tensor) -> Tensor:
+        """The table's rows of items [...] that the step encodes."""
+        return torch.searchsorted(self.ids, items)
 
 
 class VectorRecommender(Hooks, SequentialRecommender):
@@ -170,8 +176,8 @@ class FeatureRecommender(ContentRecommender):
     adaptation keeps and does not train.
 
     Args:
-        config: reads ``temperature``, ``negatives``, ``catalogue_chunk``, ``item_embedding``, ``hidden_size`` and
-            ``content_start``.
+        config: reads ``temperature``, ``negatives``, ``n_negatives``, ``catalogue_chunk``, ``item_embedding``,
+            ``hidden_size``, ``learner`` and ``content_start``.
     """
 
     input_type = InputType.POINTWISE
@@ -183,11 +189,14 @@ class FeatureRecommender(ContentRecommender):
         self.negatives = config["negatives"]
         self.width = config["hidden_size"]
         self.position_embedding = self._new_embedding(self.max_seq_length)
-        self.item_embedding = self._new_embedding(self.n_items) if config["item_embedding"] else None
+        self.item_embedding = (
+            self._new_embedding(self.n_items, sparse=has_sparse_tables(config)) if config["item_embedding"] else None
+        )
+        self.candidates = candidate_sampler(config, dataset)
         self.content_start = ContentStart(config, self.features) if config["content_start"] else None
 
-    def _new_embedding(self, count: int) -> nn.Embedding:
-        embedding = nn.Embedding(count, self.width)
+    def _new_embedding(self, count: int, sparse: bool = False) -> nn.Embedding:
+        embedding = nn.Embedding(count, self.width, sparse=sparse)
         nn.init.normal_(embedding.weight, std=EMBEDDING_RANGE)
         return embedding
 
@@ -220,28 +229,29 @@ class FeatureRecommender(ContentRecommender):
     def encode_step(self, interaction: Interaction) -> Step:
         """Encodes every item that the step needs once, into a table from which histories and candidates are read."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]
-        ids = torch.arange(1, self.n_items, device=items.device) if self._whole else _distinct(items, targets)
+        candidates = None if self.candidates is None else self.candidates(targets)
+        ids = self._step_items(items, targets if candidates is None else candidates.ids)
         table, parts = self.encode_items(ids)
-        row = torch.zeros(self.n_items, dtype=torch.long, device=items.device)
-        row[ids] = torch.arange(len(ids), device=items.device)
-        users = self.encode_users(self.look_up(items, row, table), items > 0)[targets > 0]
+        users = self.encode_users(look_up(items, ids, table), items > 0)[targets > 0]
         ranked, histories = self.directions(ids, table), None
         if self.content_start is not None:
-            histories = self.content_start.histories(self.look_up(items, row, ranked))[targets > 0]
-        return Step(items, targets, ids, table, parts, row, users, ranked, histories)
+            histories = self.content_start.histories(look_up(items, ids, ranked))[targets > 0]
+        return Step(items, targets, ids, table, parts, users, ranked, histories, candidates)
+
+    def _step_items(self, items: Tensor, candidates: Tensor) -> Tensor:
+        """The ids of the items that a step of all processes encodes, ascending, [N]."""
+        if self._whole:
+            return torch.arange(1, self.n_items, device=items.device)
+        distinct = gather(torch.cat([items.flatten(), candidates.flatten()])).unique()
+        return distinct[distinct > 0]
 
     @property
     def _whole(self) -> bool:
         """Whether a step encodes the whole catalogue."""
         return self.negatives == "full" and self.n_items <= self.chunk
 
-    @staticmethod
-    def look_up(items: Tensor, row: Tensor, table: Tensor) -> Tensor:
-        """Windows [B, L] looked up in a step's table, zero at padding, [B, L, d]."""
-        return F.embedding(row[items], table) * (items > 0)[..., None]
-
     def next_item_loss(self, step: Step) -> Tensor:
-        """Cross-entropy of the next item among the whole catalogue, or the batch's targets.
+        """Cross-entropy of the next item among the whole catalogue, sampled candidates, or the batch's targets.
 
         Items of a user's own window are not negatives in a batch, nor with a content start, to which they are nearest.
         """
@@ -250,12 +260,16 @@ class FeatureRecommender(ContentRecommender):
         if self.negatives == "in_batch":
             candidates = gather(target).unique()  # [C]
             own = torch.searchsorted(candidates, target)  # [T]
-            items = step.ranked[step.row[candidates]]
+            items = step.ranked[step.row(candidates)]
             return item_cross_entropy(users / self.temperature, items, own, self._in_window(step, candidates))
         spared = partial(self._in_window, step) if self.content_start is not None else None
+        if step.candidates is not None:
+            ids, own, correction = step.candidates
+            excluded = None if spared is None else spared(ids)
+            return item_cross_entropy(users / self.temperature, step.ranked[step.row(ids)], own, excluded, correction)
         if self._whole:
             excluded = None if spared is None else spared(step.ids)
-            return item_cross_entropy(users / self.temperature, step.ranked, step.row[target], excluded)
+            return item_cross_entropy(users / self.temperature, step.ranked, step.row(target), excluded)
         chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
         encode = lambda ids: self.directions(ids, self.encode_items(ids)[0])  # noqa: E731
         return chunked_cross_entropy(users, target, encode, chunks, self.temperature, spared)
@@ -310,7 +324,16 @@ class FeatureRecommender(ContentRecommender):
         return self._directions if ids is None else self._directions[ids]
 
 
-def _distinct(*ids: Tensor) -> Tensor:
-    """The distinct item ids in some tensors, those of all processes, without the padding, [N]."""
-    distinct = gather(torch.cat([part.flatten() for part in ids])).unique()
-    return distinct[distinct > 0]
+def look_up(items: Tensor, ids: Tensor, table: Tensor) -> Tensor:
+    """Windows [B, L] looked up in a table [N, d] of items [N], ascending, zero at padding, [B, L, d]."""
+    return F.embedding(torch.searchsorted(ids, items), table) * (items > 0)[..., None]
+
+
+def candidate_sampler(config: Any, dataset: TransferDataset) -> CandidateSampler | None:
+    """The sampler of a sampled loss; None for a loss over all items or the batch's targets."""
+    return CandidateSampler(dataset.target_counts, config["n_negatives"]) if config["negatives"] == "sampled" else None
+
+
+def has_sparse_tables(config: Any) -> bool:
+    """Whether the gradient of item embeddings has only the rows that a step reads."""
+    return config["learner"].lower() == SPARSE_ADAM

@@ -5,7 +5,7 @@ Symbols in comments: B histories, L positions, T targets, K negatives, N longest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from recbole_xfer.collectives import drawn, mean, total
 from recbole_xfer.data.batches import HISTORIES, SHARED
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
+from recbole_xfer.data.negatives import check_drawable, powers
 from recbole_xfer.errors import XferError
 from recbole_xfer.layers.adversary import Critic, gradient_penalty
 from recbole_xfer.layers.dropout import Dropout
@@ -99,18 +100,23 @@ class DomainItems(nn.Module):
     Args:
         item_domain: index of each item's domain, [n_items].
         domains: their number.
+        weights: to which draws of items are proportional, [n_items]; None for uniform draws.
     """
 
     domain: Tensor
     place: Tensor  # of each item among those of its domain
 
-    def __init__(self, item_domain: Tensor, domains: int) -> None:
+    def __init__(self, item_domain: Tensor, domains: int, weights: np.ndarray | None = None) -> None:
         super().__init__()
+        self.weighted = weights is not None
         place = torch.zeros_like(item_domain)
         for domain in range(domains):
             items = 1 + (item_domain[1:] == domain).nonzero()[:, 0]
             place[items] = torch.arange(len(items))
             self.register_buffer(f"items_{domain}", items, persistent=False)
+            if weights is not None:
+                cumulated = torch.from_numpy(np.r_[0, np.cumsum(weights[items.numpy()])])
+                self.register_buffer(f"cumulated_{domain}", cumulated, persistent=False)
         self.register_buffer("domain", item_domain, persistent=False)
         self.register_buffer("place", place, persistent=False)
 
@@ -119,10 +125,20 @@ class DomainItems(nn.Module):
         return getattr(self, f"items_{domain}")
 
     def draw(self, target: Tensor, domain: int, count: int) -> Tensor:
-        """Draws items of a domain other than each target [T], uniformly, [T, count]."""
+        """Draws items of a domain other than each target [T], with replacement, [T, count]."""
         items = self.of(domain)
+        if self.weighted:
+            return items[self._draw_weighted(self.place[target][:, None], getattr(self, f"cumulated_{domain}"), count)]
         place = drawn(target.new_empty((len(target), count)), lambda places: places.random_(0, len(items) - 1))
         return items[place + (place >= self.place[target][:, None])]
+
+    @staticmethod
+    def _draw_weighted(own: Tensor, cumulated: Tensor, count: int) -> Tensor:
+        """Draws places other than each target's own [T, 1], by their cumulated weights from 0, [T, count]."""
+        below, weight = cumulated[own], cumulated[own + 1] - cumulated[own]
+        value = drawn(cumulated.new_empty((len(own), count)), Tensor.uniform_) * (cumulated[-1] - weight)
+        value = torch.where(value < below, value, value + weight)  # skips the target
+        return torch.searchsorted(cumulated, value, right=True) - 1
 
 
 class Embedding(nn.Module):
@@ -292,6 +308,7 @@ class RecGURU(DotProductRecommender):
 
     shares_batches: ClassVar[bool] = True
     input_type = InputType.POINTWISE
+    draws_negatives: ClassVar[bool] = True
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
@@ -301,7 +318,8 @@ class RecGURU(DotProductRecommender):
         self.penalty_weight = config["gradient_penalty"]
         self.adversarial_weight, self.overlap_weight = config["adversarial_weight"], config["overlap_weight"]
         domains = len(dataset.domains)
-        items = DomainItems(torch.from_numpy(dataset.item_domain).long(), domains)
+        weights = self._weights(config["train_neg_sample_args"], dataset)
+        items = DomainItems(torch.from_numpy(dataset.item_domain).long(), domains, weights)
         self.guru = GURU(config, items, dataset.domains)
         self.cdsrec = CDSRec(config, items, domains, attends=self.variant != "SeqRec")
         for part in (self.guru, self.cdsrec):
@@ -326,6 +344,21 @@ class RecGURU(DotProductRecommender):
         for domain, items in zip(domains, np.bincount(item_domain[1:], minlength=len(domains)), strict=True):
             if items < 2:
                 raise XferError(f"The domain {domain} has one item, so no negative can be drawn. Leave the domain out.")
+
+    def _weights(self, drawn: Mapping[str, Any], dataset: TransferDataset) -> np.ndarray | None:
+        """The weights of items in draws of negatives, [n_items]; None for uniform draws."""
+        if drawn["sample_num"] not in ("none", 1):
+            raise XferError(
+                f"train_neg_sample_args.sample_num={drawn['sample_num']} has no effect on RecGURU. Set --negatives and "
+                f"--reconstruction_negatives instead."
+            )
+        if drawn["distribution"] != "popularity":
+            return None
+        weights = powers(dataset.target_counts, drawn["alpha"])
+        drawable = np.bincount(dataset.item_domain[weights > 0], minlength=len(dataset.domains))
+        for domain, count in zip(dataset.domains, drawable, strict=True):
+            check_drawable(count, f" of the domain {domain}")
+        return weights
 
     # --- training (section 3.5) --------------------------------------------------------------------------------------
 

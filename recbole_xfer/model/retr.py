@@ -19,7 +19,7 @@ from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, init_as_sasrec
 from recbole_xfer.layers.losses import item_cross_entropy, precise
 from recbole_xfer.layers.pathway import PathwayEncoder
-from recbole_xfer.model.base import DotProductRecommender
+from recbole_xfer.model.base import DotProductRecommender, candidate_sampler, has_sparse_tables
 
 
 class RETR(DotProductRecommender):
@@ -38,10 +38,12 @@ class RETR(DotProductRecommender):
         super().__init__(config, dataset)
         self.loss_type = config["loss_type"]
         width = config["hidden_size"]
-        self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # E_I
+        sparse = has_sparse_tables(config)
+        self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0, sparse=sparse)  # E_I
         self.position_embedding = nn.Embedding(self.max_seq_length, width)  # P_s
         self.encoder = PathwayEncoder(config) if config["pathway"] else CausalEncoder(config)
         init_as_sasrec(self, config["initializer_range"])
+        self.candidates = candidate_sampler(config, dataset)
 
     @torch.no_grad()
     def load_sasrec(self, weights: Mapping[str, Tensor]) -> None:
@@ -63,10 +65,13 @@ class RETR(DotProductRecommender):
         return self.encoder.inspect(self.embed(items))
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Eq. 8, or cross-entropy over all items, at every position with a target."""
+        """Eq. 8, or cross-entropy over all items or sampled ones, at every position with a target."""
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         real = targets > 0
         users = self.encode(items)[real]  # [T, d]
+        if self.candidates is not None:
+            ids, target, correction = self.candidates(targets)
+            return item_cross_entropy(users, self.item_embedding(ids), target, correction=correction)
         if self.loss_type == "CE":
             return item_cross_entropy(users, self.item_embedding.weight[1:], targets[real] - 1)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])

@@ -230,8 +230,8 @@ class TPAllPositions(TP):
     item_embedding: nn.Embedding
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
-        # RecBole's constructors reject BCE, and the loss that they make is not used
-        super().__init__(ChainMap({"loss_type": "CE"}, config), dataset)
+        # RecBole's constructors reject BCE, and the loss that they make is not used; paths hold rows, not gradients
+        super().__init__(ChainMap({"loss_type": "CE", "learner": "adam"}, config), dataset)
         self.loss_type = config["loss_type"]
         if self.loss_type != "CE":
             self.tables = {**self.tables, "item_embedding.weight": (self.ITEM_SEQ, TARGETS, NEGATIVES)}

@@ -25,7 +25,7 @@ from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.layers.projection import ExpertProjection
-from recbole_xfer.model.base import FeatureRecommender, Step
+from recbole_xfer.model.base import FeatureRecommender, Step, look_up
 
 AUGMENTATIONS = ("item_drop", WORD_DROP)
 BACKBONE = ("encoder.", "position_embedding.")
@@ -115,7 +115,7 @@ class UniSRec(FeatureRecommender):
     def _augmented(self, step: Step) -> Tensor:
         """State at the last item of each window, [B, d], after the window lost items or its items lost words."""
         items = drop_items(step.items, self.item_drop)
-        embedded = self.look_up(items, step.row, step.table)
+        embedded = look_up(items, step.ids, step.table)
         if self.word_drop_share:
             draws = drawn(torch.empty(len(items), device=items.device), Tensor.uniform_)
             loses_words = draws < self.word_drop_share  # [B]

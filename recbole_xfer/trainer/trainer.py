@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recbole_xfer.collectives import add_gradients, own_draws, total
 from recbole_xfer.config.config import settings
+from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.negatives import within_domain
@@ -38,6 +39,7 @@ from recbole_xfer.trainer.other_parameters import (
 )
 from recbole_xfer.trainer.ranking import RankingTrainer
 from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.sparse_adam import SparseAdam
 
 OTHER = "other_parameter."
 """Prefix of the names of state that a RecBole model keeps in addition to its parameters."""
@@ -103,7 +105,11 @@ class XferTrainer(RankingTrainer):
         if not kwargs and not hasattr(self, "_optimizer"):
             return None  # in RecBole's constructor
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = super()._build_optimizer(**{"params": [{"params": trained}], **kwargs})
+        kwargs = {"params": [{"params": trained}], "learning_rate": self.learning_rate, **kwargs}
+        if self.learner.lower() == SPARSE_ADAM:
+            optimizer: Any = SparseAdam(kwargs["params"], kwargs["learning_rate"])
+        else:
+            optimizer = super()._build_optimizer(**kwargs)
         if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
             for group in optimizer.param_groups:
                 group["fused"] = True  # one pass over the parameters instead of ten
@@ -155,7 +161,7 @@ class XferTrainer(RankingTrainer):
             return train_data if count() == 1 else OwnRows(train_data)
         sampler = getattr(train_data, "_sampler", None)
         if self.config["negatives_within_domain"] and sampler is not None:
-            sampler = within_domain(sampler)
+            sampler = within_domain(sampler, dataset)
         return loader.of(self.config, dataset, sampler)
 
     def steps(self, train_data: Any) -> int:

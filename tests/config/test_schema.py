@@ -203,8 +203,8 @@ def test_an_invalid_value_is_rejected(tmp_path: Path, key: str, value: object, w
     [
         ("RecGURU", "negatives", float("inf"), "an integer of at least 1"),
         ("RecGURU", "negatives", "full", "an integer of at least 1"),
-        ("ANT", "negatives", 20, "full or in_batch"),
-        ("ANT", "pretrain_negatives", "batch", "full or in_batch"),
+        ("ANT", "negatives", 20, "full, sampled or in_batch"),
+        ("ANT", "pretrain_negatives", "batch", "full, sampled or in_batch"),
         ("ANT", "pretrain_modalities", "text", "a list of some of text, image, price"),
         ("RETR", "loss_type", "BCE", "BPR or CE"),
         ("TPSASRec", "loss_type", "MSE", "BCE, BPR or CE"),
