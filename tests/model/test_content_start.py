@@ -41,9 +41,9 @@ def test_an_untrained_model_ranks_as_content_knn(root: Path, model: str) -> None
     assert torch.allclose(scores(small(root, model, content_start=True)), SCALE * expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("keys", [{}, {"catalogue_chunk": 7}])
+@pytest.mark.parametrize("keys", [{}, {"catalogue_chunk": 7}, {"negatives": "sampled", "n_negatives": 1000}])
 def test_the_loss_spares_a_users_own_window(root: Path, keys: dict[str, Any]) -> None:
-    """Over the whole catalogue at once and in pieces, it equals the cross-entropy of the scores that rank."""
+    """Over the whole catalogue, at once, in pieces or drawn, it equals the cross-entropy of the scores that rank."""
     experiment = small(root, "ANT", content_start=True, **keys)
     model, batch = experiment.model, experiment.train_data._dataset.training_batch(np.arange(5))
     model.content_start.share.data += 0.05
