@@ -222,7 +222,6 @@ def study(
     overrides: Mapping[str, Any] | None = None,
     config_files: Iterable[str | Path] = (),
     workers: int | None = None,
-    address: str | None = None,
 ) -> Study:
     """Runs every row of a plan for each dataset, setting and seed, with identical data, split and candidates.
 
@@ -234,6 +233,6 @@ def study(
             keys for all rows whose models know them; only adapted rows use ``source``. ``docs/studies.md`` has all.
         overrides: keys for all rows; they win over the file.
         config_files: yaml files of keys for all rows; the file wins over them.
-        workers, address: processes, and a Ray cluster; see :func:`recbole_xfer.study.cells.run_cells`.
+        workers: number of processes; see :func:`recbole_xfer.study.cells.run_cells`.
     """
-    return run_study(read_plan(file, overrides, config_files), workers, address)
+    return run_study(read_plan(file, overrides, config_files), workers)

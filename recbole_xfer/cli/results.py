@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recbole_xfer.cli.verb import Parser, Verb, files
+from recbole_xfer.cli.verb import Parser, Verb, add_address, files, positive
 
 
 def add_result(parser: Parser) -> None:
@@ -20,15 +20,8 @@ def add_compare_options(parser: Parser) -> None:
     add_result(parser)
     add("--output", type=Path, metavar="FOLDER", help="also write study.md, study.tex, study.csv and study.json")
     add("--workers", type=positive, metavar="N", help="runs at a time (default 1; on a cluster one per GPU or machine)")
-    add("--address", metavar="ADDRESS", help="of a Ray cluster, such as auto (default RAY_ADDRESS, or this machine)")
+    add_address(parser)
     add("--dry-run", action="store_true", help="only print what will run, and how long it takes")
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not an integer of at least 1")
-    return int(text)
 
 
 def add_evaluate_options(parser: Parser) -> None:
@@ -80,7 +73,7 @@ def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
         print(found.sentence())
         found.check()
         return
-    study = run_study(plan, options.workers, options.address)
+    study = run_study(plan, options.workers)
     print_study(study, options.result, options.output)
     study.check()
 

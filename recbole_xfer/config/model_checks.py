@@ -73,10 +73,7 @@ def _check_sampled(config: Mapping[str, Any]) -> None:
     if str(config.get("learner")).lower() == SPARSE_ADAM:
         for key in ("weight_decay", "clip_grad_norm"):
             if config.get(key):
-                raise XferError(
-                    f"learner=sparse_adam updates only the rows that a step reads, so {key} has no effect on the "
-                    f"others. Leave {key} out, or set --learner=adam."
-                )
+                raise XferError(f"learner=sparse_adam does not support {key}. Leave {key} out, or set --learner=adam.")
 
 
 def _check_adaptation(adaptation: str | None, model: type) -> None:

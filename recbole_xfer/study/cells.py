@@ -35,19 +35,16 @@ class Outcome:
     failure: str | None = None
 
 
-def run_cells(cells: Sequence[Cell], workers: int | None = None, address: str | None = None) -> Iterator[Outcome]:
+def run_cells(cells: Sequence[Cell], workers: int | None = None) -> Iterator[Outcome]:
     """Yields the outcome of each cell, in their order; a cell that fails does not stop the others.
 
     Finished cells are only evaluated.
 
     Args:
         cells: with distinct identities.
-        workers: number of processes; 1 runs all cells in this process. None is 1 here, and on a cluster one per GPU or,
-            without GPUs, one per machine.
-        address: of a Ray cluster, such as ``auto``; None for this machine, or the cluster that RAY_ADDRESS names.
+        workers: number of processes; 1 runs all cells in this process. None is 1 here, and on the cluster that
+            RAY_ADDRESS names one per GPU or, without GPUs, one per machine.
     """
-    if address:
-        os.environ["RAY_ADDRESS"] = address
     if os.environ.get("RAY_ADDRESS") or (workers or 1) > 1:
         yield from _on_ray(cells, workers)
         return

@@ -9,12 +9,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.utils import ModelType
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -26,6 +25,7 @@ from recbole_xfer.experiment import Experiment, build, fit, identified
 from recbole_xfer.log import logger
 from recbole_xfer.search.space import draw, read_space
 from recbole_xfer.study.plan import Cell, Row, StudyPlan
+from recbole_xfer.trainer.phases import PhasedTrainer
 from recbole_xfer.trainer.run_folder import RunFolder
 
 
@@ -254,6 +254,7 @@ def measured(config: XferConfig, stage: str = "run") -> Speed:
 
 def _epochs(config: XferConfig, experiment: Experiment, phase: str | None) -> int:
     """How many epochs a phase of a run has at most."""
-    if phase == experiment.trainer.history[-1]["phase"]:
-        return 1 if config["MODEL_TYPE"] == ModelType.TRADITIONAL else int(config["epochs"])
-    return int(config[f"{phase}_epochs"] or config["pretrain_epochs"] or 1)
+    if phase != experiment.trainer.history[-1]["phase"]:
+        return int(config[f"{phase}_epochs"] or config["pretrain_epochs"] or 1)
+    trainer = replace(experiment, config=config).trainer  # some have one epoch, whatever the configuration says
+    return int(config["epochs"]) if isinstance(trainer, PhasedTrainer) else trainer.epochs

@@ -50,19 +50,19 @@ class Study:
         return {"tables": tables, "failures": list(self.failures)}
 
 
-def run_study(plan: StudyPlan, workers: int | None = None, address: str | None = None) -> Study:
+def run_study(plan: StudyPlan, workers: int | None = None) -> Study:
     """Searches the rows that ask for it, runs all cells, and makes the tables.
 
     An interrupted study resumes where it stopped; finished runs are only evaluated again.
 
     Args:
         plan: from :func:`recbole_xfer.study.plan.read_plan`.
-        workers, address: see :func:`recbole_xfer.study.cells.run_cells`.
+        workers: see :func:`recbole_xfer.study.cells.run_cells`.
     """
     plan = searched(plan)
     cells = plan.cells()
     distinct = {cell.identity: cell for cell in cells.values()}
-    outcomes = dict(zip(distinct, run_cells(list(distinct.values()), workers, address), strict=True))
+    outcomes = dict(zip(distinct, run_cells(list(distinct.values()), workers), strict=True))
     by_place = {place: outcomes[cell.identity] for place, cell in cells.items()}
     failures = [*_failed_searches(plan), *_failed_runs(distinct, outcomes)]
     tables = []
