@@ -34,7 +34,7 @@ PREPARE, CHANGE = "RecBole cannot prepare SASRec on Small: ", "Change the keys o
         ({"transform": "user_defined"}, f"RecBole cannot train SASRec on Small: .* {CHANGE}"),
         ({"additional_feat_suffix": ["x"]}, r"The file .*Small\.x does not exist"),
         ({"ITEM_LIST_LENGTH_FIELD": "item_id_list"}, "RecBole cannot train SASRec on Small: "),
-        ({"learner": "sparse_adam"}, "RecBole cannot train SASRec on Small: SparseAdam does not support dense"),
+        ({"learner": "sparse_adam"}, "learner=sparse_adam needs item embeddings with sparse.* SASRec has none"),
         (
             {"loss_type": "BPR", "train_neg_sample_args": None},
             "SASRec learns from negatives, but train_neg_sample_args draws none",

@@ -108,10 +108,10 @@ class TP(Hooks, SequentialRecommender):
         trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
         added = {name: torch.zeros_like(value) for name, value in trained.items()}
         with alone():  # each process has groups of its own
-            losses = [self._walk(trained, batches, added) for batches in self._groups(interaction, trained)]
+            losses = [self._walk(trained, batches, added).flatten() for batches in self._groups(interaction, trained)]
         steps = total(torch.tensor(interaction[HEAD].numel()))  # k steps on P paths
         gradients = [value.div_(steps) for value in added.values()]
-        loss = mean(torch.cat([interaction[HEAD][:, :0], *losses], dim=1))  # a process may have no path
+        loss = mean(torch.cat([interaction[HEAD].new_empty(0), *losses]))  # a process may have no path
         return WithGradient.apply(loss, gradients, *trained.values())
 
     def _groups(self, interaction: Interaction, trained: Weights) -> Iterator[list[dict[str, Tensor]]]:

@@ -107,6 +107,11 @@ class XferTrainer(RankingTrainer):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         kwargs = {"params": [{"params": trained}], "learning_rate": self.learning_rate, **kwargs}
         if self.learner.lower() == SPARSE_ADAM:
+            if not any(getattr(module, "sparse", False) for module in self.model.modules()):
+                raise XferError(
+                    f"learner={self.learner} needs item embeddings with sparse gradients, such as those of RETR. "
+                    f"{self.config['model']} has none here. Set --learner=adam."
+                )
             optimizer: Any = SparseAdam(kwargs["params"], kwargs["learning_rate"])
         else:
             optimizer = super()._build_optimizer(**kwargs)
