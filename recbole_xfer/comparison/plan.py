@@ -50,11 +50,15 @@ def load_plan(
             raise XferError(
                 f"seed={keys['seed']} is invalid in a comparison. Set the seeds of all rows: --seeds=[1, 2]."
             )
-    seeds = plan.get("seeds") or []
-    if len(set(seeds)) < len(seeds):
-        raise XferError(f"seeds={seeds} is invalid: each seed must occur once, as equal seeds make equal runs.")
+    check_seeds(plan.get("seeds") or [])
     _check_names([row["name"] for row in rows if row.get("name")], file)
     return plan
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises XferError if a seed occurs twice."""
+    if len(set(seeds)) < len(seeds):
+        raise XferError(f"seeds={seeds} is invalid: each seed must occur once, as equal seeds make equal runs.")
 
 
 def _add(plan: dict[str, Any], keys: Mapping[str, Any], source: str | Path) -> None:

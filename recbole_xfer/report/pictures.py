@@ -49,7 +49,7 @@ def draw_transfer(gaps: pd.DataFrame, weights: pd.DataFrame, rest: pd.DataFrame,
         axes["rest"].plot(values, style, color="black", label=name)
     axes["rest"].legend(frameon=False, fontsize=LABEL_SIZE)
     axes["rest"].set(title="alpha (memory) and beta (influence of the gap)", xlabel="epoch")
-    return _tidied(figure)
+    return tidied(figure)
 
 
 def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
@@ -79,7 +79,7 @@ def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
     for place, name in ((0, "autoencoder phase"), (start, "adversarial phase")):
         if place < len(losses):
             axes["losses"].text(place - 0.5, 1.02, name, transform=axes["losses"].get_xaxis_transform(), color=GREY)
-    return _tidied(figure)
+    return tidied(figure)
 
 
 def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figure:
@@ -100,7 +100,7 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
         if name == metric:
             axis.plot(best["epoch"], best[name], "o", markersize=11, fillstyle="none", color=WARNING)
     _legend(figure, list(styles))
-    return _tidied(figure)
+    return tidied(figure)
 
 
 def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
@@ -127,8 +127,8 @@ def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
     for axis in panels[-1]:
         axis.set_xlabel(x)
     _legend(figure, list(styles))
-    _caption(figure, caption)
-    return _tidied(figure)
+    add_caption(figure, caption)
+    return tidied(figure)
 
 
 def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
@@ -160,8 +160,8 @@ def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
         axis.set(title=metric, yticks=range(len(parts)), yticklabels=parts)
     axes[0].invert_yaxis()
     _legend(figure, list(labels))
-    _caption(figure, caption)
-    return _tidied(figure)
+    add_caption(figure, caption)
+    return tidied(figure)
 
 
 def _bars_about_zero(axis: Axes, values: pd.Series, colours: Mapping[Any, str]) -> None:
@@ -237,14 +237,14 @@ def _legend(figure: Figure, labels: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _caption(figure: Figure, caption: str) -> None:
+def add_caption(figure: Figure, caption: str) -> None:
     """Adds a caption below all panels, so that a picture alone says how it was measured; the figure becomes higher."""
     lines = wrap(caption, int(17 * figure.get_figwidth()))  # characters per inch
     figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
     figure.supxlabel("\n".join(lines), fontsize=7, color="#595959", x=0.01, ha="left")
 
 
-def _tidied(figure: Figure) -> Figure:
+def tidied(figure: Figure) -> Figure:
     """The figure with light axes and small fonts; its texts are names, in which ``$`` begins no formula."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)

@@ -1,0 +1,60 @@
+"""The verb about transfer to a target: transfer."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recbole_xfer.cli.results import add_result, add_study_options
+from recbole_xfer.cli.verb import Parser, Verb, files
+
+
+def add_transfer_options(parser: Parser) -> None:
+    """Adds the options of transfer."""
+    add = parser.add_argument
+    add("-m", "--model", metavar="NAME", help="a model that can be adapted, such as ANT or UniSRec")
+    add("--target", "-d", "--dataset", metavar="NAME", help="the target domain, or several joined by +")
+    add(
+        "--sources",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="domains to pre-train on: alone, together, each left out",
+    )
+    add("--adaptations", nargs="+", default=[], metavar="WAY", help="relearn, finetune (default: all of the model)")
+    add("--seeds", nargs="+", default=[], type=int, metavar="N", help="of each run (default: the key seed)")
+    add_result(parser)
+    add("--output", type=Path, metavar="FOLDER", help="also write transfer.md, .tex, .csv, .json, .html, .png, .pdf")
+    add_study_options(parser)
+
+
+def transfer(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Runs a model from scratch and from each set of sources; prints the matrix and what to use."""
+    from recbole_xfer.cli.tables import print_estimate, print_study
+    from recbole_xfer.report.transfer import write
+    from recbole_xfer.study.transfer import plan_transfer
+
+    plan = plan_transfer(
+        options.model, options.target, options.sources, options.adaptations, options.seeds, keys, files(options)
+    )
+    if options.dry_run:
+        print_estimate(plan.study, options.workers)
+        return
+    study = plan.run(options.workers)
+    print_study(study, options.result, options.output, write)
+    study.check()
+
+
+VERBS = (
+    Verb(
+        "transfer",
+        "run a model from scratch and from each set of sources, and say what to use",
+        (
+            "recbole-xfer transfer --model=ANT --target=Shop --sources Food Kitchen Home",
+            "recbole-xfer transfer -m ANT --target=Shop --sources Food Home --seeds 1 2 --workers=2 --output=transfer",
+            "recbole-xfer transfer -m UniSRec --target=Shop --sources Food Home --epochs=20 --dry-run",
+        ),
+        add_transfer_options,
+        transfer,
+    ),
+)
