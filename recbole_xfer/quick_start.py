@@ -18,6 +18,7 @@ from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.probing.separability import separability
 from recbole_xfer.processes import check_one_process
 from recbole_xfer.serving import refit as refitting
 from recbole_xfer.serving import update as updating
@@ -30,8 +31,8 @@ from recbole_xfer.study.transfer import plan_transfer
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 __all__ = [
-    "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "study",
-    "transfer", "update",
+    "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "separability",
+    "study", "transfer", "update",
 ]  # fmt: skip
 
 

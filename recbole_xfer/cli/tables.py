@@ -84,7 +84,7 @@ def print_result(result: Any) -> None:
 def print_comparison(comparison: Any, result_file: Path | None = None, picture: Path | None = None) -> None:
     """Prints a comparison's tables and verdict; also writes them as json, and as SVG."""
     tables = _print_tables(comparison)
-    _write_result(comparison, result_file)
+    write_json(comparison, result_file)
     if picture:
         with replacing(picture) as temporary:
             temporary.write_text(svg(tables, comparison.verdict()), encoding="utf-8")
@@ -114,7 +114,7 @@ def print_study(
     """
     for comparison in study.tables:
         _print_tables(comparison)
-    _write_result(study, result_file)
+    write_json(study, result_file)
     if folder:
         print(f"Also in {', '.join(map(str, write(study, folder)))}")
 
@@ -129,8 +129,8 @@ def _print_tables(comparison: Any) -> list[Table]:
     return tables
 
 
-def _write_result(content: Any, file: Path | None) -> None:
-    """Writes a comparison or a study as json."""
+def write_json(content: Any, file: Path | None) -> None:
+    """Writes what a verb measured as json, such as a comparison or a study."""
     if file:
         with replacing(file) as temporary:
             temporary.write_text(as_json(content.as_dict()), encoding="utf-8")

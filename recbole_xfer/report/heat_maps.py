@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import matplotlib
@@ -17,22 +18,23 @@ from recbole_xfer.report.page import Section, write_page
 from recbole_xfer.report.pictures import LABEL_SIZE, add_caption, tidied
 
 LIGHT = 0.6
-"""Fraction of the scale beyond which a cell is so dark that its text is white."""
+"""Fraction of a scale, from its light end, beyond which the text of a cell is white."""
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A matrix whose colours diverge from a middle: red below and blue above, or light to blue if nothing is below.
+    """A matrix of numbers with a text in each cell, which says all that the colour says.
 
     Attributes:
         title: of the picture.
         rows, columns: names.
         values: [rows, columns]; NaN where there is none.
-        texts: of the cells, [rows][columns]; they say by sign or number what the colour says.
-        middle: the value without colour.
-        limit: the distance from the middle with full colour.
-        scale: name of the numbers.
-        percent: whether the scale is in percent.
+        texts: [rows][columns].
+        bounds: the values with the first and the last colour.
+        scale: what the numbers are.
+        diverging: red below the middle of the bounds and blue above it, both light near it; otherwise light to blue.
+        percent: whether the numbers are written in percent.
+        sentences: what the numbers say, above the heat map on a page.
     """
 
     title: str
@@ -40,48 +42,53 @@ class HeatMap:
     columns: Sequence[str]
     values: np.ndarray
     texts: Sequence[Sequence[str]]
-    middle: float
-    limit: float
+    bounds: tuple[float, float]
     scale: str
+    diverging: bool = False
     percent: bool = False
+    sentences: Sequence[str] = ()
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value of the scale, as far from the middle as each other."""
-        return self.middle - self.limit, self.middle + self.limit
+    def colours(self) -> str:
+        """The name of the scale of colours, the same in matplotlib and plotly."""
+        return "RdBu" if self.diverging else "Blues"
+
+    def is_dark(self, value: float) -> bool:
+        """Whether a cell is dark."""
+        place = (value - self.bounds[0]) / (self.bounds[1] - self.bounds[0])
+        return (abs(2 * place - 1) if self.diverging else place) > LIGHT
 
 
-def farthest(values: np.ndarray, middle: float = 0.0) -> float:
-    """The largest distance of a value from the middle, for :attr:`HeatMap.limit`; small where all are equal to it."""
-    return max(float(np.nanmax(np.abs(values - middle), initial=0.0)), 1e-9)
-
-
-def draw(maps: Sequence[HeatMap], caption: str) -> Figure:
-    """Draws heat maps side by side, with their numbers in the cells.
+def draw(maps: Sequence[HeatMap], caption: str, columns: int) -> Figure:
+    """Draws heat maps, with their texts in the cells.
 
     Args:
-        maps: at least one.
+        maps: at least one, row by row.
         caption: how the numbers were measured.
+        columns: number of heat maps in a row.
     """
-    names = max(len(name) for one in maps for name in one.rows)
-    width = sum(1.5 + 0.075 * names + max(1.2 * len(one.columns), 0.075 * len(one.title)) for one in maps)
-    height = 1.2 + 0.5 * max(len(one.rows) for one in maps)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    for axis, one in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+    names = 0.075 * max(len(name) for one in maps for name in one.rows)
+    width = 1.5 + names + max(max(1.2 * len(one.columns), 0.1 * len(one.title)) for one in maps)
+    height = 0.8 + 0.5 * max(len(one.rows) for one in maps)
+    rows = ceil(len(maps) / columns)
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, one in zip(axes, maps, strict=False):
         _draw_one(figure, axis, one)
+    for axis in axes[len(maps) :]:
+        axis.remove()
     add_caption(figure, caption)
     return tidied(figure)
 
 
 def _draw_one(figure: Figure, axis: Axes, one: HeatMap) -> None:
     low, high = one.bounds
-    colours = matplotlib.colormaps["RdBu"].with_extremes(bad="#eeeeee")
+    colours = matplotlib.colormaps[one.colours].with_extremes(bad="#eeeeee")
     image = axis.imshow(np.ma.masked_invalid(one.values), colours, vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(one.values):
-        dark = abs(value - one.middle) > LIGHT * one.limit
         axis.text(
             column, row, one.texts[row][column], ha="center", va="center", fontsize=LABEL_SIZE,
-            color="white" if dark else "black",
+            color="white" if one.is_dark(value) else "black",
         )  # fmt: skip
     axis.set_xticks(range(len(one.columns)), one.columns)
     axis.set_yticks(range(len(one.rows)), one.rows)
@@ -98,7 +105,7 @@ def interactive(one: HeatMap) -> graph_objects.Figure:
     cells = graph_objects.Heatmap(
         x=list(one.columns), y=list(one.rows), z=one.values,
         text=[[text.replace("\n", "<br>") for text in row] for row in one.texts], texttemplate="%{text}",
-        hovertemplate="%{y}, %{x}<br>%{text}<extra></extra>", colorscale="RdBu", zmin=low, zmax=high, zmid=one.middle,
+        hovertemplate="%{y}, %{x}<br>%{text}<extra></extra>", colorscale=one.colours, zmin=low, zmax=high,
         colorbar={"title": {"text": one.scale}, "tickformat": "+.0%" if one.percent else ".2f"}, xgap=1, ygap=1,
     )  # fmt: skip
     figure = graph_objects.Figure(cells)
@@ -110,22 +117,19 @@ def interactive(one: HeatMap) -> graph_objects.Figure:
 
 
 def write_heat_maps(
-    folder: Path, name: str, title: str, maps: Sequence[HeatMap], caption: str, sentences: Sequence[Sequence[str]]
+    folder: Path, name: str, title: str, maps: Sequence[HeatMap], caption: str, columns: int
 ) -> list[Path]:
-    """Writes a page that needs no other file, a PNG and a PDF of heat maps; returns their paths.
+    """Writes heat maps as a page that needs no other file, a PNG and a PDF; returns their paths.
 
     Args:
         folder: of the files.
         name: of the files, without their suffix.
         title: of the page.
-        maps: at least one.
-        caption: how the numbers were measured.
-        sentences: what each heat map says.
+        maps, caption, columns: see :func:`draw`.
     """
-    figure = draw(maps, caption)
-    sections = [Section(one.title, said, figure=interactive(one)) for one, said in zip(maps, sentences, strict=True)]
+    sections = [Section(one.title, one.sentences, figure=interactive(one)) for one in maps]
     pages = write_page(folder / f"{name}.html", title, [*sections, Section(sentences=[caption])], {})
-    pictures = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    figure, pictures = draw(maps, caption, columns), [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path in pictures:
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)

@@ -10,7 +10,7 @@ import numpy as np
 
 from recbole_xfer.comparison.layout import joint_caption
 from recbole_xfer.comparison.matrix import TransferMatrix, name_of
-from recbole_xfer.report.heat_maps import HeatMap, farthest, write_heat_maps
+from recbole_xfer.report.heat_maps import HeatMap, write_heat_maps
 from recbole_xfer.study.study import Study
 from recbole_xfer.study.write import write as write_tables
 
@@ -33,12 +33,11 @@ def write(study: Study, folder: Path) -> list[Path]:
     if not any(matrix.changes() for matrix in matrices):
         return paths
     maps = [heat_map(matrix) for matrix in matrices]
-    limit = max(one.limit for one in maps)  # one colour means one change in all of them
-    maps = [replace(one, limit=limit) for one in maps]
+    farthest = max(one.bounds[1] for one in maps)  # one colour means one change in all of them
+    maps = [replace(one, bounds=(-farthest, farthest)) for one in maps]
     caption = joint_caption([matrix.layout() for matrix in matrices])
     title = f"Transfer of {matrices[0].model} to {matrices[0].results[0].dataset}"
-    sentences = [[matrix.verdict()] for matrix in matrices]
-    return paths + write_heat_maps(folder, NAME, title, maps, caption, sentences)
+    return paths + write_heat_maps(folder, NAME, title, maps, caption, columns=len(maps))
 
 
 def heat_map(matrix: TransferMatrix) -> HeatMap:
@@ -52,6 +51,16 @@ def heat_map(matrix: TransferMatrix) -> HeatMap:
             if label in changes:
                 values[row, column] = changes[label].change
                 texts[row][column] = f"{changes[label].text()}\n{summary[label][matrix.metric]['mean']:.4f}"
+    farthest = max(float(np.nanmax(np.abs(values), initial=0)), 1e-9)
     return HeatMap(
-        matrix.title(), matrix.sources, matrix.adaptations, values, texts, 0.0, farthest(values), "vs scratch", True
+        title=matrix.title(),
+        rows=matrix.sources,
+        columns=matrix.adaptations,
+        values=values,
+        texts=texts,
+        bounds=(-farthest, farthest),
+        scale="vs scratch",
+        diverging=True,
+        percent=True,
+        sentences=[matrix.verdict()],
     )

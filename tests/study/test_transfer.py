@@ -119,8 +119,10 @@ def test_heat_maps_have_the_changes_with_signs_and_stars(matrix: TransferMatrix)
     low, high = drawn.bounds
     assert low == -high and high == pytest.approx(abs(drawn.values).max())
     (cells,) = interactive(drawn).data
-    assert cells.zmid == 0 and np.array(cells.z).ravel().tolist() == drawn.values.ravel().tolist()
-    axis = draw([drawn], "caption").axes[0]
+    assert (cells.zmin, cells.zmax) == drawn.bounds and np.array(
+        cells.z
+    ).ravel().tolist() == drawn.values.ravel().tolist()
+    axis = draw([drawn], "caption", 1).axes[0]
     assert [text.get_text() for text in axis.texts] == [text for row in drawn.texts for text in row]
 
 
