@@ -12,14 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 FOLDS = 5
 """Parts of a cross-validation."""
 
 FEWEST = 20
 """Minimum number of vectors of each set, so that every fold has some of both."""
+
+ERRORS = 3
+"""Standard errors of guessing that an accuracy must be above 0.5: many pairs are probed, twice each."""
 
 STEPS = 200
 """Maximum number of a probe's iterations."""
@@ -49,8 +50,8 @@ class Accuracy:
 
     @property
     def guessing(self) -> bool:
-        """Whether the accuracy is at most two standard deviations above that of guessing."""
-        return self.mean - 2 * self.spread <= 0.5
+        """Whether guessing could give the accuracy: it is at most some of its standard errors above 0.5."""
+        return self.mean <= 0.5 + ERRORS * (0.25 / (2 * self.rows)) ** 0.5
 
     def text(self) -> str:
         """Such as ``0.981 ±.004``."""
@@ -68,9 +69,15 @@ def accuracy(a: np.ndarray, b: np.ndarray, probe: str, seed: int) -> Accuracy | 
     rows = min(len(a), len(b))
     if rows < FEWEST:
         return None
-    vectors, labels = np.concatenate([a[:rows], b[:rows]]), np.repeat([0, 1], rows)
+    vectors, labels = standardised(np.concatenate([a[:rows], b[:rows]])), np.repeat([0, 1], rows)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = cross_val_score(make_pipeline(StandardScaler(), PROBES[probe](seed)), vectors, labels, cv=folds)
+        scores = cross_val_score(PROBES[probe](seed), vectors, labels, cv=folds)
     return Accuracy(float(scores.mean()), float(scores.std(ddof=1)), rows)
+
+
+def standardised(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [n, d] with mean 0 and entries near 1: all entries have one factor, so that no noise is magnified."""
+    centred = vectors - vectors.mean(axis=0)
+    return centred / max(float(np.sqrt(np.square(centred).mean())), 1e-12)

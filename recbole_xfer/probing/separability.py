@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -51,22 +51,18 @@ class Separability:
         """How the accuracies were measured."""
         return (
             f"accuracy on held-out vectors, mean and standard deviation over {FOLDS} folds; 0.5 is guessing; as many "
-            f"vectors of both sides, at most {self.limit:,} of each; seed {self.seed}"
+            f"vectors of both sides, at most {self.limit:,}; seed {self.seed}"
         )
 
     def layout(self) -> Layout:
-        """A line for each pair and probe, and a column for each kind of vectors."""
+        """A line for each kind of vectors and each pair, and a column for each probe."""
         lines = [
-            Line([", ".join(pair) if probe == next(iter(PROBES)) else "", probe], list(self._entries(pair, probe)))
-            for pair in combinations(self.groups, 2)
-            for probe in PROBES
+            Line([kind if not number else "", " and ".join(pair)], _entries(found))
+            for kind, pairs in self.accuracies.items()
+            for number, (pair, found) in enumerate(pairs.items())
         ]
-        return Layout(self.title(), self.title(), self.caption(), ["pair", "probe"], list(self.accuracies), lines)
-
-    def _entries(self, pair: Pair, probe: str) -> Iterator[Entry]:
-        for pairs in self.accuracies.values():
-            found = pairs.get(pair)
-            yield Entry(found[probe].text() if found else "")
+        heads = [*PROBES, "of each"]
+        return Layout(self.title(), self.title(), self.caption(), ["vectors", "pair"], heads, lines)
 
     def matrix(self, kind: str, probe: str) -> np.ndarray:
         """The accuracies of a probe on all pairs, symmetric, [groups, groups]; NaN where there is none."""
@@ -77,15 +73,21 @@ class Separability:
         return values
 
     def sentences(self) -> list[str]:
-        """Says for each kind which groups the better probe distinguishes, the least separable first."""
-        return [f"{kind}: {'; '.join(self._findings(pairs))}." for kind, pairs in self.accuracies.items() if pairs]
+        """Says for each kind which pairs the better probe distinguishes."""
+        return [self.sentence(kind) for kind, pairs in self.accuracies.items() if pairs]
 
-    @staticmethod
-    def _findings(pairs: Mapping[Pair, Mapping[str, Accuracy]]) -> Iterator[str]:
-        best = {pair: max(found.values(), key=lambda one: one.mean) for pair, found in pairs.items()}
-        for (first, second), found in sorted(best.items(), key=lambda one: one[1].mean):
-            word = "cannot" if found.guessing else "can"
-            yield f"{first} and {second} {word} be distinguished ({found.text()})"
+    def sentence(self, kind: str) -> str:
+        """Names the pairs that no probe distinguishes by vectors of a kind, else the most similar pair."""
+        best = {pair: max(found.values(), key=lambda one: one.mean) for pair, found in self.accuracies[kind].items()}
+        alike = [pair for pair, found in best.items() if found.guessing]
+        shown = alike or [min(best, key=lambda pair: best[pair].mean)]
+        named = ", ".join(f"{first} and {second} ({best[first, second].text()})" for first, second in shown)
+        if len(best) == 1:
+            return f"{kind}: {named} {'cannot' if alike else 'can'} be distinguished."
+        if not alike:
+            return f"{kind}: all pairs can be distinguished; the most similar are {named}."
+        rest = "" if len(alike) == len(best) else "; the other pairs can"
+        return f"{kind}: {named} cannot be distinguished{rest}."
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file of ``--json``."""
@@ -207,3 +209,8 @@ def _pairs(kind: Kind, seed: int) -> dict[Pair, dict[str, Accuracy]]:
         if values:
             found[first, second] = values
     return found
+
+
+def _entries(found: Mapping[str, Accuracy]) -> list[Entry]:
+    """The accuracies of both probes, and the number of vectors."""
+    return [*(Entry(found[probe].text()) for probe in PROBES), Entry(f"{next(iter(found.values())).rows:,}")]

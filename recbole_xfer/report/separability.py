@@ -32,4 +32,5 @@ def heat_map(measured: Separability, kind: str, probe: str) -> HeatMap:
         texts=[["" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values],
         bounds=(0.5, 1.0),
         scale="accuracy",
+        sentences=[measured.sentence(kind)] if probe == next(iter(PROBES)) and measured.accuracies[kind] else [],
     )

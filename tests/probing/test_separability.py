@@ -78,17 +78,22 @@ def test_planted_domains(measured: Separability) -> None:
     for probe in PROBES:
         assert text["A", "C"][probe].mean > 0.95 and text["B", "C"][probe].mean > 0.95
         assert all(abs(one[probe].mean - 0.5) < 0.15 for one in (text["A", "B"], *price.values()))
-    assert "A and B cannot be distinguished (" in measured.sentences()[0]
-    assert "A and C can be distinguished (1.000 ±.000)" in measured.sentences()[0]
+    assert measured.sentence("text").startswith("text: A and B (0.")
+    assert measured.sentence("text").endswith(") cannot be distinguished; the other pairs can.")
+    assert measured.sentence("price").endswith("cannot be distinguished.") and "other" not in measured.sentence("price")
     assert measured.title() == "Separability of A, B and C"
-    assert "at most 2,000 of each; seed 2020" in measured.caption()
+    assert "at most 2,000; seed 2020" in measured.caption()
 
 
 def test_the_table_and_the_heat_maps_have_the_accuracies(measured: Separability) -> None:
     layout = measured.layout()
-    assert layout.columns == ["text", "price"]
-    assert [line.names[0] for line in layout.lines[::2]] == ["A, B", "A, C", "B, C"]
-    assert layout.lines[2].entries[0].text == measured.accuracies["text"]["A", "C"]["linear"].text()
+    assert layout.columns == ["linear", "MLP", "of each"]
+    pairs = ["A and B", "A and C", "B and C"]
+    assert [line.names for line in layout.lines] == [
+        [kind if number == 0 else "", pair] for kind in ("text", "price") for number, pair in enumerate(pairs)
+    ]
+    found = measured.accuracies["text"]["A", "C"]
+    assert [entry.text for entry in layout.lines[1].entries] == [found["linear"].text(), found["MLP"].text(), "80"]
     drawn = heat_map(measured, "text", "linear")
     assert np.isnan(np.diag(drawn.values)).all() and drawn.bounds == (0.5, 1)
     assert drawn.values[0, 2] == drawn.values[2, 0] == measured.accuracies["text"]["A", "C"]["linear"].mean
@@ -101,7 +106,7 @@ def test_the_command_repeats_the_numbers_and_writes_files(
     options = ["--features", "text", f"--json={tmp_path / 'found.json'}", f"--output={tmp_path}", "--items=50"]
     assert main(["separability", "A", "C", *options, *(f"--{key}" for key in own)]) == 0
     printed = capsys.readouterr().out
-    assert "Separability of A and C" in printed and "text: A and C can be distinguished" in printed
+    assert "Separability of A and C" in printed and "text: A and C (1.000 ±.000) can be distinguished." in printed
     (first, _) = json.loads((tmp_path / "found.json").read_text())["accuracies"]
     assert (first["vectors"], first["pair"], first["probe"], first["rows"]) == ("text", ["A", "C"], "linear", 50)
     assert {path.name for path in tmp_path.glob("separability.*")} == {
