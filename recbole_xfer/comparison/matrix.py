@@ -110,16 +110,16 @@ class TransferMatrix(Comparison):
             return "Nothing is recommended: training from scratch, or each adaptation, has a run that failed."
         best, scratch = max(adapted, key=adapted.__getitem__), scores[self.baseline]
         source, way = cells[best]
+        found = f"{way} from {source}"
         if adapted[best] > scratch:
-            start = (
-                f"Use {way} from {source} (best on validation, {adapted[best]:.4f} against {scratch:.4f} from scratch)"
-            )
+            reason = f"best on validation, {adapted[best]:.4f} against {scratch:.4f} from scratch"
+            advice = f"Use {found} ({reason}){self._on_test(best)}."
         else:
-            start = (
-                f"Train from scratch: no adaptation is better on validation ({scratch:.4f} from scratch; the best is "
-                f"{way} from {source}, {adapted[best]:.4f})"
+            advice = (
+                f"Train from scratch: no adaptation is better on validation ({scratch:.4f} from scratch). The best of "
+                f"them is {found} ({adapted[best]:.4f} on validation){self._on_test(best)}."
             )
-        return " ".join([f"{start}{self._on_test(best)}.", *self._untrained(max(adapted[best], scratch), scores)])
+        return " ".join([advice, *self._untrained(max(adapted[best], scratch), scores)])
 
     def _on_test(self, label: str) -> str:
         """What the test split says about a row."""
@@ -133,7 +133,7 @@ class TransferMatrix(Comparison):
         """A sentence for each reference that is better on validation than all that was trained."""
         for label in self.references():
             if label != self.baseline and scores.get(label, best) > best:
-                yield f"{label}, without training, is better on validation: {scores[label]:.4f}."
+                yield f"{label}, without training, is better on validation ({scores[label]:.4f}){self._on_test(label)}."
 
     # --- files -----------------------------------------------------------------------------------------------------
 

@@ -20,12 +20,13 @@ from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.histories import Sequences, head_users, ranges
 from recbole_xfer.data.loaders import make_dataset
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.vectors import vectors_of
 from recbole_xfer.experiment import Experiment, label
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.projection import PriceEmbedding
 from recbole_xfer.model.base import FeatureRecommender
-from recbole_xfer.serving.vectors import vectors_of
+from recbole_xfer.probing.probes import FEWEST
 
 READER = "ContentKNN"
 """The model whose configuration reads domains and their features."""
@@ -118,7 +119,10 @@ def run_kinds(run: Experiment, dataset: TransferDataset, domains: Sequence[str],
     histories, groups = _histories(dataset, domains, run.config["head_share"])
     chosen = _of_one_length(histories, groups, dataset.max_item_list_len, sample)
     batches = {group: list(_rows(dataset, some, run.config["device"])) for group, some in chosen.items()}
-    first = next(rows for rows in batches.values() if rows)[0]
+    largest = max(chosen, key=lambda group: len(chosen[group]))
+    if len(chosen[largest]) < FEWEST:
+        raise XferError(f"{run.folder} has fewer than {FEWEST} users of each of {', '.join(chosen)}. Use more data.")
+    first = batches[largest][0]
     vectors = vectors_of(model, first[:2])
     if vectors is None:
         raise XferError(f"{label(run.config)} ranks by no vectors of items and users. Choose a run of another model.")

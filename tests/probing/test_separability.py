@@ -147,10 +147,17 @@ def test_head_and_tail_users_of_a_run_on_one_domain(root: Path) -> None:
     assert all(abs(one.mean - 0.5) < 0.2 for one in probes.values())
 
 
-def write_long_tail(root: Path) -> None:
+def test_a_run_of_few_users_is_not_probed(root: Path) -> None:
+    write_long_tail(root, users=20)
+    result = run("SASRec", "Tail", overrides={**settings(root, "SASRec"), "epochs": 1})
+    with pytest.raises(XferError, match="has fewer than 20 users of each of head users, tail users. Use more data."):
+        separability(run=result.folder)
+
+
+def write_long_tail(root: Path, users: int = 100) -> None:
     """Writes a domain of users with 4 or 8 random items."""
     rng = np.random.default_rng(0)
-    user = np.repeat(np.arange(100), np.tile([4, 8], 50))
+    user = np.repeat(np.arange(users), np.tile([4, 8], users // 2))
     table = pd.DataFrame(
         {"user_id": [f"u{n}" for n in user], "item_id": [f"i{n}" for n in rng.integers(0, 20, len(user))]}
     )

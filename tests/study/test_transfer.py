@@ -93,10 +93,11 @@ def test_validation_chooses_and_the_test_split_describes(matrix: TransferMatrix)
     assert use.startswith("Use finetune from A (best on validation, 0.3000 against 0.2000 from scratch): ")
     assert "NDCG@10 on test, p = " in use
     none = scored(matrix, finetune=0.2, scratch=0.3).verdict()
-    assert none.startswith(
-        "Train from scratch: no adaptation is better on validation (0.3000 from scratch; the best is "
+    assert none.startswith("Train from scratch: no adaptation is better on validation (0.3000 from scratch). The best ")
+    assert "them is finetune from A (0.2000 on validation): " in none and "NDCG@10 on test, p = " in none
+    assert (
+        "ContentKNN, without training, is better on validation (0.4000): " in scored(matrix, ContentKNN=0.4).verdict()
     )
-    assert "ContentKNN, without training, is better on validation: 0.4000." in scored(matrix, ContentKNN=0.4).verdict()
     shuffled = replace(matrix, results=[replace(result, by_row=result.by_row[::-1]) for result in matrix.results])
     assert scored(shuffled, finetune=0.3).verdict()[:60] == scored(matrix, finetune=0.3).verdict()[:60]
 
