@@ -6,7 +6,7 @@ Symbols in comments: n vectors, d width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,11 @@ class Sampler:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Some of the rows, in random order."""
-        return np.random.default_rng(self.seed).permutation(rows)[: self.limit]
+        return self.shuffled(rows)[: self.limit]
+
+    def shuffled(self, rows: np.ndarray) -> np.ndarray:
+        """All rows in random order."""
+        return np.random.default_rng(self.seed).permutation(rows)
 
 
 def read_domains(domains: Sequence[str], keys: Mapping[str, Any]) -> TransferDataset:
@@ -116,8 +120,7 @@ def run_kinds(run: Experiment, dataset: TransferDataset, domains: Sequence[str],
             f"{run.folder} is a run of {name}, which reads no histories. Choose a run of a sequential model."
         )
     model.eval()
-    histories, groups = _histories(dataset, domains, run.config["head_share"])
-    chosen = _of_one_length(histories, groups, dataset.max_item_list_len, sample)
+    chosen = draw_histories(dataset, domains, run.config["head_share"], sample)
     batches = {group: list(_rows(dataset, some, run.config["device"])) for group, some in chosen.items()}
     largest = max(chosen, key=lambda group: len(chosen[group]))
     if len(chosen[largest]) < FEWEST:
@@ -152,6 +155,32 @@ def _numpy(vectors: Tensor) -> np.ndarray:
     return vectors.float().cpu().numpy()
 
 
+def draw_histories(
+    dataset: TransferDataset, domains: Sequence[str], share: float, sample: Sampler
+) -> dict[str, Sequences]:
+    """Some histories of each group: of each domain or, of a single one, of its head and its tail users.
+
+    All are cut to equally many last items, since a state would also tell their length: the smallest of the groups'
+    medians. Shorter histories are left out. A user of several domains is drawn for one of them, since two states of one user in
+    both groups would tell a probe the wrong answer.
+
+    Args:
+        dataset: with the histories.
+        domains: of the dataset.
+        share: fraction of users that are head users.
+        sample: draws histories.
+    """
+    histories, groups = _histories(dataset, domains, share)
+    lengths = np.diff(histories.offsets)
+    medians = [int(np.median(lengths[which])) for which in groups.values() if len(which)]
+    length = max(1, min([dataset.max_item_list_len, *medians]))
+    drawn = sample.shuffled(np.flatnonzero(lengths >= length))
+    drawn = drawn[np.sort(np.unique(histories.users[drawn], return_index=True)[1])]
+    return {
+        group: _last(histories, drawn[np.isin(drawn, which)][: sample.limit], length) for group, which in groups.items()
+    }
+
+
 def _histories(
     dataset: TransferDataset, domains: Sequence[str], share: float
 ) -> tuple[Sequences, dict[str, np.ndarray]]:
@@ -169,34 +198,15 @@ def _histories(
     return found, {name: np.flatnonzero(domain == dataset.domains.index(name)) for name in domains}
 
 
-def _of_one_length(
-    histories: Sequences, groups: Mapping[str, np.ndarray], longest: int, sample: Sampler
-) -> dict[str, Sequences]:
-    """Some histories of each group, cut to equally many last items: a state would also tell the length.
-
-    The length is the smallest of the groups' medians; shorter histories are left out.
-
-    Args:
-        histories: of all groups.
-        groups: numbers of the histories of each.
-        longest: history that the model reads.
-        sample: draws histories.
-    """
-    lengths = np.diff(histories.offsets)
-    medians = [int(np.median(lengths[which])) for which in groups.values() if len(which)]
-    length = max(1, min([longest, *medians]))
-    cut = {}
-    for group, which in groups.items():
-        chosen = sample(which[lengths[which] >= length])
-        places = ranges(histories.ends[chosen] - length, histories.ends[chosen])
-        cut[group] = replace(
-            histories,
-            items=histories.items[places],
-            offsets=np.arange(len(chosen) + 1) * length,
-            users=histories.users[chosen],
-            order=histories.order[places],
-        )
-    return cut
+def _last(histories: Sequences, which: np.ndarray, length: int) -> Sequences:
+    """The last items of some histories that are long enough."""
+    places = ranges(histories.ends[which] - length, histories.ends[which])
+    return Sequences(
+        items=histories.items[places],
+        offsets=np.arange(len(which) + 1) * length,
+        users=histories.users[which],
+        order=histories.order[places],
+    )
 
 
 def _rows(dataset: TransferDataset, histories: Sequences, device: torch.device) -> Iterator[Any]:

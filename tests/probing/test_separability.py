@@ -12,11 +12,13 @@ import pytest
 
 from recbole_xfer.cli.main import main
 from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.probing.probes import PROBES, accuracy
 from recbole_xfer.probing.separability import Separability, separability
+from recbole_xfer.probing.vectors import Sampler, draw_histories, read_domains
 from recbole_xfer.quick_start import pretrain, run
 from recbole_xfer.report.separability import heat_map
 from recbole_xfer.testing.data import config, paths, settings
@@ -114,6 +116,25 @@ def test_the_command_repeats_the_numbers_and_writes_files(
     }
     again = separability(["A", "C"], ["text"], overrides=paths(root))
     assert again.accuracies["text"]["A", "C"] == measured.accuracies["text"]["A", "C"]
+
+
+def test_histories_have_one_length_and_each_user_is_in_one_group(root: Path) -> None:
+    dataset = read_domains(["A", "C"], paths(root))
+    drawn = draw_histories(dataset, ["A", "C"], 0.2, Sampler(limit=25, seed=0))
+    users = [set(part.users.tolist()) for part in drawn.values()]
+    assert [len(part) for part in users] == [25, 25] and not users[0] & users[1]
+    for number, part in enumerate(drawn.values()):
+        assert set(np.diff(part.offsets)) == {8}
+        assert (dataset.item_domain[part.items] == number).all()
+    whole = {
+        int(user): items for user, items in zip(dataset.sequences.users, np.split(*split_of(dataset)), strict=True)
+    }
+    for user, items in zip(drawn["A"].users, drawn["A"].items.reshape(-1, 8), strict=True):
+        assert [item for item in whole[int(user)] if dataset.item_domain[item] == 0][-8:] == items.tolist()
+
+
+def split_of(dataset: TransferDataset) -> tuple[np.ndarray, np.ndarray]:
+    return dataset.sequences.items, dataset.sequences.offsets[1:-1]
 
 
 def test_an_inductive_run_is_probed_on_any_domains(root: Path) -> None:
