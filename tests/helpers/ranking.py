@@ -1,0 +1,33 @@
+"""What an experiment ranks, as its collector receives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_xfer.experiment import Experiment, fit
+
+
+def ranked(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of each ranked row [rows, items], minus infinity for what is left out, and its target [rows]."""
+    return ranked_and_measured(made, data)[:2]
+
+
+def ranked_and_measured(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """The same, and the metrics of this pass."""
+    if made.config["model"] == "Pop":
+        fit(made)  # it cannot rank before it has counted
+    scores, targets = [], []
+    collect = made.trainer.eval_collector.eval_batch_collect
+
+    def spy(batch: torch.Tensor, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
+        scores.append(batch.clone())
+        targets.append(item)
+        collect(batch, interaction, row, item)
+
+    made.trainer.eval_collector.eval_batch_collect = spy
+    measured = made.trainer.evaluate(data or made.test_data, load_best_model=False)
+    made.trainer.eval_collector.eval_batch_collect = collect
+    return torch.cat(scores).numpy(), torch.cat(targets).numpy(), measured
