@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -91,14 +91,33 @@ def print_comparison(comparison: Any, result_file: Path | None = None, picture: 
         print(f"Drawn in {picture}")
 
 
-def print_study(study: Any, result_file: Path | None = None, folder: Path | None = None) -> None:
-    """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder."""
+def print_estimate(plan: Any, workers: int | None) -> None:
+    """Prints what a study will run, and how long it takes; raises XferError if a row could not be measured."""
+    from recbole_xfer.study.estimate import estimate
+
+    found = estimate(plan, workers or 1)
+    print_folding(found.table())
+    print(found.sentence())
+    found.check()
+
+
+def print_study(
+    study: Any, result_file: Path | None, folder: Path | None, write: Callable[[Any, Path], Iterable[Path]]
+) -> None:
+    """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder.
+
+    Args:
+        study: its tables are comparisons.
+        result_file: for json.
+        folder: for ``write``.
+        write: writes the study into a folder, and returns the paths.
+    """
     for comparison in study.tables:
         _print_tables(comparison)
+    for curve in study.curves:
+        print_table(curve.layout().for_console())
     _write_result(study, result_file)
     if folder:
-        from recbole_xfer.study.write import write
-
         print(f"Also in {', '.join(map(str, write(study, folder)))}")
 
 

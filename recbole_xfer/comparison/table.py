@@ -181,7 +181,7 @@ class Comparison:
         several = any(len(results) > 1 for results in rows.values())
         metrics = list(first.test_by_part())
         places = {
-            metric: _places(metric, {label: row[metric]["mean"] for label, row in summary.items()})
+            metric: place_values(metric, {label: row[metric]["mean"] for label, row in summary.items()})
             for metric in metrics
         }
         changes = {change.label: change.text() for change in self.changes()}
@@ -320,7 +320,7 @@ def mean_by_row(results: Sequence[Result]) -> np.ndarray:
     return np.mean(rows, axis=0)
 
 
-def _places(metric: str, values: Mapping[str, float]) -> dict[str, int]:
+def place_values(metric: str, values: Mapping[str, float]) -> dict[str, int]:
     """Which labels have the best and, among at least three, the second value of a metric."""
     name = split_metric_name(metric)[0].partition("@")[0]
     ranked = sorted(set(values.values()), reverse=name not in smaller_metrics)
