@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from recbole_xfer.cli.verb import Parser, Verb, add_address, files, positive
 
@@ -68,7 +67,7 @@ def add_explain_options(parser: Parser) -> None:
 
 def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Runs a study; prints its tables and verdicts."""
-    from recbole_xfer.cli.tables import print_estimate, print_study
+    from recbole_xfer.cli.tables import print_estimate, print_study, write_study
     from recbole_xfer.study.plan import read_plan
     from recbole_xfer.study.study import run_study
 
@@ -79,18 +78,6 @@ def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     study = run_study(plan, options.workers)
     print_study(study, options.result, options.output, write_study)
     study.check()
-
-
-def write_study(study: Any, folder: Path) -> list[Path]:
-    """Writes the tables of a study, and its curves if it has any; returns the paths."""
-    from recbole_xfer.study.write import write
-
-    paths = write(study, folder)
-    if study.curves:
-        from recbole_xfer.report import curve
-
-        paths += curve.write(study.curves, folder)
-    return paths
 
 
 def evaluate(options: argparse.Namespace, keys: dict[str, str]) -> None:
