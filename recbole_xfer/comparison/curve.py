@@ -68,7 +68,7 @@ class Curve:
         spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
         return "; ".join(
             [
-                f"users trained: larger fractions contain the smaller; {first.rows:,} test targets for each",
+                f"larger fractions of users contain the smaller; {first.rows:,} test targets for each",
                 str(replace(first.protocol, split=split)),
                 f"{spread} {', '.join(map(str, seeds))}",
             ]

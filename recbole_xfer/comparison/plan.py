@@ -14,7 +14,7 @@ from recbole_xfer.config.plain import plain
 from recbole_xfer.config.schema import PLAN, check_keys, check_values, kind_of
 from recbole_xfer.config.value_types import fits, words
 from recbole_xfer.config.values import parse_value, parse_values, read_yaml_files
-from recbole_xfer.data.splits import percentage
+from recbole_xfer.data.splits import users_text
 from recbole_xfer.errors import XferError
 
 SHARE = "train_share"
@@ -147,17 +147,9 @@ def tables_of(plan: Mapping[str, Any], shares: Sequence[float | None]) -> list[T
         for setting, keys in (plan.get("settings") or {"": {}}).items():
             curve = ", ".join(filter(None, (str(dataset), setting)))
             for share in shares:
-                own = {} if share is None else {SHARE: share}
-                name = ", ".join(filter(None, (curve, _users(share))))
+                name, own = (curve, {}) if share is None else (f"{curve}, {users_text(share)}", {SHARE: share})
                 tables.append(TableKeys(name, curve, share, {**shared, **keys, **own, "dataset": dataset}))
     return tables
-
-
-def _users(share: float | None) -> str:
-    """A fraction of users in the name of a table."""
-    if share is None:
-        return ""
-    return "all users" if share == 1 else f"{percentage(share)} of the users"
 
 
 def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:

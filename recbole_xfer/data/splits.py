@@ -88,6 +88,11 @@ def trained_text(train_share: float, users: str = "the users trained") -> str:
     return f", {percentage(train_share)} of {users}" if train_share < 1 else ""
 
 
+def users_text(share: float) -> str:
+    """Returns a fraction of users as text, such as ``10% of the users`` or ``all users``."""
+    return f"{percentage(share)} of the users" if share < 1 else "all users"
+
+
 def percentage(share: float) -> str:
     """Returns a fraction as text, such as ``0.5%``."""
     return f"{100 * share:g}%"

@@ -64,8 +64,8 @@ def test_the_table_has_a_column_for_each_fraction(curve: Curve) -> None:
 
 def test_the_caption_says_what_all_fractions_share(curve: Curve) -> None:
     wanted = (
-        "users trained: larger fractions contain the smaller; 5 test targets for each; leave one out by time; all 9 "
-        "items ranked; history kept; mean and standard deviation over seeds 1, 2"
+        "larger fractions of users contain the smaller; 5 test targets for each; leave one out by time; all 9 items "
+        "ranked; history kept; mean and standard deviation over seeds 1, 2"
     )
     assert curve.caption() == wanted
     low = {share: SCORES[share] for share in (0.005, 0.1)}
