@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_xfer.evaluation.tiles import VectorScores
 from recbole_xfer.experiment import Experiment, fit
 
 
@@ -22,8 +23,8 @@ def ranked_and_measured(made: Experiment, data: Any = None) -> tuple[np.ndarray,
     scores, targets = [], []
     collect = made.trainer.eval_collector.eval_batch_collect
 
-    def spy(batch: torch.Tensor, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
-        scores.append(batch.clone())
+    def spy(batch: Any, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
+        scores.append(whole(batch).clone())
         targets.append(item)
         collect(batch, interaction, row, item)
 
@@ -31,3 +32,12 @@ def ranked_and_measured(made: Experiment, data: Any = None) -> tuple[np.ndarray,
     measured = made.trainer.evaluate(data or made.test_data, load_best_model=False)
     made.trainer.eval_collector.eval_batch_collect = collect
     return torch.cat(scores).numpy(), torch.cat(targets).numpy(), measured
+
+
+def whole(scores: torch.Tensor | VectorScores) -> torch.Tensor:
+    """Scores of a batch as RecBole has them, [B, n_items]; minus infinity for what is not ranked."""
+    if isinstance(scores, torch.Tensor):
+        return scores
+    products = scores.users @ scores.items.T
+    products[scores.left_out] = -torch.inf
+    return torch.nn.functional.pad(products, (1, 0), value=-torch.inf)

@@ -11,7 +11,7 @@ from recbole_xfer.data.histories import ranges
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.testing.data import config, write_small
-from tests.helpers.ranking import ranked
+from tests.helpers.ranking import ranked, whole
 
 SPLITS = [{"LS": "valid_and_test"}, {"RS": [0.8, 0.1, 0.1]}, {"HU": [6, 2, 2]}, {"NU": 0.3}]
 
@@ -26,8 +26,8 @@ def test_history_masking_applies_to_every_model(tmp_path: Path, masked: bool) ->
         ranked: list[torch.Tensor] = []
         collect = experiment.trainer.eval_collector.eval_batch_collect
 
-        def spy(scores: torch.Tensor, *rest: Any, ranked: list = ranked, collect: Any = collect) -> None:
-            ranked.append(torch.isinf(scores[:, 1:]).sum(dim=1))
+        def spy(scores: Any, *rest: Any, ranked: list = ranked, collect: Any = collect) -> None:
+            ranked.append(torch.isinf(whole(scores)[:, 1:]).sum(dim=1))
             collect(scores, *rest)
 
         experiment.trainer.eval_collector.eval_batch_collect = spy
