@@ -36,11 +36,11 @@ class Curve:
     def frame(self) -> pd.DataFrame:
         """The points: ``row``, ``train_share``, ``mean`` and ``spread`` over seeds, and the number of ``seeds``."""
         points = [
-            (label, share, value["mean"], value["spread"], len(table.by_label()[label]))
+            {"row": label, "train_share": share, **metrics[self.metric], "seeds": len(table.by_label()[label])}
             for share, table in self.tables.items()
-            for label, value in ((label, metrics[self.metric]) for label, metrics in table.summary().items())
+            for label, metrics in table.summary().items()
         ]
-        return pd.DataFrame(points, columns=["row", "train_share", "mean", "spread", "seeds"])
+        return pd.DataFrame(points)
 
     def layout(self) -> Layout:
         """The points as a table of rows and fractions, in which the best and the second of each fraction are marked."""
@@ -52,8 +52,8 @@ class Curve:
             places = place_values(self.metric, points["mean"].to_dict())
             for label, value in points[["mean", "spread"]].to_dict("index").items():
                 cells.setdefault(label, {})[share] = Entry(score_text(value, several), places.get(label))
-            for label in {failure.label for failure in table.failed} - set(points.index):
-                cells.setdefault(label, {})[share] = Entry("failed")
+            for failure in table.failed:
+                cells.setdefault(failure.label, {}).setdefault(share, Entry("failed"))
         lines = [Line([label], [own.get(share, Entry()) for share in self.tables]) for label, own in cells.items()]
         columns = [percentage(share) for share in self.tables]
         title = f"{self.metric} by users trained on {self.name}"
@@ -64,7 +64,9 @@ class Curve:
         share = max(self.tables)
         first = self.tables[share].results[0]
         seeds = sorted({result.seed for table in self.tables.values() for result in table.results})
-        split = first.protocol.split if share == 1 else first.protocol.split.rpartition(", ")[0]
+        split = first.protocol.split
+        if share < 1:  # its last part is the fraction
+            split = split.rpartition(", ")[0]
         spread = "mean and standard deviation over seeds" if len(seeds) > 1 else "seed"
         return "; ".join(
             [

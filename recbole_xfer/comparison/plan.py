@@ -18,6 +18,7 @@ from recbole_xfer.data.splits import users_text
 from recbole_xfer.errors import XferError
 
 SHARE = "train_share"
+"""Key of the fraction of users trained, which can be a list in a plan."""
 
 TABLE_KEYS = frozenset(("name", "alone", "search", "trials"))
 """Keys of a row that are about the table or a search; they are not keys of a run."""
