@@ -22,7 +22,10 @@ from recbole_xfer.evaluation.result import Result, score_text
 
 REMEDIES: Sequence[tuple[Callable[[Result], str], str]] = (
     (lambda result: result.dataset, "Choose runs on one dataset."),
-    (lambda result: result.protocol.split, "Set one eval_args.split for all runs, and train them again."),
+    (
+        lambda result: result.protocol.split,
+        "Set one eval_args.split and one train_share for all runs, and train them again.",
+    ),
     (
         lambda result: result.protocol.candidates,
         "Set one eval_args.mode and one rank_within_domain for all runs. If their numbers of items differ, train all "

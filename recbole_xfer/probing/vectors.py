@@ -17,7 +17,7 @@ from torch import Tensor
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.dataset import TransferDataset
-from recbole_xfer.data.histories import Sequences, head_users, ranges
+from recbole_xfer.data.histories import Sequences, head_ids, ranges
 from recbole_xfer.data.loaders import make_dataset
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.vectors import vectors_of
@@ -161,8 +161,8 @@ def draw_histories(
     """Some histories of each group: of each domain or, of a single one, of its head and its tail users.
 
     All are cut to equally many last items, since a state would also tell their length: the smallest of the groups'
-    medians. Shorter histories are left out. A user of several domains is drawn for one of them, since two states of one user in
-    both groups would tell a probe the wrong answer.
+    medians. Shorter histories are left out. A user of several domains is drawn for one of them: similar states in two
+    groups would mislead a probe.
 
     Args:
         dataset: with the histories.
@@ -191,11 +191,13 @@ def _histories(
     all_of = dataset.sequences
     users = np.repeat(all_of.users, np.diff(all_of.offsets))
     found = Sequences.from_interactions(users, all_of.items, dataset.item_domain[all_of.items])
-    if len(domains) == 1:
-        head = head_users(found.users, np.diff(found.offsets), share)[found.users]
-        return found, {HEAD: np.flatnonzero(head), TAIL: np.flatnonzero(~head)}
     domain = dataset.item_domain[found.items[found.starts]]
-    return found, {name: np.flatnonzero(domain == dataset.domains.index(name)) for name in domains}
+    groups = {name: np.flatnonzero(domain == dataset.domains.index(name)) for name in domains}
+    if len(domains) > 1:
+        return found, groups
+    own = groups[domains[0]]
+    head = head_ids(found.users[own], np.diff(found.offsets)[own], share)[found.users[own]]
+    return found, {HEAD: own[head], TAIL: own[~head]}
 
 
 def _last(histories: Sequences, which: np.ndarray, length: int) -> Sequences:

@@ -91,7 +91,7 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
         metric: name of the validation column.
     """
     panels = [name for name in ("training loss", metric) if name in epochs]
-    styles = _styles(epochs["label"].unique())
+    styles = styles_of(epochs["label"].unique())
     figure = Figure(figsize=(9 if len(panels) > 1 else 7, 3.4), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for (label, _), run in epochs.dropna(subset=name).groupby(["label", "run"], sort=False):
@@ -112,7 +112,7 @@ def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
         caption: how the metrics were measured.
     """
     parts, metrics, places = table["part"].unique(), table["metric"].unique(), sorted(table[x].unique())
-    styles = _styles(table["label"].unique())
+    styles = styles_of(table["label"].unique())
     dodge = {label: 0.03 * (number - (len(styles) - 1) / 2) for number, label in enumerate(styles)}  # of error bars
     figure = Figure(figsize=(4.6 * len(metrics), 0.6 + 2.2 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), len(metrics), squeeze=False, sharex=True)
@@ -192,15 +192,32 @@ def _domain_lines(
         hurt = colours[domain] == WARNING
         width, layer = (1.8, 3) if hurt else (1.2, 2)
         axis.plot(line, color=colours[domain], marker="o", markersize=2, linewidth=width, zorder=layer)
-    last = values.iloc[-1]
-    places = spread_out(((last - low) / (high - low)).to_numpy(), LINE_HEIGHT / (72 * (height - 0.6)))
-    for (domain, value), place in zip(last.items(), places, strict=True):
-        axis.annotate(
-            str(domain), (values.index[-1], value), xytext=(1.06, place), textcoords="axes fraction", va="center",
-            fontsize=LABEL_SIZE, color=colours[domain],
-            arrowprops={"arrowstyle": "-", "color": colours[domain], "lw": 0.5, "shrinkB": 0, "relpos": (0, 0.5)},
-        )  # fmt: skip
     axis.set(xlabel="epoch", xlim=(0, max(1, len(values) - 1)), ylim=(low, high))
+    label_ends(axis, {domain: (values.index[-1], value) for domain, value in values.iloc[-1].items()}, colours, height)
+
+
+def label_ends(axis: Axes, ends: Mapping[Any, tuple[Any, float]], colours: Mapping[Any, str], height: float) -> None:
+    """Writes the names of lines to the right of their ends; names do not overlap.
+
+    Args:
+        axis: with its limits.
+        ends: the last point of each line, by name.
+        colours: of the lines, by name.
+        height: of the axis with its title and its label below, in inches.
+    """
+    low, high = axis.get_ylim()
+    places = label_places([value for _, value in ends.values()], low, high, height - 0.6)
+    for (name, end), place in zip(ends.items(), places, strict=True):
+        axis.annotate(
+            str(name), end, xytext=(1.06, place), textcoords="axes fraction", va="center", fontsize=LABEL_SIZE,
+            color=colours[name],
+            arrowprops={"arrowstyle": "-", "color": colours[name], "lw": 0.5, "shrinkB": 0, "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def label_places(values: Sequence[float], low: float, high: float, height: float) -> np.ndarray:
+    """Where names of lines are written, as fractions of an axis from ``low`` to ``high`` that is ``height`` inches."""
+    return spread_out((np.array(values) - low) / (high - low), LINE_HEIGHT / (72 * height))
 
 
 def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
@@ -215,7 +232,7 @@ def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
     return moved
 
 
-def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+def styles_of(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The colour, marker and dashes of each label's line; lines are dashed once all colours are used."""
     looks = (
         (colour, marker, dashes) for dashes in cycle(DASHES) for colour, marker in zip(COLOURS, MARKERS, strict=True)

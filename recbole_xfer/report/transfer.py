@@ -10,6 +10,7 @@ import numpy as np
 
 from recbole_xfer.comparison.layout import joint_caption
 from recbole_xfer.comparison.matrix import TransferMatrix, name_of
+from recbole_xfer.report import curve
 from recbole_xfer.report.heat_maps import HeatMap, write_heat_maps
 from recbole_xfer.study.study import Study
 from recbole_xfer.study.write import write as write_tables
@@ -19,7 +20,7 @@ NAME = "transfer"
 
 
 def write(study: Study, folder: Path) -> list[Path]:
-    """Writes ``transfer.md``, ``.tex``, ``.csv`` and ``.json``, and heat maps as ``.html``, ``.png`` and ``.pdf``.
+    """Writes ``transfer.md``, ``.tex``, ``.csv``, ``.json``, heat maps as ``.html``, ``.png``, ``.pdf``, and curves.
 
     Args:
         study: of :meth:`recbole_xfer.study.transfer.TransferPlan.run`.
@@ -28,7 +29,7 @@ def write(study: Study, folder: Path) -> list[Path]:
     Returns:
         The paths; without results there are no heat maps.
     """
-    paths = write_tables(study, folder, NAME)
+    paths = write_tables(study, folder, NAME) + (curve.write(study.curves, folder) if study.curves else [])
     matrices = [cast(TransferMatrix, table) for table in study.tables]
     if not any(matrix.changes() for matrix in matrices):
         return paths
@@ -37,7 +38,7 @@ def write(study: Study, folder: Path) -> list[Path]:
     maps = [replace(one, bounds=(-farthest, farthest)) for one in maps]
     caption = joint_caption([matrix.layout() for matrix in matrices])
     title = f"Transfer of {matrices[0].model} to {matrices[0].results[0].dataset}"
-    return paths + write_heat_maps(folder, NAME, title, maps, caption, columns=len(maps))
+    return paths + write_heat_maps(folder, NAME, title, maps, caption, columns=min(len(maps), 3))
 
 
 def heat_map(matrix: TransferMatrix) -> HeatMap:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_xfer.comparison.matrix import TransferMatrix, name_of
-from recbole_xfer.comparison.plan import check_seeds
+from recbole_xfer.comparison.plan import SHARE, check_seeds
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import choice
@@ -88,7 +88,8 @@ def plan_transfer(
         if given.get(key) is not None:
             raise XferError(f"{key}={given[key]} is invalid: transfer sets this key for each run. {advice}")
     keys = {key: value for key, value in read_yaml_files(config_files).items() if key not in OWN} | given
-    config = XferConfig(model, target, overrides=_without_plan(keys))
+    of_tables = ("mask_history", SHARE)  # which can be lists
+    config = XferConfig(model, target, overrides={key: keys[key] for key in keys if key not in of_tables})
     model, target = str(config["model"]), str(config["dataset"])
     check_adaptable(config)
     ways = tuple(hooks_of(config.model_class).kept)
@@ -112,11 +113,6 @@ def plan_transfer(
     plan = make_plan({**shared, "rows": rows})
     tables = [replace(table, notes=[*table.notes, _note(shared["pretrain_seed"], seeds)]) for table in plan.tables]
     return TransferPlan(replace(plan, tables=tables), model, sets, adapted)
-
-
-def _without_plan(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys with which a run begins; a list of two values of ``mask_history`` is for the tables."""
-    return {key: value for key, value in keys.items() if key != "mask_history" or not isinstance(value, list)}
 
 
 def _note(seed: int, seeds: Sequence[int]) -> str:

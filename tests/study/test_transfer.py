@@ -169,6 +169,12 @@ def test_mistakes_are_found_before_anything_runs(root: Path, arguments: dict[str
         plan_transfer(**{**given, "overrides": {**paths(root), **given.get("overrides", {})}})
 
 
+def test_lists_of_histories_and_fractions_of_users_make_tables(root: Path) -> None:
+    keys = {**paths(root), "mask_history": [True, False], "train_share": "0.5,1"}
+    plan = plan_transfer("UniSRec", "Shop", ["A"], overrides=keys).study
+    assert [table.share for table in plan.tables] == [0.5, 1] and plan.histories == [True, False]
+
+
 def test_a_file_of_keys_can_be_that_of_an_adapted_run(root: Path) -> None:
     """Such as the best.yaml of a search."""
     best = {"model": "UniSRec", "dataset": "Shop", "source": "B", "adaptation": "finetune", "seed": 7}
