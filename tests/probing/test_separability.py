@@ -56,6 +56,12 @@ def measured(root: Path) -> Separability:
     return separability(["A", "B", "C"], overrides=paths(root))
 
 
+@pytest.fixture
+def only_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the slower probe."""
+    monkeypatch.setattr("recbole_xfer.probing.separability.PROBES", {"linear": PROBES["linear"]})
+
+
 @pytest.mark.parametrize("probe", PROBES)
 def test_equal_distributions_are_guessed_and_shifted_ones_are_not(probe: str) -> None:
     rng = np.random.default_rng(0)
@@ -137,7 +143,7 @@ def split_of(dataset: TransferDataset) -> tuple[np.ndarray, np.ndarray]:
     return dataset.sequences.items, dataset.sequences.offsets[1:-1]
 
 
-def test_an_inductive_run_is_probed_on_any_domains(root: Path) -> None:
+def test_an_inductive_run_is_probed_on_any_domains(root: Path, only_linear: None) -> None:
     """Its items and users, and ANT's embedding of each modality, as in Figure 2 of the paper."""
     keys = {**settings(root, "ANT"), "modalities": ["text"], "epochs": 1, "pretrain_epochs": 1}
     folder = pretrain("ANT", "A+B", overrides=keys)
@@ -147,7 +153,7 @@ def test_an_inductive_run_is_probed_on_any_domains(root: Path) -> None:
     assert found.accuracies["ANT users"]["A", "C"]["linear"].mean > 0.9
 
 
-def test_recguru_is_asked_what_its_critic_is_asked(root: Path) -> None:
+def test_recguru_is_asked_what_its_critic_is_asked(root: Path, only_linear: None) -> None:
     experiment = build(config(root, "RecGURU", "A+C", autoencoder_epochs=1, adversarial_epochs=1, epochs=1))
     fit(experiment)
     experiment.folder.finish({"model": "RecGURU"})
@@ -158,7 +164,7 @@ def test_recguru_is_asked_what_its_critic_is_asked(root: Path) -> None:
         separability(["A", "B"], run=experiment.folder.path)
 
 
-def test_head_and_tail_users_of_a_run_on_one_domain(root: Path) -> None:
+def test_head_and_tail_users_of_a_run_on_one_domain(root: Path, only_linear: None) -> None:
     """Histories are cut to one length, so that positions do not tell head users."""
     write_long_tail(root)
     result = run("SASRec", "Tail", overrides={**settings(root, "SASRec"), "epochs": 1, "head_share": 0.5})
