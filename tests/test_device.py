@@ -56,6 +56,8 @@ def test_precision_and_warning_on_a_cpu(
         ("PathwayLightSANs", {}),
         ("UniSRec", {"item_embedding": True}),
         ("XRETR", {}),
+        ("CARCA", {}),
+        ("NOVA", {}),
         ("SyNCRec", {"dataset": "A+B+C"}),
         ("LightSANs", {}),
     ],

@@ -48,6 +48,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "XSASRec": ("XSASRec", "Small", {"projection_dropout": 0.0}),
     "XRETR": ("XRETR", "Small", {"projection_dropout": 0.0}),
     "XLightSANs": ("XLightSANs", "Small", {"projection_dropout": 0.0, "train_rows": "prefixes", "k_interests": 3}),
+    "CARCA": ("CARCA", "Small", {}),
+    "NOVA": ("NOVA", "Small", {}),
     "RETR": ("RETR", "Small", {"loss_type": "BPR"}),
     "RETR, all items": ("RETR", "Small", {"loss_type": "CE", "pathway_route": "random"}),
     "RETR, sampled": ("RETR", "Small", {"loss_type": "CE", **SAMPLED}),

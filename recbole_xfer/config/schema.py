@@ -74,6 +74,8 @@ OF_MODELS: Mapping[str, Any] = {
     "augmentation": t.subset_of("item_drop", "word_drop") | None,
     "item_drop": t.Fraction,
     "word_drop_share": t.Fraction,
+    # NOVA
+    "fusor": Literal["add", "concat", "gating"],
     # RETR and the Pathway models
     "pathway": bool,
     "pathway_context": Literal["prefix", "window"],
@@ -139,6 +141,7 @@ PLAN: Mapping[str, Any] = {
 BY_MODEL: Mapping[str, Mapping[str, Any]] = {
     **recbole_keys.BY_MODEL,
     "RecGURU": {"negatives": t.Count},
+    "NOVA": {"negatives": Literal["full", "sampled"]},
     "RETR": {"negatives": Literal["full", "sampled"]},
     "TPRETR": {"negatives": Literal["full"]},
 }
