@@ -58,6 +58,7 @@ def test_precision_and_warning_on_a_cpu(
         ("XRETR", {}),
         ("CARCA", {}),
         ("NOVA", {}),
+        ("VQRec", {}),
         ("SyNCRec", {"dataset": "A+B+C"}),
         ("LightSANs", {}),
     ],

@@ -76,6 +76,7 @@ def test_the_device_rejects_tensors_of_the_cpu(there: Call) -> None:
         ("XRETR", {}),
         ("XLightSANs", {}),
         ("CARCA", {}),
+        ("VQRec", {}),
         ("TPSASRec", {}),
         ("TPCaser", {}),
         ("SASRec", {"eval_args": {"mode": "uni10"}}),

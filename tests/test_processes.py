@@ -50,6 +50,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "XLightSANs": ("XLightSANs", "Small", {"projection_dropout": 0.0, "train_rows": "prefixes", "k_interests": 3}),
     "CARCA": ("CARCA", "Small", {}),
     "NOVA": ("NOVA", "Small", {}),
+    "VQRec": ("VQRec", "Small", {"negatives": "in_batch", "random_codes": 0.5}),
     "RETR": ("RETR", "Small", {"loss_type": "BPR"}),
     "RETR, all items": ("RETR", "Small", {"loss_type": "CE", "pathway_route": "random"}),
     "RETR, sampled": ("RETR", "Small", {"loss_type": "CE", **SAMPLED}),

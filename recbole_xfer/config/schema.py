@@ -74,6 +74,11 @@ OF_MODELS: Mapping[str, Any] = {
     "augmentation": t.subset_of("item_drop", "word_drop") | None,
     "item_drop": t.Fraction,
     "word_drop_share": t.Fraction,
+    # VQ-Rec
+    "codes": t.Count,
+    "code_values": t.Count,
+    "random_codes": t.Fraction,
+    "align_epochs": t.CountOrZero,
     # NOVA
     "fusor": Literal["add", "concat", "gating"],
     # RETR and the Pathway models

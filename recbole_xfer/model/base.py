@@ -23,6 +23,7 @@ from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.features import ItemFeatures
+from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.content import ContentStart
 from recbole_xfer.layers.encoder import last_states
@@ -336,6 +337,12 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
             ranked = self.directions(items, self.catalogue()[1:])
             self._directions = F.pad(ranked, (0, 0, 1, 0))
         return self._directions if ids is None else self._directions[ids]
+
+
+def check_texts(config: Any, features: FeatureTables) -> None:
+    """Raises XferError for a model of texts whose items have none."""
+    if "text" not in features.modalities:
+        raise XferError(f"{config['dataset']} has no text vectors. Make them with `recbole-xfer encode`.")
 
 
 def look_up(items: Tensor, ids: Tensor, table: Tensor) -> Tensor:
