@@ -42,7 +42,6 @@ class CARCA(ContentRecommender):
 
     input_type = InputType.PAIRWISE
     shares_batches: ClassVar[bool] = True
-    loss_types: ClassVar[tuple[str, ...]] = ("BCE",)
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
