@@ -49,6 +49,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "XRETR": ("XRETR", "Small", {"projection_dropout": 0.0}),
     "XLightSANs": ("XLightSANs", "Small", {"projection_dropout": 0.0, "train_rows": "prefixes", "k_interests": 3}),
     "CARCA": ("CARCA", "Small", {}),
+    "CARCA, sampled": ("CARCA", "Small", {"loss_type": "CE", **SAMPLED, "learner": "adam"}),
     "NOVA": ("NOVA", "Small", {}),
     "VQRec": ("VQRec", "Small", {"negatives": "in_batch", "random_codes": 0.5}),
     "RETR": ("RETR", "Small", {"loss_type": "BPR"}),

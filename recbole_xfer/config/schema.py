@@ -146,6 +146,7 @@ PLAN: Mapping[str, Any] = {
 BY_MODEL: Mapping[str, Mapping[str, Any]] = {
     **recbole_keys.BY_MODEL,
     "RecGURU": {"negatives": t.Count},
+    "CARCA": {"negatives": Literal["full", "sampled"]},
     "NOVA": {"negatives": Literal["full", "sampled"]},
     "RETR": {"negatives": Literal["full", "sampled"]},
     "TPRETR": {"negatives": Literal["full"]},

@@ -25,6 +25,7 @@ TOLERANCE = 1e-6
 
 class TestContract(CausalContract):
     model = "CARCA"
+    keys = {"loss_type": "CE"}
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +83,24 @@ def test_scores_equal_the_reference_in_tiles_of_any_size(
         assert np.abs(row[1:] - expected).max() < TOLERANCE
 
 
-def test_the_loss_equals_the_reference(made: Experiment) -> None:
+def test_the_losses_equal_the_reference(made: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made.model
     batch = made.train_data._dataset.training_batch(np.arange(6))
     targets = batch[TARGETS]
     negatives = (targets > 0) * torch.randint(1, model.n_items, targets.shape)
     batch.update(Interaction({NEGATIVES: negatives}))
     items, p = reference_items(model), parameters(model)
-    own, other = [], []
+    own, other, cross_entropies = [], [], []
     for history, target, negative in zip(batch["item_id_list"].tolist(), targets, negatives, strict=True):
         states = reference_states(model, items[[item for item in history if item]])
         for t in target.nonzero().flatten().tolist():
             own.append(reference.score(items[target[t]], states[: t + 1], p, 2))
             other.append(reference.score(items[negative[t]], states[: t + 1], p, 2))
+            every = np.array([reference.score(item, states[: t + 1], p, 2) for item in items[1:]])
+            cross_entropies.append(-np.log(sasrec.softmax(every)[target[t] - 1]))
     assert abs(float(model.calculate_loss(batch).detach()) - reference.loss(own, other)) < TOLERANCE
+    monkeypatch.setattr(model, "loss_type", "CE")
+    assert abs(float(model.calculate_loss(batch).detach()) - np.mean(cross_entropies)) < TOLERANCE
 
 
 def test_it_is_not_exported_as_its_scores_are_no_products(tmp_path: Path) -> None:

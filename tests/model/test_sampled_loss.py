@@ -29,6 +29,7 @@ SAMPLED = {"negatives": "sampled", "n_negatives": 30}
 CE = {"loss_type": "CE", "pathway": False}
 MODELS = [
     ("RETR", CE), ("ANT", {"item_embedding": True}), ("UniSRec", {"content_start": True}), ("XRETR", {}), ("NOVA", {}),
+    ("CARCA", {"loss_type": "CE"}),
 ]  # fmt: skip
 
 
