@@ -102,7 +102,7 @@ class VectorRecommender(Hooks, SequentialRecommender):
 class DotProductRecommender(VectorRecommender):
     """Ranks items by their embeddings and the state at a history's last item.
 
-    A subclass defines :meth:`encode` and ``calculate_loss``.
+    A subclass defines :meth:`~VectorRecommender.encode` and ``calculate_loss``.
     """
 
     item_embedding: nn.Embedding
@@ -120,7 +120,7 @@ class DotProductRecommender(VectorRecommender):
 class ContentRecommender(VectorRecommender):
     """Ranks items by vectors that are computed from their features; the catalogue is encoded once per evaluation.
 
-    A subclass defines :meth:`encode` and :meth:`encode_items`.
+    A subclass defines :meth:`~VectorRecommender.encode` and :meth:`encode_items`.
 
     Args:
         config: reads ``vector_scaling`` and ``catalogue_chunk``.
@@ -172,7 +172,7 @@ class FeatureRecommender(ContentRecommender):
 
     Each item is encoded once per step, and the catalogue once per evaluation.
 
-    A subclass defines :meth:`encode_items` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
+    A subclass defines ``encode_items`` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
     adaptation keeps and does not train.
 
     Args:
