@@ -1,6 +1,6 @@
 """Configuration of Sphinx, with which `make docs` makes a site of these pages.
 
-GitHub shows the same pages, so they are plain Markdown. The order of pages, which Sphinx reads from directives, is here.
+GitHub shows the same pages, so they are plain Markdown. Sphinx reads the order of pages from directives; it is here.
 """
 
 from __future__ import annotations

@@ -13,13 +13,14 @@ from recbole_xfer.config.schema import kind_of
 from recbole_xfer.errors import XferError
 from tests.conftest import ROOT
 
-COMMAND = re.compile(r"^ *(?:recbole-xfer|python run_recbole_xfer\.py) (?:.*\\\n)*.*$", re.MULTILINE)
+PROGRAM = r"(?:recbole-xfer|python run_recbole_xfer\.py|torchrun .*-m recbole_xfer)"
+COMMAND = re.compile(rf"^ *{PROGRAM} ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of the commands that begin a line of a page, without comments and without what stands for others."""
-    found = (match[0].replace("\\\n", " ") for match in COMMAND.finditer(page.read_text(encoding="utf-8")))
-    words = (shlex.split(command, comments=True) for command in found)
+    """The arguments of the commands that begin a line of a page, without comments and `...`."""
+    found = (arguments.replace("\\\n", " ") for arguments in COMMAND.findall(page.read_text(encoding="utf-8")))
+    words = (shlex.split(arguments, comments=True) for arguments in found)
     return [[word for word in line if word != "..."] for line in words]
 
 
@@ -28,9 +29,9 @@ PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_are_valid(page: Path) -> None:
-    for program, *arguments in commands(page):
+    for arguments in commands(page):
         try:
-            _, _, keys = parse(arguments if program == "recbole-xfer" else arguments[1:])
+            _, _, keys = parse(arguments)
         except XferError as error:
             pytest.fail(f"{' '.join(arguments)}: {error}")
         assert [key for key in keys if kind_of(key) is None] == [], arguments
