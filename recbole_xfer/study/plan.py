@@ -148,7 +148,8 @@ def read_plan(
     histories = histories_of(plan)
     tables = [_table(name, keys, plan) for name, keys in tables_of(plan).items()]
     metrics = {metric for table in tables for metric in table.metrics}
-    published = Published.of(plan.get("published"), [table.name for table in tables], metrics)
+    narrowed = {"dataset", "datasets", "settings"} & set(overrides or {})  # figures of other tables are left out
+    published = Published.of(plan.get("published"), None if narrowed else [table.name for table in tables], metrics)
     several = len(histories) > 1 or any(plan.get(key) for key in STUDY_KEYS)
     return StudyPlan(tables, plan.get("seeds") or [2020], histories, published, several)
 
