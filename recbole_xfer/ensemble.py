@@ -73,6 +73,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[Experiment]) -> None:
         super().__init__()
         self.members = members
+        self.n_items = members[0].dataset.item_num
         self.register_buffer("weights", torch.ones(len(members)))
 
     def member_scores(self, rows: Interaction) -> Iterator[Tensor]:

@@ -28,9 +28,9 @@ import torch
 
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.evaluation.ties import TieOrder
+from recbole_xfer.evaluation.tiles import TILE, VectorScores
 from recbole_xfer.experiment import build, load
 from recbole_xfer.quick_start import recommend
-from recbole_xfer.serving.ranking import TILE, best_by_vectors
 from recbole_xfer.serving.recommend import SHARD, Asked, Wish
 from recbole_xfer.serving.recommender import BATCH
 
@@ -64,7 +64,7 @@ def vectors(options: argparse.Namespace) -> None:
         found = []
         for some, left in zip(users.split(BATCH), seen.split(BATCH), strict=True):
             pairs = torch.arange(len(some)).repeat_interleave(SEEN), left.flatten()
-            found.append(best_by_vectors(some, items, options.k, number, row[: len(some)], pairs)[1])
+            found.append(VectorScores(some, items, pairs).best(options.k, number, row[: len(some)])[1])
         return torch.cat(found)
 
     rates = {"product of matrices": product, "recbole_xfer": ours}

@@ -116,6 +116,8 @@ OF_MODELS: Mapping[str, Any] = {
     "inner_steps": t.Count,
     "inner_rate": t.Positive,
     "adversary_weight": t.NotNegative,
+    "adversary_rate": t.Positive,
+    "adversary_positions": Literal["common", "all"],
     "paths": t.Count,
     "caser_length": t.Count,
 }

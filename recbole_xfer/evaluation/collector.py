@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recbole_xfer.collectives import gather, total
 from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
+from recbole_xfer.evaluation.tiles import VectorScores
 
 
 class SeededCollector(Collector):
@@ -42,40 +43,70 @@ class SeededCollector(Collector):
         self._order: TieOrder | None = None
         self._targets = self._tied = 0
 
+    @property
+    def needs_all_scores(self) -> bool:
+        """Whether a metric is measured from more than the best items."""
+        return any(self.register.need(name) for name in ("rec.meanrank", "rec.score"))
+
     def eval_batch_collect(
-        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
+        self, scores_tensor: Tensor | VectorScores, interaction: Any, positive_u: Tensor, positive_i: Tensor
     ) -> None:
-        """Collects a batch (see RecBole's docstring)."""
+        """Collects a batch (see RecBole's docstring); of the scores of vectors, row u has the target u."""
+        if isinstance(scores_tensor, VectorScores):
+            self._collect_tiles(scores_tensor, positive_i)
+            return super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         if self._needed or self.register.need("rec.meanrank"):
             row, item = positive_u.to(scores_tensor.device), positive_i.to(scores_tensor.device)
             target = scores_tensor[row, item]
             candidate = target > -torch.inf
             ranking = scores_tensor if len(row) == len(scores_tensor) else scores_tensor[row]
-            self._targets += len(target)
-            self._tied += int((((ranking == target[:, None]).sum(dim=1) > 1) & candidate).sum())
+            self._count_ties(((ranking == target[:, None]).sum(dim=1) > 1) & candidate)
         if self._needed:
-            ranked, (rows, items) = self._ranked(scores_tensor), scores_tensor.shape
-            positive = (row * items + item).unique()
-            place = torch.arange(rows, device=row.device)[:, None] * items + ranked
-            count = torch.bincount(positive // items, minlength=rows)[:, None]
-            hits = torch.cat([torch.isin(place, positive), count], dim=1).int()
-            for name, value in {"rec.items": ranked, "rec.topk": hits}.items():
-                if name in self._needed:
-                    self.data_struct.update_tensor(name, value)
+            rows, items = scores_tensor.shape
+            numbers = self._numbers(rows, items, scores_tensor.device)
+            self._collect_best(*best(scores_tensor, max(self.topk), *numbers), row * items + item, items)
         if self.register.need("rec.meanrank"):
             lowest = scores_tensor.new_tensor(torch.finfo(scores_tensor.dtype).min)
             scores_tensor = scores_tensor.index_put((row[~candidate], item[~candidate]), lowest)
-        super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        return super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
 
-    def _ranked(self, scores: Tensor) -> Tensor:
-        """The best items of each row, best first; 0 (the padding item) where a row has fewer candidates, [B, k]."""
+    def _collect_tiles(self, scores: VectorScores, positive_i: Tensor) -> None:
+        """Collects a batch of rows with one target each; the items of the scores are all but the padding."""
+        device, rows, items = scores.users.device, len(scores.users), len(scores.items) + 1
+        number, row = self._numbers(rows, items, device)
+        item = positive_i.to(device)
+        ranking = scores.best(max(self.topk), number[1:], row, item - 1)
+        self._count_ties(ranking.tied)
+        positive = torch.arange(rows, device=device) * items + item
+        self._collect_best(ranking.values, ranking.places + 1, positive, items)
+
+    def _count_ties(self, tied: Tensor) -> None:
+        self._targets += len(tied)
+        self._tied += int(tied.sum())
+
+    def _collect_best(self, values: Tensor, ranked: Tensor, positive: Tensor, items: int) -> None:
+        """Collects the best items and where they are hits.
+
+        Args:
+            values, ranked: scores and items, best first, [B, k].
+            positive: row * items + item of each positive.
+            items: number of items.
+        """
+        ranked, positive = ranked.masked_fill(values == -torch.inf, 0), positive.unique()
+        place = torch.arange(len(ranked), device=ranked.device)[:, None] * items + ranked
+        count = torch.bincount(positive // items, minlength=len(ranked))[:, None]
+        hits = torch.cat([torch.isin(place, positive), count], dim=1).int()
+        for name, value in {"rec.items": ranked, "rec.topk": hits}.items():
+            if name in self._needed:
+                self.data_struct.update_tensor(name, value)
+
+    def _numbers(self, rows: int, items: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The numbers of the items and of the next rows in the order of ties, [items] and [rows]."""
         if self._order is None:
-            self._order = TieOrder.draw(self.config["seed"], scores.shape[1], scores.device)
+            self._order = TieOrder.draw(self.config["seed"], items, device)
             self._rows = self._order.rows()
             row_numbers(self._rows, self._first or 0)  # of the rows before
-        row = row_numbers(self._rows, len(scores)).to(scores.device)
-        values, ranked = best(scores, max(self.topk), self._order.items, row)
-        return ranked.masked_fill(values == -torch.inf, 0)
+        return self._order.items, row_numbers(self._rows, rows).to(device)
 
     def get_data_struct(self) -> DataStruct:
         """Ends a pass: returns what all processes collected (see RecBole's docstring)."""

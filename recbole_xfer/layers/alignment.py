@@ -24,7 +24,7 @@ def descend(
     loss: Callable[[Weights, Any], Tensor],
     start: Weights,
     batches: Sequence[Any],
-    rate: float,
+    rates: Mapping[str, float],
     factored: Collection[str] = (),
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Takes a step of descent for each batch (Eq. 6), and yields each step's gradients and loss.
@@ -41,7 +41,7 @@ def descend(
         loss: maps parameters and a batch to a loss, or to the losses [P] of paths with stacked parameters.
         start: theta_0 by name.
         batches: one per inner step.
-        rate: alpha.
+        rates: alpha of each parameter.
         factored: names that stay at theta_0, since :class:`AllPaths` records how each path moved them.
     """
     theta = start
@@ -54,7 +54,7 @@ def descend(
         if number < len(batches):
             # in the memory layout of the gradients, which for a layer's weight is not that of theta
             theta = {
-                name: value if name in factored else gradients[name].mul(-rate).add_(value.detach())  # Eq. 6
+                name: value if name in factored else gradients[name].mul(-rates[name]).add_(value.detach())  # Eq. 6
                 for name, value in theta.items()
             }
 
@@ -69,13 +69,12 @@ class AllPaths(TorchFunctionMode):
     compute them more slowly.
 
     Args:
-        linear: names of the weights of linear layers, which only ``F.linear`` may use.
-        rate: alpha.
+        rates: alpha of each weight of a linear layer, by name; only ``F.linear`` may use these weights.
     """
 
-    def __init__(self, linear: Collection[str], rate: float) -> None:
+    def __init__(self, rates: Mapping[str, float]) -> None:
         super().__init__()
-        self.moves = {name: Moves(rate) for name in linear}
+        self.moves = {name: Moves(rate) for name, rate in rates.items()}
         self._moves_of: dict[int, Moves] = {}
 
     def under(self, theta: Weights) -> AllPaths:

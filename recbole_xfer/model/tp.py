@@ -47,7 +47,8 @@ class TP(Hooks, SequentialRecommender):
     make the outer update (Adam in the paper). ``paths`` walks of k steps start at the same parameters and their
     directions are averaged; ``paths: 1`` is a single walk, as in the paper's Algorithm 1, over users drawn without
     replacement. The discriminator descends lambda L_d by the same inner and outer steps, as Eq. 10 is written; with
-    lambda 0 it is not trained.
+    lambda 0 it is not trained. It sees sub-sequences of lengths that every trained user has: the paper's all have one
+    length, and the length alone tells head users.
 
     Deviation: the inner steps descend and the outer one follows them, where Eq. 6 with Eq. 7 ascends and Algorithm 1
     descends and then moves away. Deviation: L_d is the cross-entropy of the discriminator; Eq. 9 lacks its minus sign,
@@ -59,7 +60,8 @@ class TP(Hooks, SequentialRecommender):
     users, once.
 
     Args:
-        config: reads ``inner_steps``, ``inner_rate`` and ``adversary_weight``.
+        config: reads ``inner_steps``, ``inner_rate``, ``adversary_weight``, ``adversary_rate`` and
+            ``adversary_positions``.
     """
 
     loader: ClassVar = UserDataLoader
@@ -77,6 +79,11 @@ class TP(Hooks, SequentialRecommender):
             )
         self.inner_rate = float(config["inner_rate"])
         self.adversary_weight = float(config["adversary_weight"])
+        self.adversary_rate = float(config["adversary_rate"])
+        self.judged = self.max_seq_length  # length of the longest sub-sequence that the discriminator sees
+        if config["adversary_positions"] == "common":
+            first, end = dataset.target_ranges
+            self.judged = min(self.judged, int((end - first)[end > first].min()))
         self.discriminator = Discriminator(self.item_embedding.embedding_dim)
         untrained = np.setdiff1d(np.arange(dataset.user_num), dataset.inter_feat[self.USER_ID].numpy())
         for name, table in self.named_children():
@@ -90,12 +97,20 @@ class TP(Hooks, SequentialRecommender):
         """Eq. 10 on a user's sub-sequences: fields [L], and one number for ``user_id`` and for ``HEAD``."""
         raise NotImplementedError
 
-    def adversary_loss(self, phi: Tensor, head: Tensor) -> Tensor:
-        """lambda L_d of each sub-sequence, [L]; phi ascends it and the discriminator descends it (Eq. 9 and 10)."""
+    def adversary_loss(self, phi: Tensor, head: Tensor, lengths: Tensor) -> Tensor:
+        """lambda L_d, a mean over sub-sequences; phi ascends it and the discriminator descends it (Eq. 9 and 10).
+
+        Args:
+            phi: of each sub-sequence, [L, d].
+            head: whether they are a head user's, [].
+            lengths: of the sub-sequences, 0 for padding, [L].
+        """
         reversed_phi = 2 * phi.detach() - phi
         logits = self.discriminator(reversed_phi)  # f_d, [L]
         labels = head.to(logits.dtype).expand(logits.shape)  # R
-        return self.adversary_weight * F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        seen = (lengths > 0) & (lengths <= self.judged)
+        return self.adversary_weight * torch.where(seen, loss, 0).sum() / seen.sum().clamp(min=1)
 
     # --- the outer step ----------------------------------------------------------------------------------------------
 
@@ -136,7 +151,9 @@ class TP(Hooks, SequentialRecommender):
         """Takes the steps of a group of paths and adds their gradients to ``total``; returns the losses, [k, P]."""
         paths = len(batches[0][HEAD])
         rows, batches = self._look_up(batches)
-        together = AllPaths(self._linear_weights(trained) if paths > 1 else (), self.inner_rate)
+        rates = {name: self.adversary_rate if name.startswith("discriminator.") else self.inner_rate for name in trained}
+        linear = self._linear_weights(trained) if paths > 1 else ()
+        together = AllPaths({name: rates[name] for name in linear})
         start = {name: value.detach() for name, value in trained.items()}
         for name, value in start.items():
             if name in rows:
@@ -146,7 +163,7 @@ class TP(Hooks, SequentialRecommender):
         padded = {f"{n}.weight" for n, m in self.named_modules() if isinstance(m, nn.Embedding) and m.padding_idx == 0}
         losses = []
         losses_of = partial(self._losses, together=together)
-        for gradients, loss in descend(losses_of, start, batches, self.inner_rate, together.moves):
+        for gradients, loss in descend(losses_of, start, batches, rates, together.moves):
             losses.append(loss)
             for name, gradient in gradients.items():
                 if self.in_parallel and name in padded:
@@ -244,10 +261,11 @@ class TPAllPositions(TP):
         """See :meth:`TP.user_loss`; a mean over the user's sub-sequences, so that all users have equal weight."""
         real = batch[TARGETS] > 0
         phi = self.states(batch)
-        loss = self.next_item_loss(phi, batch)
+        loss = torch.where(real, self.next_item_loss(phi, batch), 0).sum() / real.sum()
         if self.adversary_weight:
-            loss = loss + self.adversary_loss(phi, batch[HEAD])
-        return torch.where(real, loss, 0).sum() / real.sum()
+            items = batch[self.ITEM_SEQ] > 0
+            loss = loss + self.adversary_loss(phi, batch[HEAD], items.cumsum(dim=0) * items)
+        return loss
 
     def next_item_loss(self, phi: Tensor, batch: Batch) -> Tensor:
         """Eq. 2 with one sampled negative for each target, or another loss, [L]."""
@@ -290,7 +308,7 @@ class TPOverRows(TP):
         losses = super(TP, self).calculate_loss(Interaction(rows))
         loss = torch.stack(losses).sum() if isinstance(losses, tuple) else losses
         if self.adversary_weight:
-            loss = loss + self.adversary_loss(self.phi, batch[HEAD]).mean()
+            loss = loss + self.adversary_loss(self.phi, batch[HEAD], ends)
         return loss
 
 

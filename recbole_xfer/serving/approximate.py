@@ -6,8 +6,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.ties import best
+from recbole_xfer.evaluation.tiles import VectorScores
 
 LINKS, CONSTRUCTION, SEARCH = 32, 200, 128
 """M, efConstruction and efSearch of HNSW: neighbours of each vector, and candidates while building and searching."""
@@ -33,6 +37,20 @@ def search(index: Any, users: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
     """The largest products of users [B, d], and the rows of their items, -1 where fewer are found, [B, count]."""
     index.hnsw.efSearch = max(SEARCH, 2 * count)
     return index.search(users, count)
+
+
+def best_by_index(scores: VectorScores, index: Any, k: int, number: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """As :meth:`VectorScores.best`, but approximate: searched in an index of the items' vectors, on the CPU."""
+    users, left_out = scores.users, scores.left_out
+    most = int(torch.bincount(left_out[0], minlength=1).max())
+    found = search(index, users.cpu().numpy(), min(k + most, index.ntotal))
+    values, places = (torch.from_numpy(part).to(users.device) for part in found)
+    pairs = left_out[0] * index.ntotal + left_out[1]
+    cells = torch.arange(len(users), device=users.device)[:, None] * index.ntotal + places
+    values[torch.isin(cells, pairs) | (places < 0)] = -torch.inf
+    places = places.clamp(min=0)
+    values, order = best(values, min(k, values.shape[1]), number[places], row)
+    return values, places.gather(1, order)
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> float:

@@ -30,6 +30,7 @@ from recbole.utils import ModelType
 from recbole_xfer.config.plain import as_json
 from recbole_xfer.data.atomic import AtomicFormat
 from recbole_xfer.errors import XferError, explaining_recbole
+from recbole_xfer.evaluation.vectors import vectors_of
 from recbole_xfer.experiment import Experiment, label, load, target
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.hooks import hooks_of
@@ -46,7 +47,6 @@ from recbole_xfer.serving.user_encoder import (
     random_histories,
     write_onnx,
 )
-from recbole_xfer.serving.vectors import vectors_of
 from recbole_xfer.trainer.run_folder import RunFolder, weights_digest
 from recbole_xfer.version import __version__
 

@@ -20,12 +20,12 @@ from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.device import seeded
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
+from recbole_xfer.evaluation.tiles import VectorScores
+from recbole_xfer.evaluation.vectors import Vectors, vectors_of
 from recbole_xfer.experiment import Experiment, label
-from recbole_xfer.serving.approximate import check_faiss, hnsw, recall
+from recbole_xfer.serving.approximate import best_by_index, check_faiss, hnsw, recall
 from recbole_xfer.serving.catalogue import Catalogue
 from recbole_xfer.serving.histories import Fields, Histories
-from recbole_xfer.serving.ranking import best_by_index, best_by_vectors
-from recbole_xfer.serving.vectors import Vectors, vectors_of
 
 BATCH = 1024
 """Users that are ranked at once, if their model ranks by vectors."""
@@ -311,10 +311,10 @@ class Recommender:
         place = candidates.position[items]
         users = self.vectors.users(rows).float()
         self.experiment.trainer.check_finite(users.isfinite())
-        left_out = who[place >= 0], place[place >= 0]
+        products = VectorScores(users, candidates.vectors, (who[place >= 0], place[place >= 0]))
         if candidates.index is not None and not exact:
-            return best_by_index(users, candidates.index, k, candidates.number, row, left_out)
-        return best_by_vectors(users, candidates.vectors, k, candidates.number, row, left_out)
+            return best_by_index(products, candidates.index, k, candidates.number, row)
+        return products.best(k, candidates.number, row)[:2]
 
     @torch.no_grad()
     def recall(self, request: Request, k: int) -> tuple[float, int]:

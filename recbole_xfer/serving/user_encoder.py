@@ -19,9 +19,9 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_xfer.evaluation.vectors import Products
 from recbole_xfer.log import progress_bar
 from recbole_xfer.model.base import VectorRecommender
-from recbole_xfer.serving.vectors import Products
 
 TOLERANCE = 1e-5
 """Largest difference of vectors or scores, relative to the largest entry of their batch."""

@@ -20,6 +20,8 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation import domain_ranking as domains
 from recbole_xfer.evaluation.collector import SeededCollector
 from recbole_xfer.evaluation.evaluator import KeepingEvaluator
+from recbole_xfer.evaluation.tiles import VectorScores
+from recbole_xfer.evaluation.vectors import Vectors, vectors_of
 
 
 class RankingTrainer(Trainer):
@@ -33,6 +35,8 @@ class RankingTrainer(Trainer):
         self.valid_metric = domains.metric_key(config["valid_metric"])
         self.evaluator = KeepingEvaluator(config)
         self.eval_collector = SeededCollector(config)
+        self._vectors: Vectors | None = None
+        self._tiled = False
 
     def evaluate(self, eval_data: Any, *args: Any, **kwargs: Any) -> Any:
         """RecBole's evaluate; ranks each target within its domain if ``rank_within_domain`` is set."""
@@ -40,8 +44,12 @@ class RankingTrainer(Trainer):
         first = eval_data.first if self._own_loader else None
         self.evaluator.ranking = self._domain_ranking(eval_data, first)
         self.eval_collector.begin(first)
-        with seeded(self.config["seed"]):  # some models, such as Random and SLIMElastic, draw a part of a score
-            return super().evaluate(eval_data, *args, **kwargs)
+        self._tiled = self._own_loader and not self.evaluator.ranking and not self.eval_collector.needs_all_scores
+        try:
+            with seeded(self.config["seed"]):  # some models, such as Random and SLIMElastic, draw a part of a score
+                return super().evaluate(eval_data, *args, **kwargs)
+        finally:
+            self._tiled, self._vectors = False, None
 
     def _domain_ranking(self, eval_data: Any, first: int | None) -> domains.DomainRanking | None:
         if not self.config["rank_within_domain"]:
@@ -59,11 +67,37 @@ class RankingTrainer(Trainer):
     def _full_sort_batch_eval(self, batched_data: tuple) -> tuple:
         """Ranks the candidates of a batch; ``mask_history`` alone decides whether earlier items are left out."""
         interaction, left_out, positive_u, positive_i = batched_data
+        in_tiles = self._in_tiles(interaction, left_out) if self._tiled else None
+        if in_tiles is not None:
+            return interaction, in_tiles, positive_u, positive_i
         if not self._own_loader:
             left_out = self._seen(interaction, left_out) if self.config["mask_history"] else None
         ranked = self.ranked_items(len(interaction), self.tot_item_num, left_out)
         interaction = interaction.to(self.device)
         return self._ranked(interaction, self.scores(interaction, ranked), positive_u, positive_i)
+
+    def _in_tiles(self, interaction: Any, left_out: Any) -> VectorScores | None:
+        """The scores of all items but the padding, if they are products of vectors and none can overflow.
+
+        Args:
+            interaction: rows of a loader.
+            left_out: (row, item) of what is not ranked; None for nothing, a mask for sampled candidates.
+        """
+        users = interaction[self.config["USER_ID_FIELD"]]
+        if isinstance(left_out, Tensor) or users[0] == users[-1]:  # what the model multiplies is seen with two users
+            return None
+        interaction = interaction.to(self.device)
+        if self._vectors is None:
+            with seeded(self.config["seed"]):  # without changing what a model draws next
+                self._vectors = vectors_of(self.model, interaction[torch.tensor([0, len(users) - 1])])
+        if self._vectors is None:
+            self._tiled = False
+            return None
+        row, item = left_out or torch.zeros(2, 0, dtype=torch.long)
+        items = self._vectors.items[1:].float()
+        left_out = row.to(self.device), item.to(self.device) - 1
+        scores = VectorScores(self._vectors.users(interaction).float(), items, left_out)
+        return scores if scores.bounded() else None
 
     def ranked_items(self, rows: int, items: int, left_out: Any = None) -> Tensor:
         """Whether an item is ranked, bool [rows, items]: all but the padding item and those that are left out."""

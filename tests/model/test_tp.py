@@ -71,7 +71,7 @@ def gradient(made: Experiment, batch: Interaction) -> dict[str, torch.Tensor]:
 def test_steps_on_a_quadratic_equal_those_by_hand() -> None:
     """theta_0 = (1, 2), alpha = 0.1; losses (theta_1 - 3)^2 + theta_2^2, then (theta_1 + theta_2)^2."""
     losses = [lambda t: (t["x"][0] - 3) ** 2 + t["x"][1] ** 2, lambda t: (t["x"][0] + t["x"][1]) ** 2]
-    steps = descend(lambda theta, batch: batch(theta), {"x": torch.tensor([1.0, 2.0])}, losses, rate=0.1)
+    steps = descend(lambda theta, batch: batch(theta), {"x": torch.tensor([1.0, 2.0])}, losses, rates={"x": 0.1})
     first, loss = next(steps)
     assert first["x"].tolist() == [-4, 4] and float(loss) == 8  # and so theta_1 = (1.4, 1.6)
     second, loss = next(steps)
@@ -79,15 +79,18 @@ def test_steps_on_a_quadratic_equal_those_by_hand() -> None:
     # theta_2 = (0.8, 1.0), and so (theta_0 - theta_2) / (alpha k) = (1, 5), the mean of both gradients
 
 
-def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("positions", ["common", "all"])
+def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path, positions: str) -> None:
     """Plain steps on a copy, each loss written out and differentiated separately; a third of the users are new."""
     split = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
-    steps, alpha, weight = 3, 0.5, 0.3
-    made = experiment(tmp_path, inner_steps=steps, inner_rate=alpha, paths=2, adversary_weight=weight, eval_args=split)
+    steps, alpha, beta, weight = 3, 0.5, 0.2, 0.3
+    of_adversary = {"adversary_weight": weight, "adversary_rate": beta, "adversary_positions": positions}
+    made = experiment(tmp_path, inner_steps=steps, inner_rate=alpha, paths=2, eval_args=split, **of_adversary)
     made.model.eval()
     batch = batch_of(made)
     ours = gradient(made, batch)
     users, counts = made.train_data._dataset.inter_feat["user_id"].unique(return_counts=True)
+    judged = int(counts.min()) if positions == "common" else 100
     heads = users[counts.argsort(descending=True, stable=True)][: round(0.2 * len(users))].tolist()
     expected = {name: torch.zeros_like(value) for name, value in made.model.named_parameters()}
     for path in range(2):
@@ -97,18 +100,20 @@ def test_the_direction_is_that_of_algorithm_1_step_by_step(tmp_path: Path) -> No
         for step in range(steps):
             user = one_user(batch, step, path)
             real = user[TARGETS] > 0
-            phi = copy.states(user)[real]
+            states = copy.states(user)
+            phi, seen = states[real], states[user["item_id_list"] > 0][:judged]
             y, y_negative = ((phi * items(user[field][real])).sum(dim=1).sigmoid() for field in (TARGETS, NEGATIVES))
             recommendation = -(y.log() + (1 - y_negative).log()).mean()  # Eq. 2
-            head = copy.discriminator(phi).sigmoid()
+            head = copy.discriminator(seen).sigmoid()
             adversary = -(head if int(user["user_id"]) in heads else 1 - head).log().mean()  # Eq. 9
             of_theta = torch.autograd.grad(recommendation - weight * adversary, theta, retain_graph=True)  # Eq. 10
             of_discriminator = torch.autograd.grad(weight * adversary, discriminator)
             with torch.no_grad():
                 for value, slope in zip([*theta, *discriminator], [*of_theta, *of_discriminator], strict=True):
-                    value -= alpha * slope
+                    value -= (beta if any(value is part for part in discriminator) else alpha) * slope
         for (name, start), (_, end) in zip(made.model.named_parameters(), copy.named_parameters(), strict=True):
-            expected[name] += (start - end).detach() / (alpha * steps) / 2  # Eq. 7, the mean of both paths
+            rate = beta if "discriminator" in name else alpha
+            expected[name] += (start - end).detach() / (rate * steps) / 2  # Eq. 7, the mean of both paths
     for name, value in ours.items():
         assert torch.allclose(value, expected[name], atol=1e-10), name
 
@@ -237,9 +242,9 @@ def test_the_discriminator_descends_and_the_encoder_ascends(tmp_path: Path) -> N
     plain = gradient(made, batch)
 
     def discriminator_loss() -> float:
-        """L_d: mean cross-entropy of f_d on the user's sub-sequences."""
+        """L_d: mean cross-entropy of f_d on the user's sub-sequences of common lengths."""
         with torch.no_grad():
-            score = torch.sigmoid(model.discriminator(model.states(user)))[user[TARGETS] > 0]
+            score = torch.sigmoid(model.discriminator(model.states(user)[: model.judged]))
             return float(-(score if user[HEAD] else 1 - score).log().mean())
 
     for name, sign in (
@@ -257,6 +262,22 @@ def test_the_discriminator_descends_and_the_encoder_ascends(tmp_path: Path) -> N
         slope = (ends[0] - ends[1]) / (2 * step)
         assert abs(slope) > 1e-4
         assert float(ours[place]) == pytest.approx(sign * weight * slope, rel=1e-4), name
+
+
+@pytest.mark.parametrize("model", ["TPSASRec", "TPNARM"])
+@pytest.mark.parametrize("positions", ["common", "all"])
+def test_the_discriminator_sees_lengths_that_all_users_have(tmp_path: Path, model: str, positions: str) -> None:
+    """Later items of a long history are no more its business."""
+    made = experiment(tmp_path, model, adversary_weight=1.0, adversary_positions=positions)
+    counts = made.train_data._dataset.inter_feat["user_id"].unique(return_counts=True)[1]
+    longest = counts.max()
+    assert counts.min() < longest
+    phi = torch.randn(int(longest), 16 if model == "TPNARM" else made.config["hidden_size"], dtype=torch.float64)
+    lengths = torch.arange(1, len(phi) + 1)
+    before = made.model.adversary_loss(phi, torch.tensor(1), lengths)
+    phi[counts.min() :] += 1
+    same = torch.equal(made.model.adversary_loss(phi, torch.tensor(1), lengths), before)
+    assert same == (positions == "common")
 
 
 @pytest.mark.parametrize(("model", "theirs"), [("TPGRU4Rec", GRU4Rec), ("TPCaser", Caser)])
@@ -292,12 +313,12 @@ def test_each_path_draws_its_own_dropout(tmp_path: Path) -> None:
     model = made.model.train()
     one = {key: value[0, :1].expand(6, *value.shape[2:]) for key, value in batch_of(made).interaction.items()}
     theta = {name: value.detach().expand(6, *value.shape) for name, value in model.named_parameters()}
-    assert len(model._losses(theta, one, AllPaths((), 0.1)).unique()) == 6
+    assert len(model._losses(theta, one, AllPaths({})).unique()) == 6
     model.encoder.dropout.p = 0.0
     for layer in model.encoder.layers:
         layer.dropout.p = 0.0
-    assert len(model._losses(theta, one, AllPaths((), 0.1)).unique()) == 6  # that of attention alone
-    assert len(model.eval()._losses(theta, one, AllPaths((), 0.1)).unique()) == 1
+    assert len(model._losses(theta, one, AllPaths({})).unique()) == 6  # that of attention alone
+    assert len(model.eval()._losses(theta, one, AllPaths({})).unique()) == 1
 
 
 def test_ids_are_numbered_from_the_padding() -> None:

@@ -9,10 +9,20 @@ import torch
 
 from recbole_xfer.data.histories import ranges
 from recbole_xfer.errors import XferError
+from recbole_xfer.evaluation.tiles import VectorScores
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.testing.data import config, write_small
 
 SPLITS = [{"LS": "valid_and_test"}, {"RS": [0.8, 0.1, 0.1]}, {"HU": [6, 2, 2]}, {"NU": 0.3}]
+
+
+def whole(scores: torch.Tensor | VectorScores) -> torch.Tensor:
+    """Scores of a batch as RecBole has them, [B, n_items]; minus infinity for what is not ranked."""
+    if isinstance(scores, torch.Tensor):
+        return scores
+    products = scores.users @ scores.items.T
+    products[scores.left_out] = -torch.inf
+    return torch.nn.functional.pad(products, (1, 0), value=-torch.inf)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -25,8 +35,8 @@ def test_history_masking_applies_to_every_model(tmp_path: Path, masked: bool) ->
         ranked: list[torch.Tensor] = []
         collect = experiment.trainer.eval_collector.eval_batch_collect
 
-        def spy(scores: torch.Tensor, *rest: Any, ranked: list = ranked, collect: Any = collect) -> None:
-            ranked.append(torch.isinf(scores[:, 1:]).sum(dim=1))
+        def spy(scores: Any, *rest: Any, ranked: list = ranked, collect: Any = collect) -> None:
+            ranked.append(torch.isinf(whole(scores)[:, 1:]).sum(dim=1))
             collect(scores, *rest)
 
         experiment.trainer.eval_collector.eval_batch_collect = spy
@@ -47,8 +57,8 @@ def ranked_and_measured(made: Experiment, data: Any = None) -> tuple[np.ndarray,
     scores, targets = [], []
     collect = made.trainer.eval_collector.eval_batch_collect
 
-    def spy(batch: torch.Tensor, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
-        scores.append(batch.clone())
+    def spy(batch: Any, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
+        scores.append(whole(batch).clone())
         targets.append(item)
         collect(batch, interaction, row, item)
 
