@@ -40,7 +40,7 @@ def vectors_of(model: Any, rows: Interaction) -> Vectors | None:
         model: in the mode of evaluation.
         rows: two rows of different users, on the model's device.
     """
-    if isinstance(model, VectorRecommender):
+    if getattr(type(model), "full_sort_predict", None) is VectorRecommender.full_sort_predict:
         return Vectors(model.item_vectors(), model.user_vectors)
     if type(model).full_sort_predict is AbstractRecommender.full_sort_predict:
         return None
