@@ -33,6 +33,7 @@ setup(
         "numpy>=1.26",
         "pandas>=2.0,<3",  # RecBole fills columns in place, which pandas 3 does not support
         "pillow>=10",
+        "plotly>=5.15",
         "pyarrow>=15",
         "pydantic>=2",
         "pyyaml>=6",

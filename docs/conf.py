@@ -9,6 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,7 @@ smartquotes = False
 highlight_language = "text"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -58,6 +60,14 @@ def add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += "\n" + "\n".join(lines) + "\n"
 
 
+def remove_addresses(app: Sphinx, page: nodes.document) -> None:
+    """Makes text of what a docstring's NDCG@10 became, an address of mail."""
+    for link in list(page.findall(nodes.reference)):
+        if link.get("refuri", "").startswith("mailto:"):
+            link.replace_self(link.children)
+
+
 def setup(app: Sphinx) -> None:
     """Is called by Sphinx."""
     app.connect("source-read", add_navigation)
+    app.connect("doctree-read", remove_addresses)

@@ -48,7 +48,7 @@ TINY = 1e-12
 CELLS = 2**24
 """Maximal number of scores that are held to find the weights; above, candidates are drawn."""
 
-SAME = ("dataset", "single_domain", "mask_history", "rank_within_domain", "held_out_targets")
+SAME = ("dataset", "single_domain", "mask_history", "rank_within_domain", "held_out_targets", "train_share")
 """Keys that must be equal in all runs, with those inside ``eval_args``."""
 
 MEASURED = ("mask_history", "rank_within_domain", "eval_args.mode")

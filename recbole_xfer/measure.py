@@ -9,7 +9,7 @@ import numpy as np
 
 from recbole_xfer.config.config import cutoff
 from recbole_xfer.data.targets import TargetLoader
-from recbole_xfer.evaluation.groups import measure_groups, row_users, user_groups
+from recbole_xfer.evaluation.groups import measure_groups, row_users, target_groups
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.experiment import Experiment, adaptation_of, approximations, label, target
 
@@ -67,7 +67,7 @@ def groups_of(experiment: Experiment) -> dict[str, np.ndarray]:
     """The rows of the test split in each group of ``eval_groups``, bool [rows]."""
     names, share = experiment.config["eval_groups"] or [], experiment.config["head_share"]
     names = [names] if isinstance(names, str) else names
-    return user_groups(names, experiment.test_data, experiment.train_data, share) if names else {}
+    return target_groups(names, experiment.test_data, experiment.train_data, share) if names else {}
 
 
 def repeats(experiment: Experiment) -> float | None:

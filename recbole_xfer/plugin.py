@@ -24,7 +24,7 @@ SEQUENTIAL = "recbole.model.sequential_recommender"
 
 DATASET_ARGUMENTS = [
     "histories", "overlap", "overlap_file", "single_domain", "train_rows", "window_stride", "held_out_targets",
-    "modalities",
+    "train_share", "modalities",
 ]  # fmt: skip
 """Our keys that change a dataset's content; RecBole compares them before it reuses a saved dataset."""
 

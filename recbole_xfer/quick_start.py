@@ -223,7 +223,7 @@ def study(
     config_files: Iterable[str | Path] = (),
     workers: int | None = None,
 ) -> Study:
-    """Runs every row of a plan for each dataset, setting and seed, with identical data, split and candidates.
+    """Runs every row of a plan for each dataset, setting, fraction of users and seed, with identical test targets.
 
     An interrupted study resumes where it stopped; finished runs are only evaluated again. A run that fails does not
     stop the others. The labels of rows with the same model have the keys in which they differ.

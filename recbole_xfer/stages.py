@@ -97,9 +97,10 @@ def check_adaptable(config: XferConfig) -> None:
 
 
 def for_pretraining(config: XferConfig) -> XferConfig:
-    """The configuration of the pre-training stage."""
+    """The configuration of the pre-training stage, in which all users of the sources are trained by default."""
     keys = [key for key in config.final_config_dict if key.startswith(STAGE_PREFIX)]
-    config = config.replace(**{key.removeprefix(STAGE_PREFIX): config[key] for key in keys})
+    own = {key.removeprefix(STAGE_PREFIX): config[key] for key in keys}
+    config = config.replace(**{"train_share": 1.0, **own})  # the target's share is none of the sources
     eval_args = {**config["eval_args"], "split": {"LS": "valid_only"}}
     return config.replace(source=None, adaptation=None, pretrained=None, run_dir=None, eval_args=eval_args)
 

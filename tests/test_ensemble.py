@@ -117,6 +117,7 @@ def test_targets_are_ranked_within_their_domains(root: Path) -> None:
         ({"mask_history": True}, "mask_history: False.* and .*mask_history: True.*Set one mask_history for all runs"),
         ({"eval_args": {"split": {"RS": [2, 1, 1]}}}, "eval_args.split: .*Train both with one eval_args.split"),
         ({"eval_args": {"mode": "uni10"}}, "eval_args.mode: .*Set one eval_args.mode for all runs"),
+        ({"train_share": 0.5}, "train_share: 1.0.* and .*train_share: 0.5.*Train both with one train_share"),
         ({"user_inter_num_interval": "[5,inf)"}, "their users, items or interactions differ"),
     ],
 )

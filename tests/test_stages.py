@@ -19,7 +19,7 @@ from recbole_xfer.stages import train_and_evaluate
 from recbole_xfer.testing.data import config, settings, whole_and_interrupted, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
 from recbole_xfer.trainer.trainer import XferTrainer
-from tests.helpers.recbole_models import write_tiny
+from tests.helpers.recbole_models import write, write_tiny
 
 
 def test_only_an_identical_pretraining_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +108,26 @@ def test_the_order_of_sources_does_not_matter(tmp_path: Path) -> None:
     ]
     assert adapted[0].test == adapted[1].test and adapted[0].folder == adapted[1].folder
     assert len(list((tmp_path / "saved").iterdir())) == 2
+
+
+def test_a_share_of_users_is_one_of_the_target_and_makes_another_run(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_small(tmp_path, "A", seed=1)
+    keys = {**settings(tmp_path), "pretrain_epochs": 1, "epochs": 1, "source": "A", "adaptation": "relearn"}
+    whole, some = (run("ANT", "Small", overrides={**keys, "train_share": share}) for share in (1.0, 0.3))
+    assert len(list((tmp_path / "saved").glob("ANT-A-pretrained-*"))) == 1 and whole.folder != some.folder
+    assert some.protocol.split == "leave one out by time, 30% of the users trained"
+    assert some.rows == whole.rows and some.test != whole.test
+    own = stages.source_config("ANT", "A", [], {**keys, "train_share": 0.1, "pretrain_train_share": 0.5})
+    assert own["train_share"] == 0.5
+
+
+def test_a_share_without_a_training_target_is_an_error(tmp_path: Path) -> None:
+    rows = [("long", "a", 1), ("long", "b", 2), ("long", "c", 3), *((f"u{n}", "abc"[n % 3], n) for n in range(1, 40))]
+    write(tmp_path, "inter", ["user_id:token", "item_id:token", "timestamp:float"], rows)
+    for model in ("SASRec", "BPR"):
+        with pytest.raises(XferError, match="train_share=0.01 leaves no training target of Tiny. Raise it."):
+            build(config(tmp_path, model, "Tiny", topk=[2], train_share=0.01))
 
 
 def test_transfer_is_one_command(tmp_path: Path) -> None:

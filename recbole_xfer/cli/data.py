@@ -37,8 +37,9 @@ def add_demo_options(parser: Parser) -> None:
         metavar="FOLDER",
         help="for the departments (default dataset)",
     )
-    add("--result", type=Path, default=Path("result.json"), metavar="FILE", help="for the table as json")
-    add("--picture", type=Path, metavar="FILE", help="also draw the table as SVG")
+    add("--result", type=Path, default=Path("result.json"), metavar="FILE", help="for the tables as json")
+    add("--output", type=Path, default=Path("demo"), metavar="FOLDER", help="for the curve and tables (default demo)")
+    add("--picture", type=Path, metavar="FILE", help="also draw what is printed as SVG")
 
 
 def sentence(text: str) -> str:
@@ -92,11 +93,13 @@ def check(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 
 def demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Runs the demo; prints its table and verdict."""
-    from recbole_xfer.cli.tables import print_comparison
+    """Runs the demo; prints its tables and verdicts."""
+    from recbole_xfer.cli.tables import print_study, write_study
     from recbole_xfer.demo import demo
 
-    print_comparison(demo(options.data_path), options.result, options.picture)
+    study = demo(options.data_path)
+    print_study(study, options.result, options.output, write_study, options.picture)
+    study.check()
 
 
 VERBS = (
@@ -136,7 +139,7 @@ VERBS = (
     ),
     Verb(
         "demo",
-        "compare five models in a demo on real supermarket data",
+        "show on real supermarket data what texts and transfer are worth",
         ("recbole-xfer demo", "recbole-xfer demo --data_path=dataset --picture=demo.svg"),
         add_demo_options,
         demo,

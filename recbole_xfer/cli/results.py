@@ -18,7 +18,13 @@ def add_compare_options(parser: Parser) -> None:
     add = parser.add_argument
     add("file", type=Path, help="yaml with dataset or datasets, rows, seeds and other keys; see docs/studies.md")
     add_result(parser)
-    add("--output", type=Path, metavar="FOLDER", help="also write study.md, study.tex, study.csv and study.json")
+    add("--output", type=Path, metavar="FOLDER", help="also write study.md, .tex, .csv, .json, and curves")
+    add_study_options(parser)
+
+
+def add_study_options(parser: Parser) -> None:
+    """Adds the options of verbs that run many models: how many at a time and where, or only an estimate."""
+    add = parser.add_argument
     add("--workers", type=positive, metavar="N", help="runs at a time (default 1; on a cluster one per GPU or machine)")
     add_address(parser)
     add("--dry-run", action="store_true", help="only print what will run, and how long it takes")
@@ -61,20 +67,16 @@ def add_explain_options(parser: Parser) -> None:
 
 def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Runs a study; prints its tables and verdicts."""
-    from recbole_xfer.cli.tables import print_folding, print_study
-    from recbole_xfer.study.estimate import estimate
+    from recbole_xfer.cli.tables import print_estimate, print_study, write_study
     from recbole_xfer.study.plan import read_plan
     from recbole_xfer.study.study import run_study
 
     plan = read_plan(options.file, keys, files(options))
     if options.dry_run:
-        found = estimate(plan, options.workers or 1)
-        print_folding(found.table())
-        print(found.sentence())
-        found.check()
+        print_estimate(plan, options.workers)
         return
     study = run_study(plan, options.workers)
-    print_study(study, options.result, options.output)
+    print_study(study, options.result, options.output, write_study)
     study.check()
 
 
@@ -131,6 +133,7 @@ VERBS = (
         (
             "recbole-xfer compare properties/demo.yaml",
             "recbole-xfer compare plan.yaml --seeds='[1, 2, 3]' --baseline=SASRec --output=study --workers=2",
+            "recbole-xfer compare plan.yaml --train_share=0.01,0.03,0.1,0.3,1 --output=study",
             "recbole-xfer compare plan.yaml --dry-run",
         ),
         add_compare_options,

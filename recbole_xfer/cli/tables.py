@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -81,35 +81,74 @@ def print_result(result: Any) -> None:
     print(f"{result.folder}/result.json")
 
 
-def print_comparison(comparison: Any, result_file: Path | None = None, picture: Path | None = None) -> None:
-    """Prints a comparison's tables and verdict; also writes them as json, and as SVG."""
-    tables = _print_tables(comparison)
+def print_comparison(comparison: Any, result_file: Path | None = None) -> None:
+    """Prints a comparison's tables and verdict; also writes them as json."""
+    _print_parts(_parts(comparison))
     _write_result(comparison, result_file)
+
+
+def print_estimate(plan: Any, workers: int | None) -> None:
+    """Prints what a study will run, and how long it takes; raises XferError if a row could not be measured."""
+    from recbole_xfer.study.estimate import estimate
+
+    found = estimate(plan, workers or 1)
+    print_folding(found.table())
+    print(found.sentence())
+    found.check()
+
+
+def print_study(
+    study: Any,
+    result_file: Path | None,
+    folder: Path | None,
+    write: Callable[[Any, Path], Iterable[Path]],
+    picture: Path | None = None,
+) -> None:
+    """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder.
+
+    Args:
+        study: its tables are comparisons.
+        result_file: for json.
+        folder: for ``write``.
+        write: writes the study into a folder, and returns the paths.
+        picture: for what is printed, as SVG.
+    """
+    parts = [part for comparison in study.tables for part in _parts(comparison)]
+    parts += [curve.layout().for_console() for curve in study.curves]
+    _print_parts(parts)
+    _write_result(study, result_file)
+    if folder:
+        print(f"Also in {', '.join(map(str, write(study, folder)))}")
     if picture:
         with replacing(picture) as temporary:
-            temporary.write_text(svg(tables, comparison.verdict()), encoding="utf-8")
+            temporary.write_text(svg(parts), encoding="utf-8")
         print(f"Drawn in {picture}")
 
 
-def print_study(study: Any, result_file: Path | None = None, folder: Path | None = None) -> None:
-    """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder."""
-    for comparison in study.tables:
-        _print_tables(comparison)
-    _write_result(study, result_file)
-    if folder:
-        from recbole_xfer.study.write import write
+def write_study(study: Any, folder: Path) -> list[Path]:
+    """Writes the tables of a study, and its curves if it has any; returns the paths."""
+    from recbole_xfer.study.write import write
 
-        print(f"Also in {', '.join(map(str, write(study, folder)))}")
+    paths = write(study, folder)
+    if study.curves:
+        from recbole_xfer.report import curve
+
+        paths += curve.write(study.curves, folder)
+    return paths
 
 
-def _print_tables(comparison: Any) -> list[Table]:
-    """Prints and returns the tables of a comparison, and prints its verdict."""
+def _parts(comparison: Any) -> list[Table | str]:
+    """The tables of a comparison, and its verdict if there is one."""
     tables = [comparison.table(), *([comparison.joint.table()] if comparison.joint else [])]
-    for table in tables:
-        print_table(table)
-    if comparison.verdict():
-        print(comparison.verdict())
-    return tables
+    return [*tables, *filter(None, [comparison.verdict()])]
+
+
+def _print_parts(parts: Iterable[Table | str]) -> None:
+    for part in parts:
+        if isinstance(part, Table):
+            print_table(part)
+        else:
+            print(part)
 
 
 def _write_result(content: Any, file: Path | None) -> None:
@@ -125,13 +164,14 @@ def width_of(tables: Iterable[Table]) -> int:
     return max(Console(width=1000).measure(table).maximum for table in tables)
 
 
-def svg(tables: Iterable[Table], verdict: str) -> str:
-    """Tables and a sentence as the picture of a terminal; equal ones give equal pictures, without a web font."""
-    tables = list(tables)
-    console = Console(width=width_of(tables), record=True, file=StringIO())
-    for table in tables:
-        console.print(table)
-    if verdict:
-        console.print()
-        console.print(verdict, markup=False, highlight=False)
+def svg(parts: Iterable[Table | str]) -> str:
+    """Tables and sentences as the picture of a terminal; equal ones give equal pictures, without a web font."""
+    parts = list(parts)
+    width = width_of(part for part in parts if isinstance(part, Table))
+    console = Console(width=width, record=True, file=StringIO())
+    for part in parts:
+        if isinstance(part, Table):
+            console.print(part)
+        else:
+            console.print(f"\n{part}\n", markup=False, highlight=False)
     return WEB_FONT.sub("", console.export_svg(title="recbole-xfer", unique_id="recbole-xfer"))

@@ -134,11 +134,11 @@ def _latex(layouts: Sequence[Layout]) -> str:
         for line in layout.lines:
             entries = (style.get(entry.place or 0, "{}").format(_tex(entry.text)) for entry in line.entries)
             lines.append(f"{' & '.join([*map(_tex, line.names), *entries])} \\\\")
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(_joint_caption(layouts))}}}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_tex(joint_caption(layouts))}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def _joint_caption(layouts: Sequence[Layout]) -> str:
+def joint_caption(layouts: Sequence[Layout]) -> str:
     """The caption of several tables: what they share, then what each of them adds."""
     if len(layouts) == 1:
         return f"{layouts[0].title}: {layouts[0].caption}."

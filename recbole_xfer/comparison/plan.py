@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recbole_xfer.comparison.joint import check_pairing, references
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, known_keys, settings
 from recbole_xfer.config.model_checks import TP_MODEL, trained_by_tp
 from recbole_xfer.config.plain import plain
-from recbole_xfer.config.schema import PLAN, check_keys, check_values
-from recbole_xfer.config.values import parse_values, read_yaml_files
+from recbole_xfer.config.schema import PLAN, check_keys, check_values, kind_of
+from recbole_xfer.config.value_types import fits, words
+from recbole_xfer.config.values import parse_value, parse_values, read_yaml_files
+from recbole_xfer.data.splits import users_text
 from recbole_xfer.errors import XferError
+
+SHARE = "train_share"
+"""Key of the fraction of users trained, which can be a list in a plan."""
 
 TABLE_KEYS = frozenset(("name", "alone", "search", "trials"))
 """Keys of a row that are about the table or a search; they are not keys of a run."""
 
 PLAN_KEYS = frozenset(("rows", "seeds", "datasets", "settings", "baseline", "published", "trials"))
 """Keys of a plan that are about all of its tables; they are not keys of a run."""
+
+OF_ALL_ROWS = frozenset(("dataset", "seed", SHARE))
+"""Keys that a file of ``config_files`` may have, but that the plan sets for all rows."""
+
+
+class TableKeys(NamedTuple):
+    """A table of a plan.
+
+    Attributes:
+        name: its dataset, setting and fraction of users trained.
+        curve: its dataset and setting.
+        share: the fraction, where the plan has several.
+        keys: that its rows share.
+    """
+
+    name: str
+    curve: str
+    share: float | None
+    keys: dict[str, Any]
 
 
 def load_plan(
@@ -49,6 +73,12 @@ def load_plan(
         if "seed" in keys:
             raise XferError(
                 f"seed={keys['seed']} is invalid in a comparison. Set the seeds of all rows: --seeds=[1, 2]."
+            )
+    for row in rows:
+        if SHARE in row:
+            raise XferError(
+                f"{SHARE}={row[SHARE]} is invalid in a row ({row['model']}): all rows of a table train the same users. "
+                f"Set {SHARE} for all rows."
             )
     seeds = plan.get("seeds") or []
     if len(set(seeds)) < len(seeds):
@@ -88,26 +118,51 @@ def histories_of(plan: dict[str, Any]) -> list[bool | None]:
     return values
 
 
-def tables_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The keys that the rows of each table share, by the table's name: one for each dataset and setting."""
+def shares_of(plan: dict[str, Any]) -> Sequence[float | None]:
+    """Removes a list from the plan's ``train_share``, and returns its values in order; ``[None]`` without a list.
+
+    A list of the command line may lack its brackets: ``--train_share=0.01,0.1``.
+    """
+    given = plan.get(SHARE)
+    values = [parse_value(part) for part in given.split(",")] if isinstance(given, str) else given
+    if not isinstance(values, list):
+        return [None]
+    kind = kind_of(SHARE)
+    if not values or not all(fits(value, kind) for value in values) or len(set(values)) < len(values):
+        raise XferError(
+            f"{SHARE}={given} is invalid in a comparison: it must be {words(kind)}, or a list of different such "
+            f"numbers, as [0.01, 0.1, 1]."
+        )
+    for name, keys in (plan.get("settings") or {}).items():
+        if SHARE in keys:
+            raise XferError(f"{SHARE} is a list, but also a key of the setting '{name}'. Leave one of them out.")
+    del plan[SHARE]
+    return sorted(map(float, values))
+
+
+def tables_of(plan: Mapping[str, Any], shares: Sequence[float | None]) -> list[TableKeys]:
+    """The tables of a plan: one for each dataset, setting and fraction of users trained."""
     shared = {key: value for key, value in plan.items() if key not in PLAN_KEYS}
-    return {
-        ", ".join(filter(None, (str(dataset), name))): {**shared, **keys, "dataset": dataset}
-        for dataset in plan.get("datasets") or [plan["dataset"]]
-        for name, keys in (plan.get("settings") or {"": {}}).items()
-    }
+    tables = []
+    for dataset in plan.get("datasets") or [plan["dataset"]]:
+        for setting, keys in (plan.get("settings") or {"": {}}).items():
+            curve = ", ".join(filter(None, (str(dataset), setting)))
+            for share in shares:
+                name, own = (curve, {}) if share is None else (f"{curve}, {users_text(share)}", {SHARE: share})
+                tables.append(TableKeys(name, curve, share, {**shared, **keys, **own, "dataset": dataset}))
+    return tables
 
 
 def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the keys of its ``config_files``, such as the best.yaml of a search; its own keys win over them.
 
-    The files' ``dataset`` and ``seed`` are ignored, since the plan sets them for all rows.
+    The files' ``dataset``, ``seed`` and ``train_share`` are ignored, since the plan sets them for all rows.
     """
     check_values({"config_files": row.get("config_files")})
     files = row.get("config_files") or []
     own = {key: value for key, value in row.items() if key != "config_files"}
     read = read_yaml_files([files] if isinstance(files, str) else files)
-    return {**{key: value for key, value in read.items() if key not in ("dataset", "seed")}, **own}
+    return {**{key: value for key, value in read.items() if key not in OF_ALL_ROWS}, **own}
 
 
 def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

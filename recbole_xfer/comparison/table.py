@@ -22,7 +22,10 @@ from recbole_xfer.evaluation.result import Result, score_text
 
 REMEDIES: Sequence[tuple[Callable[[Result], str], str]] = (
     (lambda result: result.dataset, "Choose runs on one dataset."),
-    (lambda result: result.protocol.split, "Set one eval_args.split for all runs, and train them again."),
+    (
+        lambda result: result.protocol.split,
+        "Set one eval_args.split and one train_share for all runs, and train them again.",
+    ),
     (
         lambda result: result.protocol.candidates,
         "Set one eval_args.mode and one rank_within_domain for all runs. If their numbers of items differ, train all "
@@ -178,7 +181,7 @@ class Comparison:
         several = any(len(results) > 1 for results in rows.values())
         metrics = list(first.test_by_part())
         places = {
-            metric: _places(metric, {label: row[metric]["mean"] for label, row in summary.items()})
+            metric: place_values(metric, {label: row[metric]["mean"] for label, row in summary.items()})
             for metric in metrics
         }
         changes = {change.label: change.text() for change in self.changes()}
@@ -318,7 +321,7 @@ def mean_by_row(results: Sequence[Result]) -> np.ndarray:
     return np.mean(rows, axis=0)
 
 
-def _places(metric: str, values: Mapping[str, float]) -> dict[str, int]:
+def place_values(metric: str, values: Mapping[str, float]) -> dict[str, int]:
     """Which labels have the best and, among at least three, the second value of a metric."""
     name = split_metric_name(metric)[0].partition("@")[0]
     ranked = sorted(set(values.values()), reverse=name not in smaller_metrics)

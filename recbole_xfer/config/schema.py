@@ -32,6 +32,7 @@ GENERAL: Mapping[str, Any] = {
     "modalities": t.subset_of("text", "image", "price") | None,
     "vector_scaling": Literal["standard", "scale", "none"],
     "held_out_targets": t.Count,
+    "train_share": t.PositiveFraction,
     # Training
     "negatives_within_domain": bool,
     "precision": Literal["auto", "bf16", "float32"],

@@ -16,7 +16,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
-from recbole_xfer.data.histories import gather, head_users
+from recbole_xfer.data.histories import gather, head_ids
 from recbole_xfer.errors import XferError
 from recbole_xfer.processes import own
 
@@ -210,7 +210,7 @@ class UserDataLoader(WindowDataLoader):
         super().__init__(dataset, steps * paths, seed, sampler=sampler)
         first, end = dataset.target_ranges
         histories = dataset.sequences.users
-        self.head = head_users(histories, np.maximum(end - first, 0), head_share)  # by their targets
+        self.head = head_ids(histories, np.maximum(end - first, 0), head_share)  # by their targets
         users = histories[dataset.sequences.history_of(dataset.windows.start)]
         self._windows = np.argsort(users, kind="stable")  # windows grouped by user
         _, self._first, self._count = np.unique(users[self._windows], return_index=True, return_counts=True)

@@ -22,7 +22,16 @@ from recbole_xfer.config.values import join_domains, split_domains
 from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header, split_sequences
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.parts import FILE, LINE, PART, assemble, concatenate, numbered, part_files
-from recbole_xfer.data.splits import NOWHERE, Ranges, by_part, describe, holds_nothing_out, split
+from recbole_xfer.data.splits import (
+    NOWHERE,
+    Ranges,
+    by_part,
+    describe,
+    holds_nothing_out,
+    split,
+    trained_text,
+    untrained_parts,
+)
 from recbole_xfer.data.users import hide_overlap, join_users
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import check_complete
@@ -314,7 +323,8 @@ class AtomicFilesMixin(Dataset):
             ) from error
         if PART in self.inter_feat:  # within a part, interactions keep their order of time
             self.inter_feat = self.inter_feat.sort_values(PART, kind="stable", ignore_index=True)
-            self.parts = self.inter_feat.pop(PART).to_numpy()
+            users = pd.factorize(self.inter_feat[self.uid_field])[0]
+            self.parts = untrained_parts(users, self.inter_feat.pop(PART).to_numpy(), 1 - self._train_share)
         if self.config["single_domain"] is not None:
             self._keep_one_domain(self.config["single_domain"])
 
@@ -356,6 +366,8 @@ class AtomicFilesMixin(Dataset):
         first, end = parts[0]
         if not (first < end).any():
             name = join_domains(self.domains)
+            if self._train_share < 1:
+                raise XferError(f"train_share={self._train_share} leaves no training target of {name}. Raise it.")
             raise XferError(f"{name} has no user with two training interactions. Use more data.")
         return parts
 
@@ -363,15 +375,20 @@ class AtomicFilesMixin(Dataset):
     def _is_whole(self) -> bool:
         return holds_nothing_out(self.config["eval_args"])
 
+    @property
+    def _train_share(self) -> float:
+        return self.config["train_share"] or 1
+
     def _split_of(self, sequences: Sequences) -> list[Ranges]:
-        return split(sequences, self.config["eval_args"], self.config["held_out_targets"] or 1)
+        return split(sequences, self.config["eval_args"], self.config["held_out_targets"] or 1, self._train_share)
 
     @property
     def split_text(self) -> str:
         """What the split is, such as ``leave one out by time``."""
         if self.config["benchmark_filename"] is not None and not self._is_whole:
-            return f"split given by the files {', '.join(self.config['benchmark_filename'])}"
-        return describe(self.config["eval_args"], self.config["held_out_targets"] or 1)
+            files = ", ".join(self.config["benchmark_filename"])
+            return f"split given by the files {files}{trained_text(self._train_share)}"
+        return describe(self.config["eval_args"], self.config["held_out_targets"] or 1, self._train_share)
 
 
 def check_domain(folder: Path) -> None:

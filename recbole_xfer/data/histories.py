@@ -157,22 +157,22 @@ def prefixes(starts: np.ndarray, ends: np.ndarray, size: int) -> Windows:
     return Windows(start=start, length=length, skip=length - 1)
 
 
-def head_users(users: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
-    """Selects the users with the most interactions; among equal users, those with the smaller ids.
+def head_ids(ids: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
+    """Selects the users or items with the most interactions; among equal ones, those with the smaller ids.
 
     Args:
-        users: user id of each history, [S].
-        counts: number of its interactions, [S]; users without interactions are not counted.
-        share: fraction of head users, such as 0.2.
+        ids: of a user or an item, which may occur several times, [S].
+        counts: number of interactions of each, [S]; ids without interactions are not counted.
+        share: fraction of ids in the head, such as 0.2.
 
     Returns:
-        Whether each user is a head user, bool by user id, [largest id + 1].
+        Whether each id is in the head, bool by id, [largest id + 1].
 
     Raises:
         XferError: if the share is not between 0 and 1.
     """
     check("head_share", share, kind_of("head_share"))
-    total = np.bincount(users, weights=counts)
+    total = np.bincount(ids, weights=counts)
     head = np.zeros(len(total), dtype=bool)
     head[np.argsort(-total, kind="stable")[: round(share * np.count_nonzero(total > 0))]] = True
     return head

@@ -29,14 +29,23 @@ WHOLE: Mapping[str, Any] = {"LS": "none"}
 NOWHERE = 0
 """The part of items that are never targets; training, validation and test have the next numbers."""
 
+TEST = NOWHERE + 3
+"""The part of test targets."""
 
-def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int) -> list[Ranges]:
+
+def split(
+    sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: int, train_share: float = 1
+) -> list[Ranges]:
     """Returns training, validation and test targets by RecBole's ``eval_args``.
 
     ``LS`` (leave one out) and ``RS`` (ratio) are RecBole's; ``LS: none`` holds nothing out. ``HU: [8, 1, 1]`` splits
     users: those of the first part are trained completely, and the last ``held_out_targets`` items of the others are
     ranked. ``NU: 0.2`` leaves one out and holds this fraction of users out as new: everyone's last item is tested, the
     previous item validated, and new users are neither trained nor validated.
+
+    Below 1, ``train_share`` is the fraction of users that are trained and validated; test targets stay the same. A
+    larger fraction contains the users of a smaller one. With ``HU`` it is a fraction of the training users and of the
+    validation users, with ``NU`` of the users that are not new.
 
     Raises:
         XferError: if the order is not by time, or the split is invalid.
@@ -45,27 +54,48 @@ def split(sequences: Sequences, eval_args: Mapping[str, Any], held_out_targets: 
         raise XferError(f"eval_args.order={eval_args['order']} must be TO, because histories are ordered by time.")
     check_values({"eval_args.split": eval_args["split"]})
     ((mode, argument),) = eval_args["split"].items()
-    if mode == "LS":
+    if holds_nothing_out(eval_args):
         return leave_one_out(sequences, argument)
+    if mode == "LS":
+        return untrained(sequences, leave_one_out(sequences, argument), 1 - train_share)
     if mode == "RS":
-        return by_ratio(sequences, argument, by_user=eval_args["group_by"] == "user")
+        parts = by_ratio(sequences, argument, by_user=eval_args["group_by"] == "user")
+        return untrained(sequences, parts, 1 - train_share)
     if mode == "HU":
-        return held_out_users(sequences, argument, held_out_targets)
-    return new_users(sequences, argument)
+        return held_out_users(sequences, argument, held_out_targets, train_share)
+    return untrained(sequences, leave_one_out(sequences, "valid_and_test"), 1 - (1 - argument) * train_share)
 
 
-def describe(eval_args: Mapping[str, Any], held_out_targets: int) -> str:
+def describe(eval_args: Mapping[str, Any], held_out_targets: int, train_share: float = 1) -> str:
     """Returns what :func:`split` does with these arguments, such as ``leave one out by time``."""
-    ((mode, argument),) = eval_args["split"].items()
     if holds_nothing_out(eval_args):
         return "nothing held out"
+    ((mode, argument),) = eval_args["split"].items()
     if mode == "LS":
-        return "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else "")
-    if mode == "RS":
-        return f"ratio {argument} by time, {'per user' if eval_args['group_by'] == 'user' else 'over all users'}"
-    if mode == "HU":
-        return f"held-out users {argument}, last {held_out_targets} items of each"
-    return f"leave one out by time, {argument} of users new"
+        text = "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else "")
+    elif mode == "RS":
+        text = f"ratio {argument} by time, {'per user' if eval_args['group_by'] == 'user' else 'over all users'}"
+    elif mode == "HU":
+        text = f"held-out users {argument}, last {held_out_targets} items of each"
+    else:
+        text = f"leave one out by time, {argument} of users new"
+    users = {"NU": "others trained", "HU": "training and validation users used"}.get(mode, "users trained")
+    return text + trained_text(train_share, f"the {users}")
+
+
+def trained_text(train_share: float, users: str = "the users trained") -> str:
+    """Returns the end of a split's description, such as ``, 10% of the users trained``; empty if all are."""
+    return f", {percentage(train_share)} of {users}" if train_share < 1 else ""
+
+
+def users_text(share: float) -> str:
+    """Returns a fraction of users as text, such as ``10% of the users`` or ``all users``."""
+    return f"{percentage(share)} of the users" if share < 1 else "all users"
+
+
+def percentage(share: float) -> str:
+    """Returns a fraction as text, such as ``0.5%``."""
+    return f"{100 * share:g}%"
 
 
 def holds_nothing_out(eval_args: Mapping[str, Any]) -> bool:
@@ -125,28 +155,36 @@ def _cuts(total: int, shares: list[float]) -> list[int]:
     return Dataset._calcu_split_ids(None, total, shares)
 
 
-def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int) -> list[Ranges]:
+def held_out_users(sequences: Sequences, shares: Sequence[float], targets: int, train_share: float = 1) -> list[Ranges]:
     """Splits users into parts; ranks the last records of validation and test users, each by all previous records.
 
     This is the rolling prediction of RETR's appendix D. It calls the last record of training users "for prediction"
     but never ranks it; here it is their last training target.
     """
     starts, ends = sequences.starts, sequences.ends
-    group = _drawn(sequences, shares)
+    train, valid, test = shares
+    used, unused = train_share, 1 - train_share
+    group = _drawn(sequences.users, [train * used, train * unused, valid * used, valid * unused, test])
     ranked_from = np.maximum(ends - targets, starts + 1)
-    firsts = [starts + 1, ranked_from, ranked_from]
-    return [(np.where(group == part, first, ends), ends) for part, first in enumerate(firsts)]
+    firsts = {0: starts + 1, 2: ranked_from, 4: ranked_from}
+    return [(np.where(group == number, first, ends), ends) for number, first in firsts.items()]
 
 
-def _drawn(sequences: Sequences, shares: Sequence[float]) -> np.ndarray:
-    """The part of each history's user, [S]; users are drawn at random in these proportions."""
-    users, which = np.unique(sequences.users, return_inverse=True)
-    place = np.random.default_rng(SPLIT_SEED).permutation(len(users)) / max(len(users), 1)
+def untrained(sequences: Sequences, parts: Sequence[Ranges], share: float) -> list[Ranges]:
+    """Returns a split in which a fraction of users is neither trained nor validated."""
+    out = _drawn(sequences.users, [1 - share, share]) == 1
+    train, valid, test = parts
+    return [*((np.where(out, end, first), end) for first, end in (train, valid)), test]
+
+
+def untrained_parts(users: np.ndarray, parts: np.ndarray, share: float) -> np.ndarray:
+    """As :func:`untrained`, by each interaction's user and part (see :func:`by_part`), [M]."""
+    out = _drawn(users, [1 - share, share]) == 1
+    return np.where(out & (parts < TEST), NOWHERE, parts)
+
+
+def _drawn(users: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """The part of each user, [S]; different users are drawn at random in these proportions."""
+    different, which = np.unique(users, return_inverse=True)
+    place = np.random.default_rng(SPLIT_SEED).permutation(len(different)) / max(len(different), 1)
     return np.searchsorted(np.cumsum(shares)[:-1] / sum(shares), place[which], side="right")
-
-
-def new_users(sequences: Sequences, share: float) -> list[Ranges]:
-    """Leaves one out; a fraction of users, the new ones, is neither trained nor validated."""
-    new = _drawn(sequences, [1 - share, share]) == 1
-    train, valid, test = leave_one_out(sequences, "valid_and_test")
-    return [*((np.where(new, sequences.ends, first), end) for first, end in (train, valid)), test]

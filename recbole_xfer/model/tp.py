@@ -151,7 +151,9 @@ class TP(Hooks, SequentialRecommender):
         """Takes the steps of a group of paths and adds their gradients to ``total``; returns the losses, [k, P]."""
         paths = len(batches[0][HEAD])
         rows, batches = self._look_up(batches)
-        rates = {name: self.adversary_rate if name.startswith("discriminator.") else self.inner_rate for name in trained}
+        rates = {
+            name: self.adversary_rate if name.startswith("discriminator.") else self.inner_rate for name in trained
+        }
         linear = self._linear_weights(trained) if paths > 1 else ()
         together = AllPaths({name: rates[name] for name in linear})
         start = {name: value.detach() for name, value in trained.items()}

@@ -49,7 +49,7 @@ def draw_transfer(gaps: pd.DataFrame, weights: pd.DataFrame, rest: pd.DataFrame,
         axes["rest"].plot(values, style, color="black", label=name)
     axes["rest"].legend(frameon=False, fontsize=LABEL_SIZE)
     axes["rest"].set(title="alpha (memory) and beta (influence of the gap)", xlabel="epoch")
-    return _tidied(figure)
+    return tidied(figure)
 
 
 def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
@@ -79,7 +79,7 @@ def draw_game(critic: pd.DataFrame, losses: pd.DataFrame, start: int) -> Figure:
     for place, name in ((0, "autoencoder phase"), (start, "adversarial phase")):
         if place < len(losses):
             axes["losses"].text(place - 0.5, 1.02, name, transform=axes["losses"].get_xaxis_transform(), color=GREY)
-    return _tidied(figure)
+    return tidied(figure)
 
 
 def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figure:
@@ -91,7 +91,7 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
         metric: name of the validation column.
     """
     panels = [name for name in ("training loss", metric) if name in epochs]
-    styles = _styles(epochs["label"].unique())
+    styles = styles_of(epochs["label"].unique())
     figure = Figure(figsize=(9 if len(panels) > 1 else 7, 3.4), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for (label, _), run in epochs.dropna(subset=name).groupby(["label", "run"], sort=False):
@@ -100,7 +100,7 @@ def draw_training(epochs: pd.DataFrame, best: pd.DataFrame, metric: str) -> Figu
         if name == metric:
             axis.plot(best["epoch"], best[name], "o", markersize=11, fillstyle="none", color=WARNING)
     _legend(figure, list(styles))
-    return _tidied(figure)
+    return tidied(figure)
 
 
 def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
@@ -112,7 +112,7 @@ def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
         caption: how the metrics were measured.
     """
     parts, metrics, places = table["part"].unique(), table["metric"].unique(), sorted(table[x].unique())
-    styles = _styles(table["label"].unique())
+    styles = styles_of(table["label"].unique())
     dodge = {label: 0.03 * (number - (len(styles) - 1) / 2) for number, label in enumerate(styles)}  # of error bars
     figure = Figure(figsize=(4.6 * len(metrics), 0.6 + 2.2 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), len(metrics), squeeze=False, sharex=True)
@@ -127,8 +127,8 @@ def draw_curves(table: pd.DataFrame, x: str, caption: str) -> Figure:
     for axis in panels[-1]:
         axis.set_xlabel(x)
     _legend(figure, list(styles))
-    _caption(figure, caption)
-    return _tidied(figure)
+    add_caption(figure, caption)
+    return tidied(figure)
 
 
 def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
@@ -160,8 +160,8 @@ def draw_bars(table: pd.DataFrame, caption: str) -> Figure:
         axis.set(title=metric, yticks=range(len(parts)), yticklabels=parts)
     axes[0].invert_yaxis()
     _legend(figure, list(labels))
-    _caption(figure, caption)
-    return _tidied(figure)
+    add_caption(figure, caption)
+    return tidied(figure)
 
 
 def _bars_about_zero(axis: Axes, values: pd.Series, colours: Mapping[Any, str]) -> None:
@@ -192,15 +192,32 @@ def _domain_lines(
         hurt = colours[domain] == WARNING
         width, layer = (1.8, 3) if hurt else (1.2, 2)
         axis.plot(line, color=colours[domain], marker="o", markersize=2, linewidth=width, zorder=layer)
-    last = values.iloc[-1]
-    places = spread_out(((last - low) / (high - low)).to_numpy(), LINE_HEIGHT / (72 * (height - 0.6)))
-    for (domain, value), place in zip(last.items(), places, strict=True):
-        axis.annotate(
-            str(domain), (values.index[-1], value), xytext=(1.06, place), textcoords="axes fraction", va="center",
-            fontsize=LABEL_SIZE, color=colours[domain],
-            arrowprops={"arrowstyle": "-", "color": colours[domain], "lw": 0.5, "shrinkB": 0, "relpos": (0, 0.5)},
-        )  # fmt: skip
     axis.set(xlabel="epoch", xlim=(0, max(1, len(values) - 1)), ylim=(low, high))
+    label_ends(axis, {domain: (values.index[-1], value) for domain, value in values.iloc[-1].items()}, colours, height)
+
+
+def label_ends(axis: Axes, ends: Mapping[Any, tuple[Any, float]], colours: Mapping[Any, str], height: float) -> None:
+    """Writes the names of lines to the right of their ends; names do not overlap.
+
+    Args:
+        axis: with its limits.
+        ends: the last point of each line, by name.
+        colours: of the lines, by name.
+        height: of the axis with its title and its label below, in inches.
+    """
+    low, high = axis.get_ylim()
+    places = label_places([value for _, value in ends.values()], low, high, height - 0.6)
+    for (name, end), place in zip(ends.items(), places, strict=True):
+        axis.annotate(
+            str(name), end, xytext=(1.06, place), textcoords="axes fraction", va="center", fontsize=LABEL_SIZE,
+            color=colours[name],
+            arrowprops={"arrowstyle": "-", "color": colours[name], "lw": 0.5, "shrinkB": 0, "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def label_places(values: Sequence[float], low: float, high: float, height: float) -> np.ndarray:
+    """Where names of lines are written, as fractions of an axis from ``low`` to ``high`` that is ``height`` inches."""
+    return spread_out((np.array(values) - low) / (high - low), LINE_HEIGHT / (72 * height))
 
 
 def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
@@ -215,7 +232,7 @@ def spread_out(places: np.ndarray, distance: float) -> np.ndarray:
     return moved
 
 
-def _styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+def styles_of(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The colour, marker and dashes of each label's line; lines are dashed once all colours are used."""
     looks = (
         (colour, marker, dashes) for dashes in cycle(DASHES) for colour, marker in zip(COLOURS, MARKERS, strict=True)
@@ -237,14 +254,14 @@ def _legend(figure: Figure, labels: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _caption(figure: Figure, caption: str) -> None:
+def add_caption(figure: Figure, caption: str) -> None:
     """Adds a caption below all panels, so that a picture alone says how it was measured; the figure becomes higher."""
     lines = wrap(caption, int(17 * figure.get_figwidth()))  # characters per inch
     figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
     figure.supxlabel("\n".join(lines), fontsize=7, color="#595959", x=0.01, ha="left")
 
 
-def _tidied(figure: Figure) -> Figure:
+def tidied(figure: Figure) -> Figure:
     """The figure with light axes and small fonts; its texts are names, in which ``$`` begins no formula."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)

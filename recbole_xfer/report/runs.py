@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.config.values import is_number
+from recbole_xfer.data.splits import users_text
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import logger
 from recbole_xfer.trainer.run_folder import RunFolder
@@ -45,7 +46,10 @@ class Listed:
         made = self.result or {"test": None}
         way = self.keys.get("adaptation") if "test" in made else made.get("verb", "pre-training")
         domain, dataset = self.keys.get("single_domain"), self.keys.get("dataset")
-        return f"{self.keys.get('model')}{f' ({way})' if way else ''} on {f'{domain} of ' if domain else ''}{dataset}"
+        data = f"{domain} of {dataset}" if domain else dataset
+        share = self.keys.get("train_share", 1)
+        users = f", {users_text(share)}" if share < 1 else ""
+        return f"{self.keys.get('model')}{f' ({way})' if way else ''} on {data}{users}"
 
     def score(self, split: str) -> str:
         """The run's metric on ``valid`` or ``test``, as text; empty if it was not measured."""

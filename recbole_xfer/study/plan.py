@@ -1,7 +1,7 @@
 """The plan of a study with every configuration checked: tables, their rows, and the cells that must run.
 
-A table has one dataset and one setting. A cell is one run: a row of a table with a seed, or the model of a row trained
-on one domain alone. Cells of several tables with one configuration are one run.
+A table has one dataset, one setting and one fraction of users trained. A cell is one run: a row of a table with a seed,
+or the model of a row trained on one domain alone. Cells of several tables with one configuration are one run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_xfer.comparison.plan import check_rows, histories_of, load_plan, row_keys, tables_of
+from recbole_xfer.comparison.plan import TableKeys, check_rows, histories_of, load_plan, row_keys, shares_of, tables_of
 from recbole_xfer.comparison.published import Published
 from recbole_xfer.comparison.table import distinct_labels
 from recbole_xfer.config.config import XferConfig
@@ -52,10 +52,12 @@ class TablePlan:
     """A table.
 
     Attributes:
-        name: its dataset and setting.
+        name: its dataset, setting and fraction of users trained.
         baseline: label of the row with which the others are compared.
         metrics: that are measured, such as ``ndcg@10``.
         notes: further parts of the caption.
+        curve: its dataset and setting.
+        share: the fraction, where the plan has several.
     """
 
     name: str
@@ -64,6 +66,8 @@ class TablePlan:
     baseline: str | None
     metrics: Collection[str]
     notes: Sequence[str] = ()
+    curve: str = ""
+    share: float | None = None
 
 
 class Place(NamedTuple):
@@ -145,18 +149,18 @@ def read_plan(
         XferError: for the first mistake.
     """
     plan = load_plan(Path(file), config_files, overrides)
-    histories = histories_of(plan)
-    tables = [_table(name, keys, plan) for name, keys in tables_of(plan).items()]
+    histories, shares = histories_of(plan), shares_of(plan)
+    tables = [_table(table, plan) for table in tables_of(plan, shares)]
     metrics = {metric for table in tables for metric in table.metrics}
-    narrowed = {"dataset", "datasets", "settings"} & set(overrides or {})  # figures of other tables are left out
+    narrowed = {"dataset", "datasets", "settings", "train_share"} & set(overrides or {})  # other tables than the file's
     published = Published.of(plan.get("published"), None if narrowed else [table.name for table in tables], metrics)
-    several = len(histories) > 1 or any(plan.get(key) for key in STUDY_KEYS)
+    several = len(histories) > 1 or shares != [None] or any(plan.get(key) for key in STUDY_KEYS)
     return StudyPlan(tables, plan.get("seeds") or [2020], histories, published, several)
 
 
-def _table(name: str, shared: Mapping[str, Any], plan: Mapping[str, Any]) -> TablePlan:
-    """One table of a plan, whose rows share some keys."""
-    rows = plan["rows"]
+def _table(table: TableKeys, plan: Mapping[str, Any]) -> TablePlan:
+    """One table of a plan."""
+    rows, shared = plan["rows"], table.keys
     against = check_rows(shared, rows)
     configs = [XferConfig(overrides=row_keys(shared, row)) for row in rows]
     for row, config in zip(rows, configs, strict=True):
@@ -167,7 +171,8 @@ def _table(name: str, shared: Mapping[str, Any], plan: Mapping[str, Any]) -> Tab
         for row, one, reference in zip(rows, labels, against, strict=True)
     ]
     baseline = _baseline(plan.get("baseline"), rows, labels)
-    return TablePlan(name, str(shared["dataset"]), made, baseline, _metrics(configs))
+    dataset, metrics = str(shared["dataset"]), _metrics(configs)
+    return TablePlan(table.name, dataset, made, baseline, metrics, curve=table.curve, share=table.share)
 
 
 def _check_files(row: Mapping[str, Any], config: XferConfig) -> None:

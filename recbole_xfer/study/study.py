@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from recbole_xfer.comparison.curve import Curve
 from recbole_xfer.comparison.joint import JointAgainstAlone, joint_against_alone
 from recbole_xfer.comparison.table import Comparison, Failure
 from recbole_xfer.config.values import split_domains
@@ -25,12 +26,14 @@ class Study:
         failures: rows with runs that failed, and tables whose results cannot be compared, in one line each.
         failed: number of runs that failed.
         cells: number of runs.
+        curves: over the fractions of users trained, where the plan has several.
     """
 
     tables: Sequence[Comparison]
     failures: Sequence[str]
     failed: int
     cells: int
+    curves: Sequence[Curve] = ()
 
     def check(self) -> None:
         """Raises XferError if a run failed, or a table could not be made."""
@@ -47,7 +50,8 @@ class Study:
         tables = [table.as_dict() for table in self.tables]
         if len(tables) == 1 and not self.failures:
             return tables[0]
-        return {"tables": tables, "failures": list(self.failures)}
+        curves = {"curves": [curve.as_dict() for curve in self.curves]} if self.curves else {}
+        return {"tables": tables, **curves, "failures": list(self.failures)}
 
 
 def run_study(plan: StudyPlan, workers: int | None = None) -> Study:
@@ -65,14 +69,20 @@ def run_study(plan: StudyPlan, workers: int | None = None) -> Study:
     outcomes = dict(zip(distinct, run_cells(list(distinct.values()), workers), strict=True))
     by_place = {place: outcomes[cell.identity] for place, cell in cells.items()}
     failures = [*_failed_searches(plan), *_failed_runs(distinct, outcomes)]
-    tables = []
+    tables: list[Comparison] = []
+    by_share: dict[str, dict[float, Comparison]] = {}
     for table in plan.tables:
         for number in range(len(plan.histories)):
-            made, problems = _Maker(plan, table, by_place, number).comparison()
+            maker = _Maker(plan, table, by_place, number)
+            made, problems = maker.comparison()
             tables += made
             failures += problems
+            if table.share is not None:
+                for comparison in made:
+                    by_share.setdefault(maker.name_of_curve(comparison), {})[table.share] = comparison
     failed = sum(outcome.failure is not None for outcome in outcomes.values())
-    return Study(tables, failures, failed, len(distinct))
+    curves = [Curve(name, shares) for name, shares in by_share.items() if len(shares) > 1]
+    return Study(tables, failures, failed, len(distinct), curves)
 
 
 def _failed_searches(plan: StudyPlan) -> list[str]:
@@ -117,7 +127,7 @@ class _Maker:
             comparison = Comparison(
                 results,
                 self._joint(by_row),
-                name=self._name(masked),
+                name=self._name(self.table.name, masked) if self.plan.several else "",
                 baseline=self.table.baseline,
                 failed=self._failed(),
                 figures=figures,
@@ -127,12 +137,14 @@ class _Maker:
             return [], [str(error)]
         return [comparison], []
 
-    def _name(self, masked: bool | None) -> str:
-        """The name of the table, with the history if it is both kept and masked; empty in a plain comparison."""
-        if not self.plan.several:
-            return ""
+    def name_of_curve(self, comparison: Comparison) -> str:
+        """The name of the curve that the table's comparison is part of."""
+        return self._name(self.table.curve, comparison.results[0].protocol.history_masked)
+
+    def _name(self, name: str, masked: bool | None) -> str:
+        """The name of a table or curve, with the history if it is both kept and masked."""
         history = f"history {'masked' if masked else 'kept'}" if len(self.plan.histories) > 1 else ""
-        return ", ".join(filter(None, [self.table.name, history]))
+        return ", ".join(filter(None, [name, history]))
 
     def _outcome(self, row: int, domain: str | None, seed: int) -> Outcome:
         place = Place(self.table.name, row, domain, seed)

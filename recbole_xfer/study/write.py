@@ -18,16 +18,19 @@ def write(study: Study, folder: Path) -> list[Path]:
     The csv file has a line for each table, row and metric. The json file also has every run: its seed, its folder, and
     all of its metrics.
     """
-    layouts = [layout for table in study.tables for layout in table.layouts()]
+    of_curves = [curve.layout() for curve in study.curves]
+    layouts = [layout for table in study.tables for layout in table.layouts()] + of_curves
     parts = [part for table in study.tables for part in (markdown(table.layouts()), table.verdict()) if part]
+    parts += [markdown([layout]) for layout in of_curves]
     pages = [f"{part.rstrip()}\n" for part in (*parts, *study.failures)]
     records = [record for table in study.tables for record in table.records()]
     tables = [{"table": table.name or table.results[0].dataset, **table.as_dict()} for table in study.tables]
+    curves = [curve.as_dict() for curve in study.curves]
     texts = {
         "study.md": "\n".join(pages),
         "study.tex": latex(layouts),
         "study.csv": pd.DataFrame(records).to_csv(index=False, lineterminator="\n"),
-        "study.json": as_json({"tables": tables, "failures": list(study.failures)}),
+        "study.json": as_json({"tables": tables, "curves": curves, "failures": list(study.failures)}),
     }
     for name, text in texts.items():
         with replacing(folder / name) as temporary:

@@ -60,7 +60,7 @@ SHOWN = 5
 LONGEST_NAME = 120
 """Characters of joined domains in the name of a folder; file systems allow 255 bytes."""
 
-EARLIER: Mapping[str, Any] = {"vector_scaling": "none"}
+EARLIER: Mapping[str, Any] = {"vector_scaling": "none", "train_share": 1.0}
 """Values of keys with which runs were trained before these keys existed."""
 
 REQUIRED = ("model", "dataset", "seed", "eval_args", "valid_metric")

@@ -86,6 +86,6 @@ def test_a_table_is_drawn_without_a_web_font() -> None:
 
     table = Table("model", "ndcg@10")
     table.add_row("ANT", "0.1234")
-    picture = svg([table], "No transfer.")
-    assert picture == svg([table], "No transfer.")
+    picture = svg([table, "No transfer."])
+    assert picture == svg([table, "No transfer."])
     assert "0.1234" in picture and "@font-face" not in picture

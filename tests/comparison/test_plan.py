@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_xfer.comparison.plan import check_rows, row_keys
+from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys, shares_of, tables_of
+from recbole_xfer.config import properties
+from recbole_xfer.demo import PLAN as DEMO
 from recbole_xfer.errors import XferError
 
 PLAN = {
@@ -41,3 +43,10 @@ def test_a_shared_key_that_no_row_knows_is_an_error(key: str) -> None:
 def test_a_key_of_a_row_is_never_left_out() -> None:
     with pytest.raises(XferError, match="Unknown key 'hidden_size'"):
         check_rows({"dataset": "Small"}, [{"model": "Pop", "hidden_size": 8}])
+
+
+def test_the_demo_has_little_and_much_data() -> None:
+    plan = load_plan(properties.folder() / DEMO)
+    tables = tables_of(plan, shares_of(plan))
+    assert [table.share for table in tables] == [0.1, 1.0]
+    assert [check_rows(table.keys, plan["rows"]) for table in tables] == [[None] * 5] * 2

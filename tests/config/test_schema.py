@@ -115,6 +115,8 @@ def test_the_documented_keys_are_up_to_date() -> None:
         ("price_size", 7, "an even integer of at least 2"),
         ("window_stride", 1.5, "an integer of at least 1"),
         ("held_out_targets", -3, "an integer of at least 1"),
+        ("train_share", 0, "a number above 0, at most 1"),
+        ("train_share", 1.5, "a number above 0, at most 1"),
         ("histories", "perdomain", "across or per_domain"),
         ("train_rows", "prefix", "prefixes or windows"),
         ("modalities", "text", "a list of some of text, image, price, or None"),

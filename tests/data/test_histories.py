@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from recbole_xfer.data.histories import Sequences, gather, prefixes, ranges, windows
-from recbole_xfer.data.splits import by_ratio, held_out_users, leave_one_out, split
+from recbole_xfer.data.splits import (
+    Ranges,
+    by_part,
+    by_ratio,
+    describe,
+    held_out_users,
+    leave_one_out,
+    split,
+    untrained_parts,
+)
 from recbole_xfer.errors import XferError
 
 
@@ -90,6 +99,74 @@ def test_held_out_users_are_never_trained() -> None:
     assert max(np.subtract(*test[::-1])) == 2
     longer = (data.ends - data.starts > 1).sum()
     assert abs(len(groups[0]) - 0.6 * longer) <= 3  # users with one record have no target
+
+
+SPLITS = [{"LS": "valid_and_test"}, {"LS": "valid_only"}, {"RS": [8, 1, 1]}, {"NU": 0.2}, {"HU": [6, 2, 2]}]
+
+
+def shared(kind: dict, train_share: float) -> list[Ranges]:
+    return split(sequences(), {"split": kind, "order": "TO", "group_by": "user"}, 2, train_share)
+
+
+def users_with(part: Ranges) -> set[int]:
+    """The histories with targets in a part; each user has one."""
+    return set(np.flatnonzero(part[0] < part[1]).tolist())
+
+
+@pytest.mark.parametrize("kind", SPLITS, ids=str)
+def test_a_share_of_users_is_trained_and_validated_and_test_targets_stay(kind: dict) -> None:
+    whole, before = shared(kind, 1), [set(), set()]
+    for share in (0.1, 0.3, 0.5, 0.9):
+        parts = shared(kind, share)
+        assert np.array_equal(ranges(*parts[2]), ranges(*whole[2]))
+        for number in (0, 1):
+            kept = users_with(parts[number])
+            assert before[number] <= kept <= users_with(whole[number])
+            assert abs(len(kept) - share * len(users_with(whole[number]))) <= 6
+            targets = [ranges(*of[number]) for of in (whole, parts)]
+            mine = sequences().history_of(targets[0])
+            assert np.array_equal(targets[0][np.isin(mine, list(kept))], targets[1])  # a user's targets stay together
+            before[number] = kept
+        if "HU" not in kind:
+            assert users_with(parts[1]) <= users_with(parts[0])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+def test_a_share_of_users_trains_those_that_are_not_new(share: float) -> None:
+    ours, theirs = shared(SPLITS[0], share), shared({"NU": round(1 - share, 1)}, 1)
+    assert all(np.array_equal(ranges(*a), ranges(*b)) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_split_by_files_has_the_same_share_of_users() -> None:
+    data = sequences()
+    parts = np.zeros(len(data.items), dtype=int)
+    for number, part in enumerate(shared(SPLITS[0], 1), start=1):
+        parts[data.order[ranges(*part)]] = number
+    users = np.empty(len(parts), dtype=int)
+    users[data.order] = data.users[data.history_of(np.arange(len(parts)))]
+    ours = by_part(data, untrained_parts(users, parts, 1 - 0.3))
+    for found, wanted in zip(ours, shared(SPLITS[0], 0.3), strict=True):
+        assert np.array_equal(ranges(*found), ranges(*wanted))
+
+
+def test_everything_is_trained_if_nothing_is_held_out() -> None:
+    args = {"split": {"LS": "none"}, "order": "TO"}
+    train, *_ = split(sequences(), args, 1, train_share=0.1)
+    assert len(ranges(*train)) == len(sequences().items) - len(sequences())
+    assert describe(args, 1, train_share=0.1) == "nothing held out"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ({"LS": "valid_and_test"}, "leave one out by time, 0.5% of the users trained"),
+        ({"NU": 0.2}, "leave one out by time, 0.2 of users new, 0.5% of the others trained"),
+        ({"HU": [8, 1, 1]}, "last 2 items of each, 0.5% of the training and validation users used"),
+    ],
+)
+def test_the_description_of_a_split_has_the_share(kind: dict, text: str) -> None:
+    assert describe({"split": kind}, 2, 0.005).endswith(text)
+    assert "%" not in describe({"split": kind}, 2, 1.0)
 
 
 def test_an_unknown_split_names_the_known_ones() -> None:

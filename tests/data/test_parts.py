@@ -106,6 +106,18 @@ def test_one_domain_of_joined_domains_keeps_its_parts(tmp_path: Path) -> None:
     assert targets(alone[2]) == {user: items[-1] for user, items in HISTORIES.items()}
 
 
+@pytest.mark.parametrize("keys", [{}, {"single_domain": "A"}])
+def test_a_share_of_the_users_of_the_files_is_trained(tmp_path: Path, keys: dict[str, Any]) -> None:
+    for name in "AB":
+        write_parts(tmp_path, PLAIN, plain_rows(), name)
+    for model in ("SASRec", "BPR"):
+        made = make_dataset(config(tmp_path, model, "A+B", **KEYS, **keys, histories="per_domain", train_share=0.3))
+        parts = made.build()
+        trained, validated, tested = (set(part.id2token("user_id", part.inter_feat["user_id"])) for part in parts)
+        assert len(validated) == 4 and trained <= validated and tested == set(HISTORIES)
+        assert made.split_text == "split given by the files train, dev, test, 30% of the users trained"
+
+
 def changed(part: str, rows: list[Any]) -> dict[str, list[Any]]:
     return {**rows_with_histories(), part: rows}
 

@@ -31,7 +31,7 @@ SMALL = [
 
 def test_every_command_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = BLOCK.findall((ROOT / "docs/studies.md").read_text(encoding="utf-8"))
-    (_, plan), (_, commands), (_, searched), (_, published) = blocks
+    (_, plan), (_, commands), (_, curve), (_, searched), (_, published) = blocks
     write_small(in_tmp_path, "Books")
     Path("study.yaml").write_text(plan, encoding="utf-8")
     assert len(read_plan("study.yaml", {"data_path": ".", "datasets": ["Books"]}).cells()) == 2 * 3 * 2
@@ -44,6 +44,9 @@ def test_every_command_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture, mo
     assert "3 runs to do, 0 finished" in printed
     assert printed.count("Test results on") == 2 * 2
     assert {path.name for path in Path("study").iterdir()} == {"study.md", "study.tex", "study.csv", "study.json"}
+    (shares,) = (word for word in shlex.split(curve) if word.startswith("--train_share="))
+    keys = {"data_path": ".", "datasets": ["Books"], "train_share": shares.partition("=")[2]}
+    assert len(read_plan("study.yaml", keys).tables) == 5 * 2
     Path("searched.yaml").write_text(searched, encoding="utf-8")
     assert len(load_plan(Path("searched.yaml"))["rows"]) == 3
     value = yaml.safe_load(published)["published"]

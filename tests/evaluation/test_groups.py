@@ -1,4 +1,4 @@
-"""Metrics of groups of users, compared with metrics computed by hand, and the split with new users."""
+"""Metrics of groups of users and items, compared with metrics computed by hand, and the split with new users."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from recbole_xfer import stages
 from recbole_xfer.cli.main import main
-from recbole_xfer.data.histories import head_users
+from recbole_xfer.data.histories import head_ids
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.groups import row_users, user_groups
+from recbole_xfer.evaluation.groups import row_users, target_groups
 from recbole_xfer.experiment import Experiment, build, load
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import config, settings, write_joined, write_small
+from tests.helpers.ranking import ranked
+from tests.helpers.recbole_models import write_tiny
 
 KEYS: dict[str, Any] = {
     "eval_args": {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"},
@@ -72,6 +75,61 @@ def test_metrics_of_groups_equal_those_computed_by_hand(tmp_path: Path, model: s
     assert written["new-tail"] == {"rows": result.groups["new-tail"].rows, "test": result.groups["new-tail"].test}
 
 
+ITEM_GROUPS = ["cold_items", "rare_items", "head_items", "new-cold_items", "existing-head_items"]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    """A folder with data, and the items of each user in order of time, from the file."""
+    root = tmp_path_factory.mktemp("items")
+    write_small(root, users=50, items=60)
+    rows = pd.read_csv(root / "Small" / "Small.inter", sep="\t").sort_values("timestamp:float", kind="stable")
+    return root, rows.groupby("user_id:token")["item_id:token"].agg(list).to_dict()
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR", "FM", "FEARec", "ContentKNN"])
+def test_metrics_of_groups_of_items_equal_those_of_a_loop(log: tuple[Path, dict], model: str) -> None:
+    """Several targets per user; a model without sequences has a row for each, too."""
+    root, histories = log
+    split = {"split": {"RS": [5, 2, 3]}, "order": "TO", "group_by": "user", "mode": "full"}
+    keys = {**settings(root, model), "eval_args": split, "eval_groups": ITEM_GROUPS, "epochs": 1, "train_share": 0.3}
+    result = run(model, "Small", overrides={**keys, "metrics": ["NDCG"], "topk": [10]})
+    made = load(result.folder)
+    dataset = made.test_data._dataset
+    trained_users = set(dataset.id2token("user_id", made.train_data._dataset.inter_feat["user_id"]))
+    counts: dict[str, int] = {}
+    for user in trained_users:
+        targets = len(histories[user]) - 1
+        test, valid = int(0.3 * targets), int(0.2 * targets)  # as RecBole cuts
+        if targets - test - valid > 1 and not test:
+            test = 1
+        if targets - test - valid > 1 and not valid:
+            valid = 1
+        for item in histories[user][: 1 + targets - test - valid]:
+            counts[item] = counts.get(item, 0) + 1
+    number = {token: id for id, token in enumerate(dataset.field2id_token["item_id"])}
+    head = sorted(counts, key=lambda item: (-counts[item], number[item]))[: round(0.2 * len(counts))]
+    values: dict[str, list[float]] = {name: [] for name in ITEM_GROUPS}
+    for user, row, target in zip(dataset.id2token("user_id", row_users(made.test_data)), *ranked(made), strict=True):
+        rank, item = 1 + (row > row[target]).sum(), dataset.id2token("item_id", target)
+        kind = "head_items" if item in head else "rare_items" if item in counts else "cold_items"
+        for name in (kind, f"{'existing' if user in trained_users else 'new'}-{kind}"):
+            if name in values:
+                values[name].append(1 / np.log2(rank + 1) if rank <= 10 else 0)
+    for name, ndcg in values.items():
+        assert result.groups[name].rows == len(ndcg) > 0
+        assert result.groups[name].test["ndcg@10"] == pytest.approx(np.mean(ndcg), abs=1e-4)
+    assert sum(result.groups[name].rows for name in ITEM_GROUPS[:3]) == result.rows
+
+
+def test_labels_have_no_groups(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    columns = {"inter": ["user_id", "item_id", "timestamp", "rating"]}
+    keys = {"eval_args": {"mode": "labeled"}, "threshold": {"rating": 3}, "load_col": columns, "eval_groups": ["head"]}
+    with pytest.raises(XferError, match="eval_groups needs ranked targets, but labels are evaluated. Leave"):
+        run("FM", "Tiny", overrides={**settings(tmp_path, "FM"), **keys, "metrics": ["AUC"], "valid_metric": "AUC"})
+
+
 def test_rows_ranked_in_several_domains_belong_to_the_groups_of_their_user(tmp_path: Path) -> None:
     write_joined(tmp_path)
     keys = {"histories": "per_domain", "rank_within_domain": True, "eval_groups": ["head", "tail"], "epochs": 1}
@@ -80,7 +138,7 @@ def test_rows_ranked_in_several_domains_belong_to_the_groups_of_their_user(tmp_p
     users = row_users(made.test_data)
     assert len(set(users)) < len(users) == result.rows  # a user has a target in each of its domains
     assert sum(group.rows for group in result.groups.values()) == result.rows
-    head = user_groups(["head"], made.test_data, made.train_data, made.config["head_share"])["head"]
+    head = target_groups(["head"], made.test_data, made.train_data, made.config["head_share"])["head"]
     heads = set(made.dataset.field2id_token["user_id"][users[head]])
     domains_of = [user for _, user in result.row_targets]
     assert result.groups["head"].rows == sum(user in heads for user in domains_of)
@@ -144,13 +202,14 @@ def test_comparison_of_groups_over_seeds(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_head_users_with_ties() -> None:
     users, counts = np.array([1, 2, 2, 3, 4, 6]), np.array([5, 2, 3, 9, 5, 0])
-    assert np.flatnonzero(head_users(users, counts, 0.5)).tolist() == [1, 3]
+    assert np.flatnonzero(head_ids(users, counts, 0.5)).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"eval_groups": ["young"]}, "eval_groups: 'young' must consist of existing, new, head, tail"),
+        ({"eval_groups": ["young"]}, "'young' must consist of existing, new, head, tail, cold_items, rare_items"),
+        ({"eval_groups": ["head-warm_items"]}, "eval_groups: 'head-warm_items' must consist of existing, new"),
         ({"eval_groups": ["new"]}, "The group 'new' of eval_groups has no test target"),
         ({"eval_groups": ["head"], "head_share": 0}, "head_share=0 is invalid: it must be a number between 0"),
         ({"eval_groups": ["head"], "head_share": None}, "head_share=None is invalid: it must be a number between 0"),
@@ -171,5 +230,5 @@ def test_models_with_different_datasets_have_equal_groups(tmp_path: Path) -> Non
     groups = []
     for model in ("SASRec", "FEARec", "FM"):
         made = build(config(tmp_path, model))
-        groups.append(user_groups(["head"], made.test_data, made.train_data, 0.2)["head"])
+        groups.append(target_groups(["head"], made.test_data, made.train_data, 0.2)["head"])
     assert all(np.array_equal(groups[0], other) for other in groups[1:])

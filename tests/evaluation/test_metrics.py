@@ -14,7 +14,7 @@ from recbole_xfer.config.value_types import METRICS
 from recbole_xfer.evaluation.evaluator import KeepingEvaluator
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.testing.data import config, write_joined
-from tests.trainer.test_ranking import ranked
+from tests.helpers.ranking import ranked
 
 OF_VALUES = {"AUC", "LogLoss", "MAE", "RMSE"}
 RANKING = [name for name in METRICS if name not in OF_VALUES]

@@ -20,8 +20,8 @@ from recbole_xfer.evaluation.result import protocol
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.testing.data import config
+from tests.helpers.ranking import ranked, ranked_and_measured
 from tests.helpers.recbole_models import OF_TYPE, keys, models, write_tiny
-from tests.trainer.test_ranking import ranked, ranked_and_measured
 
 MODELS = [(kind, model) for kind in OF_TYPE for model in models(kind)]
 NEEDS = {"KGAT": "dgl", "KGIN": "torch_scatter", "MCCLK": "torch_scatter", "NCL": "faiss"}

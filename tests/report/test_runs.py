@@ -51,7 +51,7 @@ def clock(time: int) -> str:
 @pytest.fixture
 def runs(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    write_run("ANT-Toys-relearn-1a2b3c4d", 1_800_000_000, RESULT)
+    write_run("ANT-Toys-relearn-1a2b3c4d", 1_800_000_000, RESULT, train_share=0.1)
     write_run("ANT-Books+Games-pretrained-5e6f7a", 1_700_000_000, PRETRAINED, dataset="Books+Games")
     write_run("killed", 1_900_000_000, model="SASRec", adaptation=None, single_domain="Toys", dataset="Toys+Books")
 
@@ -65,7 +65,10 @@ def test_runs_are_listed_newest_first(runs: None, capsys: pytest.CaptureFixture)
         ["run", "valid", "test", "seed", "date"],
         ["SASRec", "on", "Toys", "of", "Toys+Books", "unfinished", "7", day(1_900_000_000)],
         ["saved/killed", "ndcg@10", clock(1_900_000_000)],
-        ["ANT", "(relearn)", "on", "Toys", "0.1234", "0.1111", "7", day(1_800_000_000)],
+        [
+            *["ANT", "(relearn)", "on", "Toys,", "10%", "of", "the", "users", "0.1234", "0.1111", "7"],
+            day(1_800_000_000),
+        ],
         ["saved/ANT-Toys-relearn-1a2b3c4d", "ndcg@10", clock(1_800_000_000)],
         ["ANT", "(pre-training)", "on", "Books+Games", "0.3000", "7", day(1_700_000_000)],
         ["saved/ANT-Books+Games-pretrained-5e6f7a", "ndcg@10", clock(1_700_000_000)],

@@ -39,6 +39,28 @@ def test_a_table_for_each_dataset_and_setting_and_one_run_for_equal_cells(tmp_pa
     assert [row.label for row in made.tables[0].rows] == ["Pop", "ours"]
 
 
+def test_a_table_for_each_fraction_of_users(tmp_path: Path) -> None:
+    made = plan(tmp_path, datasets=["Small"], train_share=[1, 0.03, 0.5])
+    settings = "Small, few heads", "Small, many heads"
+    ends = "3% of the users", "50% of the users", "all users"
+    assert [table.name for table in made.tables] == [f"{name}, {end}" for name in settings for end in ends]
+    assert [(table.curve, table.share) for table in made.tables[:3]] == [(settings[0], s) for s in (0.03, 0.5, 1.0)]
+    assert [cell.keys["train_share"] for cell in made.cells().values()][:5:4] == [0.03, 0.5]
+    on_the_command_line = read_plan(tmp_path / "plan.yaml", {"train_share": "0.03,0.5,1"})
+    assert [table.name for table in on_the_command_line.tables] == [table.name for table in made.tables]
+    one = read_plan(tmp_path / "plan.yaml", {"train_share": "0.5"})
+    assert [(table.name, table.share) for table in one.tables] == [(name, None) for name in settings]
+    assert {row.keys["train_share"] for table in one.tables for row in table.rows} == {0.5}
+
+
+def test_a_fraction_in_the_file_of_a_search_is_ignored(tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    best.write_text("model: SASRec\nlearning_rate: 0.25\ntrain_share: 0.3\n", encoding="utf-8")
+    rows = [{"model": "SASRec", "config_files": str(best)}]
+    (table,) = plan(tmp_path, datasets=["Small"], settings=None, rows=rows).tables
+    assert table.rows[0].keys["learning_rate"] == 0.25 and "train_share" not in table.rows[0].keys
+
+
 def test_the_command_line_replaces_datasets(tmp_path: Path) -> None:
     plan(tmp_path)
     for keys in ({"dataset": "Other"}, {"datasets": "[Other]"}):
@@ -79,6 +101,15 @@ ADAPTED = {"model": "ANT", "source": "Other"}
         ({"settings": {"texts": {"modality": ["text"]}}}, "Unknown key 'modality'. Did you mean 'modalities'?"),
         ({"settings": {"texts": {"seed": 1}}}, "seed=1 is invalid in a comparison"),
         ({"settings": ["texts"]}, r"settings=\['texts'\] is invalid: it must be a mapping from names to keys"),
+        ({"train_share": [0.1, 2]}, r"train_share=\[0.1, 2\] is invalid in a comparison: it must be a number above 0"),
+        ({"train_share": [0.1, 0.1]}, "or a list of different such numbers, as"),
+        ({"train_share": "few"}, "train_share=few is invalid in a comparison"),
+        ({"train_share": 2}, "train_share=2 is invalid: it must be a number above 0, at most 1."),
+        ({"rows": [{**ROW, "train_share": 0.1}]}, r"train_share=0.1 is invalid in a row \(SASRec\): all rows"),
+        (
+            {"train_share": [0.1, 1], "settings": {"few": {"train_share": 0.5}}},
+            "train_share is a list, but also a key of the setting 'few'. Leave one of them out.",
+        ),
         ({"mask_history": [True, True]}, r"mask_history=\[True, True\] is invalid in a comparison"),
         ({"rows": [{**ROW, "search": 3}]}, "search=3 is invalid: it must be the path of a space, or True"),
         ({"rows": [{**ROW, "search": "none.yaml"}], "settings": None}, "The file none.yaml"),

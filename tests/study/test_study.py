@@ -94,6 +94,29 @@ def test_a_second_call_trains_nothing_and_writes_the_same(
     assert (tmp_path / "made" / "study.tex").read_text().count(r"\begin{table}") == 1  # parts of one table
 
 
+def test_fractions_of_users_have_tables_a_curve_and_pictures(
+    root: Path, study: Study, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The runs on all users are those of a study without fractions."""
+    command = ["compare", str(root / "plan.yaml"), "--datasets=[Small]", "--published=None", "--train_share=0.2,1"]
+    assert main([*command, f"--output={tmp_path}"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("Test results on Small, 20% of the users") == 2
+    assert printed.count("ndcg@10 by users trained on Small, history") == 2
+    content = json.loads((tmp_path / "study.json").read_text())
+    assert [curve["curve"] for curve in content["curves"]] == ["Small, history kept", "Small, history masked"]
+    assert [table["runs"] for table in content["tables"][2:]] == [
+        [json.loads(json.dumps(result.as_dict())) for result in table.results] for table in study.tables[:2]
+    ]
+    some, every = (content["tables"][number]["summary"]["SASRec"]["ndcg@10"] for number in (0, 2))
+    points = [point for point in content["curves"][0]["points"] if point["row"] == "SASRec"]
+    assert [(point["train_share"], point["mean"], point["spread"]) for point in points] == [
+        (0.2, some["mean"], some["spread"]), (1.0, every["mean"], every["spread"]),
+    ]  # fmt: skip
+    assert (tmp_path / "study.md").read_text().count("## ndcg@10 by users trained") == 2
+    assert {path.name for path in tmp_path.glob("curve.*")} == {"curve.html", "curve.png", "curve.pdf", "curve.csv"}
+
+
 def test_a_dry_run_says_what_is_finished_and_leaves_nothing(
     root: Path, study: Study, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

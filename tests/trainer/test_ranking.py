@@ -9,20 +9,11 @@ import torch
 
 from recbole_xfer.data.histories import ranges
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.tiles import VectorScores
-from recbole_xfer.experiment import Experiment, build, fit
+from recbole_xfer.experiment import build, fit
 from recbole_xfer.testing.data import config, write_small
+from tests.helpers.ranking import ranked, whole
 
 SPLITS = [{"LS": "valid_and_test"}, {"RS": [0.8, 0.1, 0.1]}, {"HU": [6, 2, 2]}, {"NU": 0.3}]
-
-
-def whole(scores: torch.Tensor | VectorScores) -> torch.Tensor:
-    """Scores of a batch as RecBole has them, [B, n_items]; minus infinity for what is not ranked."""
-    if isinstance(scores, torch.Tensor):
-        return scores
-    products = scores.users @ scores.items.T
-    products[scores.left_out] = -torch.inf
-    return torch.nn.functional.pad(products, (1, 0), value=-torch.inf)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -43,29 +34,6 @@ def test_history_masking_applies_to_every_model(tmp_path: Path, masked: bool) ->
         experiment.trainer.evaluate(experiment.test_data, load_best_model=False)
         left_out = torch.cat(ranked)
         assert (left_out > 0).any() == masked, model
-
-
-def ranked(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of each ranked row [rows, items], minus infinity for what is left out, and its target [rows]."""
-    return ranked_and_measured(made, data)[:2]
-
-
-def ranked_and_measured(made: Experiment, data: Any = None) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """The same, and the metrics of this pass."""
-    if made.config["model"] == "Pop":
-        fit(made)  # it cannot rank before it has counted
-    scores, targets = [], []
-    collect = made.trainer.eval_collector.eval_batch_collect
-
-    def spy(batch: Any, interaction: Any, row: torch.Tensor, item: torch.Tensor) -> None:
-        scores.append(whole(batch).clone())
-        targets.append(item)
-        collect(batch, interaction, row, item)
-
-    made.trainer.eval_collector.eval_batch_collect = spy
-    measured = made.trainer.evaluate(data or made.test_data, load_best_model=False)
-    made.trainer.eval_collector.eval_batch_collect = collect
-    return torch.cat(scores).numpy(), torch.cat(targets).numpy(), measured
 
 
 def sampling(mode: str, split: dict[str, Any] = SPLITS[0], group_by: str = "user") -> dict[str, Any]:
