@@ -103,7 +103,7 @@ class VectorRecommender(Hooks, SequentialRecommender):
 class DotProductRecommender(VectorRecommender):
     """Ranks items by their embeddings and the state at a history's last item.
 
-    A subclass defines :meth:`encode` and ``calculate_loss``.
+    A subclass defines :meth:`~VectorRecommender.encode` and ``calculate_loss``.
     """
 
     item_embedding: nn.Embedding
@@ -187,7 +187,7 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
 
     Each item is encoded once per step, and the catalogue once per evaluation.
 
-    A subclass defines :meth:`encode_items` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
+    A subclass defines ``encode_items`` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
     adaptation keeps and does not train.
 
     Args:

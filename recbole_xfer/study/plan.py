@@ -152,7 +152,8 @@ def read_plan(
     histories, shares = histories_of(plan), shares_of(plan)
     tables = [_table(table, plan) for table in tables_of(plan, shares)]
     metrics = {metric for table in tables for metric in table.metrics}
-    published = Published.of(plan.get("published"), [table.name for table in tables], metrics)
+    narrowed = {"dataset", "datasets", "settings", "train_share"} & set(overrides or {})  # other tables than the file's
+    published = Published.of(plan.get("published"), None if narrowed else [table.name for table in tables], metrics)
     several = len(histories) > 1 or shares != [None] or any(plan.get(key) for key in STUDY_KEYS)
     return StudyPlan(tables, plan.get("seeds") or [2020], histories, published, several)
 
