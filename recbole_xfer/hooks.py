@@ -101,6 +101,13 @@ class Hooks:
         """How the model reads a history of items [1, L]; see ``explainable``."""
         raise NotImplementedError
 
+    def compared_users(self, items: Tensor) -> Tensor | None:
+        """Histories [B, L] to the vectors of users, [B, d], that an adversary of training compares.
+
+        None without an adversary, or if it compares the vectors by which the model ranks.
+        """
+        return None
+
 
 DEFAULTS = Hooks()
 

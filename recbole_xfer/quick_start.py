@@ -1,4 +1,4 @@
-"""The verbs as functions: run, pretrain, load, evaluate, ensemble, recommend, refit, update, export, compare, study."""
+"""The verbs of the command line as functions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.probing.separability import separability
 from recbole_xfer.processes import check_one_process
 from recbole_xfer.serving import refit as refitting
 from recbole_xfer.serving import update as updating
@@ -26,10 +27,12 @@ from recbole_xfer.serving.export import export
 from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.study.plan import read_plan
 from recbole_xfer.study.study import Study, run_study
+from recbole_xfer.study.transfer import plan_transfer
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
 
 __all__ = [
-    "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "study", "update",
+    "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "separability",
+    "study", "transfer", "update",
 ]  # fmt: skip
 
 
@@ -236,3 +239,26 @@ def study(
         workers: number of processes; see :func:`recbole_xfer.study.cells.run_cells`.
     """
     return run_study(read_plan(file, overrides, config_files), workers)
+
+
+def transfer(
+    model: str | None = None,
+    target: str | None = None,
+    sources: Sequence[str] = (),
+    adaptations: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    overrides: Mapping[str, Any] | None = None,
+    config_files: Iterable[str | Path] = (),
+    workers: int | None = None,
+) -> Study:
+    """Runs a model from scratch, and adapted from each source alone, all sources, and all but each one.
+
+    Its tables are matrices (:class:`recbole_xfer.comparison.matrix.TransferMatrix`); ``verdict()`` says what to use.
+
+    Args:
+        model, target, sources, adaptations, seeds, overrides, config_files: see
+            :func:`recbole_xfer.study.transfer.plan_transfer`.
+        workers: number of processes; see :func:`recbole_xfer.study.cells.run_cells`.
+    """
+    plan = plan_transfer(model, target, sources, adaptations, seeds, overrides, config_files)
+    return plan.run(workers)

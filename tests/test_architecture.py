@@ -18,8 +18,8 @@ LAYERS = (
     "version", "threads", "errors", "processes", "hooks", "files", "log", "import_hooks", "device", "collectives",
     "compat", "reaper", "cluster", "workers",
     "config", "data", "layers", "prepare", "model", "evaluation", "comparison", "trainer",
-    "experiment", "measure", "ensemble", "stages", "serving", "search", "study", "report", "check", "quick_start",
-    "demo", "testing", "cli", "__main__", "plugin",
+    "experiment", "measure", "ensemble", "stages", "serving", "search", "study", "probing", "report", "check",
+    "quick_start", "demo", "testing", "cli", "__main__", "plugin",
 )  # fmt: skip
 """Modules and packages, lowest first. A part can then be read, tested and replaced without those above it."""
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from recbole_xfer.cli.verb import Parser, Verb
 
+DOMAINS = ("--dataset", "--source", "--sources")
+"""Options whose values are domains."""
+
 MODEL_OPTION = re.compile(r"\s(?:-m|--model)[ =](\S+)")
 
 
@@ -40,10 +43,10 @@ def complete(parser: Parser, verb: Verb | None, of_verb: Parser | None) -> None:
             for key in sorted(keys_of(model and model[1])):
                 if of_verb.option(f"--{key}") is None:
                     of_verb.add_argument(f"--{key}")
-        for name, completer in (("--model", models), ("--dataset", domains), ("--source", domains)):
+        for name in ("--model", *DOMAINS):
             option: Any = of_verb.option(name)
             if option is not None:
-                option.completer = completer
+                option.completer = models if name == "--model" else domains
     argcomplete.autocomplete(parser, always_complete_options=False)
 
 

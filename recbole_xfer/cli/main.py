@@ -13,14 +13,15 @@ from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 
-from recbole_xfer.cli import completion, data, keys, results, serving, training
+from recbole_xfer.cli import completion, data, keys, results, serving, training, transferability
 from recbole_xfer.cli.verb import Parser, Verb
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import show_messages
 from recbole_xfer.processes import as_one_command, check_one_process, is_first, reports
 from recbole_xfer.version import __version__
 
-VERBS = {verb.name: verb for verb in (*training.VERBS, *results.VERBS, *serving.VERBS, *data.VERBS, *completion.VERBS)}
+PARTS = (training, results, transferability, serving, data, completion)
+VERBS: dict[str, Verb] = {verb.name: verb for part in PARTS for verb in part.VERBS}
 OWN_OPTIONS = ("-h", "--help", "--version")
 
 

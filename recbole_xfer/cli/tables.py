@@ -84,7 +84,7 @@ def print_result(result: Any) -> None:
 def print_comparison(comparison: Any, result_file: Path | None = None) -> None:
     """Prints a comparison's tables and verdict; also writes them as json."""
     _print_parts(_parts(comparison))
-    _write_result(comparison, result_file)
+    write_json(comparison, result_file)
 
 
 def print_estimate(plan: Any, workers: int | None) -> None:
@@ -116,7 +116,7 @@ def print_study(
     parts = [part for comparison in study.tables for part in _parts(comparison)]
     parts += [curve.layout().for_console() for curve in study.curves]
     _print_parts(parts)
-    _write_result(study, result_file)
+    write_json(study, result_file)
     if folder:
         print(f"Also in {', '.join(map(str, write(study, folder)))}")
     if picture:
@@ -151,8 +151,8 @@ def _print_parts(parts: Iterable[Table | str]) -> None:
             print(part)
 
 
-def _write_result(content: Any, file: Path | None) -> None:
-    """Writes a comparison or a study as json."""
+def write_json(content: Any, file: Path | None) -> None:
+    """Writes what a verb measured as json, such as a comparison or a study."""
     if file:
         with replacing(file) as temporary:
             temporary.write_text(as_json(content.as_dict()), encoding="utf-8")

@@ -80,11 +80,15 @@ def load_plan(
                 f"{SHARE}={row[SHARE]} is invalid in a row ({row['model']}): all rows of a table train the same users. "
                 f"Set {SHARE} for all rows."
             )
-    seeds = plan.get("seeds") or []
-    if len(set(seeds)) < len(seeds):
-        raise XferError(f"seeds={seeds} is invalid: each seed must occur once, as equal seeds make equal runs.")
+    check_seeds(plan.get("seeds") or [])
     _check_names([row["name"] for row in rows if row.get("name")], file)
     return plan
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises XferError if a seed occurs twice."""
+    if len(set(seeds)) < len(seeds):
+        raise XferError(f"seeds={seeds} is invalid: each seed must occur once, as equal seeds make equal runs.")
 
 
 def _add(plan: dict[str, Any], keys: Mapping[str, Any], source: str | Path) -> None:

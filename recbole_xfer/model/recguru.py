@@ -421,3 +421,7 @@ class RecGURU(DotProductRecommender):
         """Generalized representations h [B, d] of histories [B, L], each of one domain, without dropout."""
         self.guru.eval()
         return self.guru.represent(items, self.guru.items.domain[items[:, 0]])
+
+    def compared_users(self, items: Tensor) -> Tensor | None:
+        """h, which the critic compares; also of AutoRec, which has no critic, but not of SeqRec, which has no h."""
+        return None if self.variant == "SeqRec" else self.extract(items)

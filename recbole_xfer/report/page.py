@@ -34,7 +34,7 @@ class Section:
 def element(figure: Figure | PlotlyFigure) -> Markup:
     """A figure as an element of a page; one of plotly needs :func:`script` in the page's head."""
     if isinstance(figure, PlotlyFigure):
-        return Markup(figure.to_html(full_html=False, include_plotlyjs=False))
+        return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
     text = io.StringIO()
     figure.savefig(text, format="svg")
     return Markup(text.getvalue()[text.getvalue().index("<svg") :])

@@ -96,7 +96,7 @@ class Estimate:
         """The rows as a table for the console."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name in ("table", "row", "finished seeds", "seeds to run"):
-            table.add_column(name)
+            table.add_column(name, overflow="fold")
         for name in ("epochs", "time"):
             table.add_column(name, justify="right")
         previous = None

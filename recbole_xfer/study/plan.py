@@ -148,7 +148,18 @@ def read_plan(
     Raises:
         XferError: for the first mistake.
     """
-    plan = load_plan(Path(file), config_files, overrides)
+    return make_plan(load_plan(Path(file), config_files, overrides))
+
+
+def make_plan(plan: dict[str, Any]) -> StudyPlan:
+    """Makes the tables of a plan's content, and checks every row.
+
+    Args:
+        plan: the keys of a plan; see docs/studies.md.
+
+    Raises:
+        XferError: for the first mistake.
+    """
     histories, shares = histories_of(plan), shares_of(plan)
     tables = [_table(table, plan) for table in tables_of(plan, shares)]
     metrics = {metric for table in tables for metric in table.metrics}

@@ -12,8 +12,8 @@ from recbole_xfer.files import replacing
 from recbole_xfer.study.study import Study
 
 
-def write(study: Study, folder: Path) -> list[Path]:
-    """Writes ``study.md``, ``study.tex``, ``study.csv`` and ``study.json``; returns their paths.
+def write(study: Study, folder: Path, name: str = "study") -> list[Path]:
+    """Writes ``study.md``, ``study.tex``, ``study.csv`` and ``study.json``, or under another name; returns their paths.
 
     The csv file has a line for each table, row and metric. The json file also has every run: its seed, its folder, and
     all of its metrics.
@@ -27,12 +27,13 @@ def write(study: Study, folder: Path) -> list[Path]:
     tables = [{"table": table.name or table.results[0].dataset, **table.as_dict()} for table in study.tables]
     curves = [curve.as_dict() for curve in study.curves]
     texts = {
-        "study.md": "\n".join(pages),
-        "study.tex": latex(layouts),
-        "study.csv": pd.DataFrame(records).to_csv(index=False, lineterminator="\n"),
-        "study.json": as_json({"tables": tables, "curves": curves, "failures": list(study.failures)}),
+        ".md": "\n".join(pages),
+        ".tex": latex(layouts),
+        ".csv": pd.DataFrame(records).to_csv(index=False, lineterminator="\n"),
+        ".json": as_json({"tables": tables, "curves": curves, "failures": list(study.failures)}),
     }
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
+    paths = [folder / f"{name}{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return paths

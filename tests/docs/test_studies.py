@@ -31,7 +31,7 @@ SMALL = [
 
 def test_every_command_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = BLOCK.findall((ROOT / "docs/studies.md").read_text(encoding="utf-8"))
-    (_, plan), (_, commands), (_, curve), (_, searched), (_, published) = blocks
+    (_, plan), (_, commands), (_, curve), (_, searched), (_, published), *_ = blocks
     write_small(in_tmp_path, "Books")
     Path("study.yaml").write_text(plan, encoding="utf-8")
     assert len(read_plan("study.yaml", {"data_path": ".", "datasets": ["Books"]}).cells()) == 2 * 3 * 2
