@@ -40,6 +40,7 @@ setup(
         "ray[data,tune]>=2.7",
         "rich>=13",
         "safetensors>=0.4",
+        "scikit-learn>=1.3",
         "scipy>=1.10",
         "timm>=1.0",
         "torch>=2.6",
