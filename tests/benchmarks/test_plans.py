@@ -25,7 +25,7 @@ from tests.helpers.commands import commands, invalid
 
 STUDIES = sorted((ROOT / "plans").glob("*.yaml"))
 OTHERS = {  # without figures of their rows: of other models or data, of a picture, or as changes in percent
-    "best_published", "recguru_table2", "recguru_table2_alone", "recguru_table3", "retr_figure4", "retr_table3",
+    "recguru_table2", "recguru_table2_alone", "recguru_table3", "retr_figure4", "retr_table3",
     "syncrec_table4", "tp_figure4", "tp_figure5", "tp_figure6", "tp_figure7",
 }  # fmt: skip
 PLANS = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "rows" in read_yaml_file(path)]
