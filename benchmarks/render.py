@@ -5,7 +5,7 @@
 
 A study is one json file with the keys of `Study`. A cell of a table is a text, a number, a pair [mean, standard
 deviation over the seeds], or a change {"percent": 7.2, "p": 0.02}. Numbers are read as decimals, so that a page shows
-each with the digits that the file has. The front page looks its figures up with `Study.value`.
+each with the digits that the file has. Pages about all studies look their figures up with `Study.value`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks"
+SUMMARIES = ("index.md", "when_transfer_pays.md")  # pages about all studies
 SIGNIFICANT = Decimal("0.05")
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -109,10 +110,10 @@ class Study(Strict):
                 return table
         raise ResultError(f"The study '{self.title}' has no table '{title}'.")
 
-    def value(self, title: str, row: str, column: str) -> Decimal:
-        """Returns a number, the mean of a pair or the percent of a change; a row is named by its first cell."""
-        table = self.table(title)
-        cells = next((cells for cells in table.rows if cells[0] == row), None)
+    def value(self, title: str, row: str | tuple[str, ...], column: str) -> Decimal:
+        """Returns a number, the mean of a pair or the percent of a change; its first cells name a row."""
+        table, first = self.table(title), [row] if isinstance(row, str) else list(row)
+        cells = next((cells for cells in table.rows if cells[: len(first)] == first), None)
         if cells is None or column not in table.columns:
             raise ResultError(f"The table '{title}' of '{self.title}' has no cell at ('{row}', '{column}').")
         match cells[table.columns.index(column)]:
@@ -185,7 +186,7 @@ def render(results: Path = RESULTS) -> dict[str, str]:
     templates.globals.update(lines=lines, gain=gain, studies=studies, changes=partial(changes, studies))
     page = templates.get_template("study.md")
     pages = {f"{name}.md": page.render(name=name, study=study) for name, study in studies.items()}
-    return pages | {"index.md": templates.get_template("index.md").render()}
+    return pages | {name: templates.get_template(name).render() for name in SUMMARIES}
 
 
 def stale(pages: dict[str, str], folder: Path = PAGES) -> list[str]:

@@ -55,7 +55,7 @@ class Hooks:
     those of pre-training."""
 
     explainable: ClassVar[bool] = False
-    """Whether :meth:`inspect` is defined, so that ``recbole-xfer explain`` can show how the model ranks."""
+    """Whether ``inspect`` is defined, so that ``recbole-xfer explain`` can show how the model ranks."""
 
     shares_batches: ClassVar[bool] = False
     """Whether the losses of several processes, each of its own rows of a batch, add up to the loss of the batch; see

@@ -193,8 +193,8 @@ def recommend(
         overrides: keys such as ``mask_history: False``, which also recommends items of the history.
 
     Returns:
-        A row for each user and rank: the user, ``rank`` from 1, the item and ``score``, which is missing where the most
-        popular items stand in for a user without a known history.
+        A table with a row for each user and rank. Its columns are the user, ``rank`` from 1, the item and ``score``,
+        which is missing where the most popular items stand in for a user without a known history.
 
     Raises:
         XferError: if an argument is invalid, or all of its ids are unknown.

@@ -75,6 +75,8 @@ def test_the_device_rejects_tensors_of_the_cpu(there: Call) -> None:
         ("UniSRec", {"item_embedding": True}),
         ("XRETR", {}),
         ("XLightSANs", {}),
+        ("CARCA", {}),
+        ("VQRec", {}),
         ("TPSASRec", {}),
         ("TPCaser", {}),
         ("SASRec", {"eval_args": {"mode": "uni10"}}),

@@ -174,7 +174,7 @@ def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
     ``source`` is only for rows that are adapted.
     """
-    left_out = TABLE_KEYS if row.get("adaptation") in ("relearn", "finetune") else {*TABLE_KEYS, "source"}
+    left_out = {*TABLE_KEYS, "source"} if row.get("adaptation") in (None, "scratch") else TABLE_KEYS
     known = known_to(plan, row) if plan else set()
     keys = {key: value for key, value in plan.items() if key in known - left_out}
     return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}

@@ -28,12 +28,14 @@ class Published(BaseModel):
     figures: dict[str, dict[str, dict[str, float]]]
 
     @classmethod
-    def of(cls, value: Mapping[str, Any] | None, tables: Collection[str], metrics: Collection[str]) -> Published | None:
+    def of(
+        cls, value: Mapping[str, Any] | None, tables: Collection[str] | None, metrics: Collection[str]
+    ) -> Published | None:
         """The value of the key ``published``.
 
         Args:
             value: None without figures.
-            tables: names of the comparison's tables.
+            tables: names of the comparison's tables; None: figures of any table are allowed.
             metrics: that the comparison measures, such as ``ndcg@10``.
 
         Raises:
@@ -48,7 +50,7 @@ class Published(BaseModel):
             place = ".".join(map(str, ("published", *first["loc"])))
             raise XferError(f"{place} is invalid: {first['msg']}. See docs/studies.md.") from error
         for table, rows in found.figures.items():
-            if table not in tables:
+            if tables is not None and table not in tables:
                 raise XferError(f"published.figures: '{table}' is no table of this plan{did_you_mean(table, tables)}")
             for metric in (metric for figures in rows.values() for metric in figures):
                 if metric.partition(" [")[0] not in metrics:

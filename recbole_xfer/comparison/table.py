@@ -229,12 +229,13 @@ class Comparison:
 
     def _from_scratch(self, adapted: Sequence[Result]) -> list[Result] | None:
         """The row from scratch of the same model and keys, else the only one of its model; None if neither exists."""
-        first, rows = adapted[0], self.by_label()
+        first = adapted[0]
         if first.adaptation in (None, "scratch"):
             return None
-        of_model = [row for row in rows.values() if (row[0].model, row[0].adaptation) == (first.model, "scratch")]
+        same_model = (first.model, "scratch")
+        rows = {label: row for label, row in self.by_label().items() if (row[0].model, row[0].adaptation) == same_model}
         same_keys = first.label.replace(f"({first.adaptation})", "(scratch)")
-        return rows.get(same_keys) or (of_model[0] if len(of_model) == 1 else None)
+        return rows.get(same_keys) or (next(iter(rows.values())) if len(rows) == 1 else None)
 
     def layouts(self) -> list[Layout]:
         """The layouts of its tables, that of joint and single-domain training included."""

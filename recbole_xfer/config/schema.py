@@ -75,6 +75,13 @@ OF_MODELS: Mapping[str, Any] = {
     "augmentation": t.subset_of("item_drop", "word_drop") | None,
     "item_drop": t.Fraction,
     "word_drop_share": t.Fraction,
+    # VQ-Rec
+    "codes": t.Count,
+    "code_values": t.Count,
+    "random_codes": t.Fraction,
+    "align_epochs": t.CountOrZero,
+    # NOVA
+    "fusor": Literal["add", "concat", "gating"],
     # RETR and the Pathway models
     "pathway": bool,
     "pathway_context": Literal["prefix", "window"],
@@ -142,6 +149,8 @@ PLAN: Mapping[str, Any] = {
 BY_MODEL: Mapping[str, Mapping[str, Any]] = {
     **recbole_keys.BY_MODEL,
     "RecGURU": {"negatives": t.Count},
+    "CARCA": {"negatives": Literal["full", "sampled"]},
+    "NOVA": {"negatives": Literal["full", "sampled"]},
     "RETR": {"negatives": Literal["full", "sampled"]},
     "TPRETR": {"negatives": Literal["full"]},
 }

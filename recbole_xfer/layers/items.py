@@ -31,6 +31,7 @@ class FeatureTables(nn.Module):
             only divides; ``none`` keeps the vectors of the files.
     """
 
+    text_present: Tensor
     price: Tensor
     price_present: Tensor
     price_bounds: Tensor

@@ -1,17 +1,20 @@
 """From recommendation-independent vectors to item representations: whitening, routing, price waves.
 
-Symbols in comments: N items, D width of a vector, d width of an item representation, n_h projection heads.
+Symbols in comments: N items, D width of a vector, d width of an item representation, n_h projection heads,
+M modalities.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_xfer.collectives import drawn
+from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.losses import precise
 
 
@@ -90,3 +93,30 @@ class ExpertProjection(nn.Module):
             deviation = F.softplus(v @ self.route_deviation)
             alpha = alpha + deviation * drawn(torch.empty_like(deviation), Tensor.normal_, shared=True)
         return precise(alpha).softmax(dim=-1)
+
+
+class FeatureEmbedding(nn.Module):
+    """Text, image and price of an item, each through a linear layer of its own.
+
+    Args:
+        config: reads ``hidden_size``, ``price_size`` and ``price_frequency``.
+        features: of the items; a price is the waves of :class:`PriceEmbedding`.
+    """
+
+    def __init__(self, config: Any, features: FeatureTables) -> None:
+        super().__init__()
+        self.price_waves = PriceEmbedding(config["price_size"], config["price_frequency"])
+        sizes = features.sizes() | {"price": config["price_size"]}
+        self.layers = nn.ModuleDict(
+            {name: nn.Linear(sizes[name], config["hidden_size"]) for name in features.modalities}
+        )
+
+    def forward(self, features: FeatureTables, ids: Tensor) -> Tensor:
+        """Items [N] to their modalities, [M, N, d]; zero where an item lacks one."""
+        return torch.stack([self._embedded(name, features, ids) for name in self.layers])
+
+    def _embedded(self, name: str, features: FeatureTables, ids: Tensor) -> Tensor:
+        vectors = features.rows(name, ids)
+        if name == "price":
+            vectors = self.price_waves(vectors)
+        return self.layers[name](vectors) * features.present(name, ids)[:, None]

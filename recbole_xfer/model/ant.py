@@ -63,7 +63,7 @@ class ANT(FeatureRecommender):
 
     Eq. 1 and 2 precede a run: ``recbole-xfer encode`` writes text vectors, and the user provides image vectors as
     ``<dataset>.image.parquet``. The parameters of Eq. 10 are ``item_representation``; of Eq. 12, ``user_model`` and
-    ``position_embedding``. Eq. 13 and 16 are :meth:`next_item_loss`, and Eq. 17 is the cosine that items are ranked by.
+    ``position_embedding``. Eq. 13 and 16 are ``next_item_loss``, and Eq. 17 is the cosine that items are ranked by.
 
     Deviation: a missing text, image or price gives zero after its projection, and an item without text or image is
     left out of Eq. 14. Deviation: new embeddings of positions and items are drawn with standard deviation 0.02, not 1.

@@ -23,6 +23,7 @@ from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
 from recbole_xfer.data.features import ItemFeatures
+from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.content import ContentStart
 from recbole_xfer.layers.encoder import last_states
@@ -102,10 +103,11 @@ class VectorRecommender(Hooks, SequentialRecommender):
 class DotProductRecommender(VectorRecommender):
     """Ranks items by their embeddings and the state at a history's last item.
 
-    A subclass defines :meth:`encode` and ``calculate_loss``.
+    A subclass defines :meth:`~VectorRecommender.encode` and ``calculate_loss``.
     """
 
     item_embedding: nn.Embedding
+    candidates: CandidateSampler | None
 
     @property
     def item_table(self) -> nn.Embedding:
@@ -116,16 +118,29 @@ class DotProductRecommender(VectorRecommender):
         """See :meth:`VectorRecommender.item_vectors`."""
         return self.item_table.weight if ids is None else self.item_table(ids)
 
+    def cross_entropy(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the next item among all items, or among sampled candidates.
 
-class ContentRecommender(VectorRecommender):
-    """Ranks items by vectors that are computed from their features; the catalogue is encoded once per evaluation.
+        Args:
+            states: at the positions with a target, [T, d].
+            targets: of windows, 0 where there is none, [B, L].
+        """
+        if self.candidates is not None:
+            ids, target, correction = self.candidates(targets)
+            return item_cross_entropy(states, self.item_table(ids), target, correction=correction)
+        return item_cross_entropy(states, self.item_table.weight[1:], targets[targets > 0] - 1)
 
-    A subclass defines :meth:`encode` and :meth:`encode_items`.
+
+class ContentRecommender(Hooks, SequentialRecommender):
+    """Computes vectors of items from their features; the catalogue is encoded once per evaluation.
+
+    A subclass defines :meth:`encode_items` and how items are ranked.
 
     Args:
         config: reads ``vector_scaling`` and ``catalogue_chunk``.
     """
 
+    loader: ClassVar = WindowDataLoader
     reads_features: ClassVar[bool] = True
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
@@ -167,12 +182,12 @@ class ContentRecommender(VectorRecommender):
         return self._catalogue
 
 
-class FeatureRecommender(ContentRecommender):
+class FeatureRecommender(ContentRecommender, VectorRecommender):
     """Scores items by the cosine of their vectors and the user's state; trained at all positions of windows.
 
     Each item is encoded once per step, and the catalogue once per evaluation.
 
-    A subclass defines :meth:`encode_items` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
+    A subclass defines ``encode_items`` and :meth:`encode_states`, and names in ``kept`` and ``frozen`` what an
     adaptation keeps and does not train.
 
     Args:
@@ -322,6 +337,12 @@ class FeatureRecommender(ContentRecommender):
             ranked = self.directions(items, self.catalogue()[1:])
             self._directions = F.pad(ranked, (0, 0, 1, 0))
         return self._directions if ids is None else self._directions[ids]
+
+
+def check_texts(config: Any, features: FeatureTables) -> None:
+    """Raises XferError for a model of texts whose items have none."""
+    if "text" not in features.modalities:
+        raise XferError(f"{config['dataset']} has no text vectors. Make them with `recbole-xfer encode`.")
 
 
 def look_up(items: Tensor, ids: Tensor, table: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.layers.content import Content
-from recbole_xfer.model.base import ContentRecommender
+from recbole_xfer.model.base import ContentRecommender, VectorRecommender
 
 
-class ContentKNN(ContentRecommender):
+class ContentKNN(ContentRecommender, VectorRecommender):
     """Ranks items by their likeness to the history: what texts, pictures and prices tell without any training.
 
     A score is the mean over modalities of the cosine of the item's vector and the history's, which is the sum of its

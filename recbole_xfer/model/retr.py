@@ -17,7 +17,7 @@ from recbole_xfer.collectives import mean
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, init_as_sasrec
-from recbole_xfer.layers.losses import item_cross_entropy, precise
+from recbole_xfer.layers.losses import precise
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.model.base import DotProductRecommender, candidate_sampler, has_sparse_tables
 
@@ -69,10 +69,7 @@ class RETR(DotProductRecommender):
         items, targets = interaction[self.ITEM_SEQ], interaction[TARGETS]  # [B, L]
         real = targets > 0
         users = self.encode(items)[real]  # [T, d]
-        if self.candidates is not None:
-            ids, target, correction = self.candidates(targets)
-            return item_cross_entropy(users, self.item_embedding(ids), target, correction=correction)
         if self.loss_type == "CE":
-            return item_cross_entropy(users, self.item_embedding.weight[1:], targets[real] - 1)
+            return self.cross_entropy(users, targets)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
         return -mean(F.logsigmoid(precise((users * ahead).sum(dim=-1))))

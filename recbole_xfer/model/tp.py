@@ -94,7 +94,7 @@ class TP(Hooks, SequentialRecommender):
     # --- a user's loss -----------------------------------------------------------------------------------------------
 
     def user_loss(self, batch: Batch) -> Tensor:
-        """Eq. 10 on a user's sub-sequences: fields [L], and one number for ``user_id`` and for :data:`HEAD`."""
+        """Eq. 10 on a user's sub-sequences: fields [L], and one number for ``user_id`` and for ``HEAD``."""
         raise NotImplementedError
 
     def adversary_loss(self, phi: Tensor, head: Tensor, lengths: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
 from recbole_xfer.layers.pathway import PathwayEncoder
 from recbole_xfer.layers.projection import ExpertProjection
-from recbole_xfer.model.base import FeatureRecommender, Step, look_up
+from recbole_xfer.model.base import FeatureRecommender, Step, check_texts, look_up
 
 AUGMENTATIONS = ("item_drop", WORD_DROP)
 BACKBONE = ("encoder.", "position_embedding.")
@@ -52,8 +52,7 @@ class UniSRec(FeatureRecommender):
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
-        if "text" not in self.features.modalities:
-            raise XferError(f"{config['dataset']} has no text vectors. Make them with `recbole-xfer encode`.")
+        check_texts(config, self.features)
         self.contrast_weight = float(config["contrast_weight"])
         self.item_drop = config["item_drop"]
         self.word_drop_share = self._add_word_drop(config, dataset) if self.contrast_weight else 0.0

@@ -148,14 +148,16 @@ def read_plan(
     Raises:
         XferError: for the first mistake.
     """
-    return make_plan(load_plan(Path(file), config_files, overrides))
+    narrowed = {"dataset", "datasets", "settings", "train_share"} & set(overrides or {})
+    return make_plan(load_plan(Path(file), config_files, overrides), narrowed=bool(narrowed))
 
 
-def make_plan(plan: dict[str, Any]) -> StudyPlan:
+def make_plan(plan: dict[str, Any], narrowed: bool = False) -> StudyPlan:
     """Makes the tables of a plan's content, and checks every row.
 
     Args:
         plan: the keys of a plan; see docs/studies.md.
+        narrowed: whether it may have published figures of tables that were left out.
 
     Raises:
         XferError: for the first mistake.
@@ -163,7 +165,7 @@ def make_plan(plan: dict[str, Any]) -> StudyPlan:
     histories, shares = histories_of(plan), shares_of(plan)
     tables = [_table(table, plan) for table in tables_of(plan, shares)]
     metrics = {metric for table in tables for metric in table.metrics}
-    published = Published.of(plan.get("published"), [table.name for table in tables], metrics)
+    published = Published.of(plan.get("published"), None if narrowed else [table.name for table in tables], metrics)
     several = len(histories) > 1 or shares != [None] or any(plan.get(key) for key in STUDY_KEYS)
     return StudyPlan(tables, plan.get("seeds") or [2020], histories, published, several)
 

@@ -21,6 +21,7 @@ SMALL = {
 }  # fmt: skip
 SIZES = {
     "hidden_size": 16, "inner_size": 16, "n_heads": 2, "n_layers": 2, "projection_heads": 3, "price_size": 8,
+    "codes": 4, "code_values": 8,
 }  # fmt: skip
 """Keys that make a model small; each is set for the models that know it."""
 

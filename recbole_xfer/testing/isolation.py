@@ -1,4 +1,4 @@
-"""Runs each test in a folder of its own, as :mod:`contract` and :mod:`planted` already do.
+"""Runs each test in a folder of its own, as the tests of ``contract`` and ``planted`` already do.
 
 A package uses it for its other tests by a line in its ``conftest.py``:
 ``from recbole_xfer.testing.isolation import in_tmp_path``.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.render import PAGES, RESULTS, ResultError, read, render, stale
+from benchmarks.render import PAGES, RESULTS, SUMMARIES, ResultError, read, render, stale
 from tests.conftest import ROOT
 
 STUDIES = sorted(RESULTS.glob("*.json"))
@@ -81,6 +81,13 @@ def test_the_front_page_follows_the_data(tmp_path: Path) -> None:
     assert value not in render(tmp_path)["index.md"]
 
 
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_page_about_all_studies_has_figures_of_the_data_only(name: str) -> None:
+    template = (ROOT / "benchmarks" / "templates" / name).read_text(encoding="utf-8")
+    prose = re.sub(r"{%.*?%}|{{.*?}}|{#.*?#}", "", template, flags=re.DOTALL)
+    assert re.findall(r"0\.\d+|\d+(?:\.\d+)?%", prose) == []
+
+
 @pytest.mark.parametrize("key", PROVENANCE)
 def test_a_study_without_a_provenance_key_is_rejected(key: str, tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=f"study.json: the key '{key}' is invalid: Field required"):
@@ -126,5 +133,9 @@ def test_a_value_that_does_not_exist_is_an_error_that_names_it() -> None:
     assert study.value("CJ-Nutrition", "Pop", "NDCG@10") == study.tables[0].rows[0][2]
     with pytest.raises(ResultError, match=r"no cell at \('BPR', 'NDCG@10'\)"):
         study.value("CJ-Nutrition", "BPR", "NDCG@10")
+    scales = read(RESULTS / "vector-scaling.json")
+    [table] = scales.tables
+    row = next(cells for cells in table.rows if cells[:2] == ["ANT (relearn)", "no"])
+    assert scales.value(table.title, ("ANT (relearn)", "no"), "standard") == row[4][0]
     with pytest.raises(ResultError, match="has no table 'CJ-Deli'"):
         study.value("CJ-Deli", "Pop", "NDCG@10")

@@ -32,6 +32,11 @@ def test_a_row_gets_the_shared_keys_that_its_model_knows() -> None:
     assert check_rows(PLAN, ROWS) == [None] * 4
 
 
+def test_every_adaptation_gets_the_source() -> None:
+    rows = [{"model": "VQRec", "adaptation": adaptation} for adaptation in ("scratch", "finetune", "align")]
+    assert [row_keys(PLAN, row).get("source") for row in rows] == [None, "A", "A"]
+
+
 @pytest.mark.parametrize("key", ["lerning_rate", "nproc"])
 def test_a_shared_key_that_no_row_knows_is_an_error(key: str) -> None:
     with pytest.raises(XferError, match=f"Unknown key '{key}'"):

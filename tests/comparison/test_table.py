@@ -78,6 +78,12 @@ def test_transfer_is_compared_with_the_same_model_from_scratch(scratch: np.ndarr
     assert "XRETR" not in verdict
 
 
+def test_an_adapted_row_with_a_name_is_not_compared_with_itself(scratch: np.ndarray) -> None:
+    named = replace(result("ANT (relearn)", scratch), label="ours")
+    assert Comparison([named, result("Pop", scratch)]).verdict() == ""
+    assert "compared with ANT (scratch)" in Comparison([named, result("ANT (scratch)", scratch)]).verdict()
+
+
 def test_no_verdict_without_transfer(scratch: np.ndarray) -> None:
     assert Comparison([result("Pop", scratch), result("ANT (scratch)", scratch)]).verdict() == ""
 

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from recbole_xfer.cli.main import parse
-from recbole_xfer.config.schema import kind_of
-from recbole_xfer.errors import XferError
 from tests.conftest import ROOT
+from tests.helpers.commands import commands, invalid
 
-COMMAND = re.compile(r"^ *(?:recbole-xfer|python run_recbole_xfer\.py) (?:.*\\\n)*.*$", re.MULTILINE)
-
-
-def commands(page: Path) -> list[list[str]]:
-    """The words of the commands that begin a line of a page, without comments and without what stands for others."""
-    found = (match[0].replace("\\\n", " ") for match in COMMAND.finditer(page.read_text(encoding="utf-8")))
-    words = (shlex.split(command, comments=True) for command in found)
-    return [[word for word in line if word != "..."] for line in words]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
 
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if commands(page)]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(TEXTS[page])], ids=lambda page: page.stem)
 def test_commands_are_valid(page: Path) -> None:
-    for program, *arguments in commands(page):
-        try:
-            _, _, keys = parse(arguments if program == "recbole-xfer" else arguments[1:])
-        except XferError as error:
-            pytest.fail(f"{' '.join(arguments)}: {error}")
-        assert [key for key in keys if kind_of(key) is None] == [], arguments
+    assert invalid(TEXTS[page]) == []

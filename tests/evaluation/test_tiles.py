@@ -108,7 +108,8 @@ def test_evaluation_in_tiles_measures_what_the_whole_matrix_has(
     ("model", "ranks_by_vectors"),
     [
         ("RETR", True), ("ANT", True), ("SASRec", True), ("GRU4Rec", True), ("Caser", True), ("BPR", True),
-        ("LightGCN", True), ("TPSASRec", True), ("BERT4Rec", False), ("NeuMF", False),
+        ("LightGCN", True), ("TPSASRec", True), ("NOVA", True), ("VQRec", True),
+        ("BERT4Rec", False), ("NeuMF", False), ("CARCA", False),
     ],
 )  # fmt: skip
 def test_models_that_rank_by_vectors_are_found(tmp_path: Path, model: str, ranks_by_vectors: bool) -> None:

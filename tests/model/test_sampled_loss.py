@@ -27,7 +27,10 @@ from recbole_xfer.trainer.sparse_adam import SparseAdam
 
 SAMPLED = {"negatives": "sampled", "n_negatives": 30}
 CE = {"loss_type": "CE", "pathway": False}
-MODELS = [("RETR", CE), ("ANT", {"item_embedding": True}), ("UniSRec", {"content_start": True}), ("XRETR", {})]
+MODELS = [
+    ("RETR", CE), ("ANT", {"item_embedding": True}), ("UniSRec", {"content_start": True}), ("XRETR", {}), ("NOVA", {}),
+    ("CARCA", {"loss_type": "CE"}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "keys"), MODELS, ids=[model for model, _ in MODELS])

@@ -133,7 +133,9 @@ def test_a_graph_reads_every_batch_as_its_model(
         check(encoder, tmp_path / "graph.onnx", groups, shown=False)
 
 
-@pytest.mark.parametrize("model", ["ANT", "RETR", "XRETR", "XLightSANs", "SyNCRec", "RecGURU", "ContentKNN"])
+@pytest.mark.parametrize(
+    "model", ["ANT", "RETR", "XRETR", "XLightSANs", "SyNCRec", "RecGURU", "ContentKNN", "NOVA", "VQRec"]
+)
 def test_a_pass_without_loops_over_data_gives_the_same_vectors(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

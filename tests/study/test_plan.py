@@ -68,6 +68,14 @@ def test_the_command_line_replaces_datasets(tmp_path: Path) -> None:
         assert [table.dataset for table in made.tables] == ["Other", "Other"]
 
 
+def test_figures_of_tables_that_the_command_line_leaves_out_are_allowed(tmp_path: Path) -> None:
+    figures = {name: {"Pop": {"ndcg@10": 0.1}} for name in ("Small", "Other")}
+    plan(tmp_path, published={"source": "A", "same_data": True, "figures": figures}, settings=None)
+    made = read_plan(tmp_path / "plan.yaml", {"datasets": "[Other]"})
+    assert made.published is not None
+    assert made.published.rows("Other", None) == figures["Other"]
+
+
 def test_a_baseline_is_a_label_a_name_or_the_model_of_one_row(tmp_path: Path) -> None:
     for name in ("ours", "ANT"):
         assert plan(tmp_path, baseline=name).tables[0].baseline == "ours"
