@@ -47,8 +47,8 @@ class TP(Hooks, SequentialRecommender):
     make the outer update (Adam in the paper). ``paths`` walks of k steps start at the same parameters and their
     directions are averaged; ``paths: 1`` is a single walk, as in the paper's Algorithm 1, over users drawn without
     replacement. The discriminator descends lambda L_d by the same inner and outer steps, as Eq. 10 is written; with
-    lambda 0 it is not trained. It sees sub-sequences of lengths that every trained user has: the paper's all have one
-    length, and the length alone tells head users.
+    lambda 0 it is not trained. The paper's sub-sequences all have one length; here they have many, and the length alone
+    tells head users, unless ``adversary_positions`` is ``common``.
 
     Deviation: the inner steps descend and the outer one follows them, where Eq. 6 with Eq. 7 ascends and Algorithm 1
     descends and then moves away. Deviation: L_d is the cross-entropy of the discriminator; Eq. 9 lacks its minus sign,
