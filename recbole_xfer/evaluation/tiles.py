@@ -55,11 +55,6 @@ class VectorScores:
     items: Tensor
     left_out: tuple[Tensor, Tensor]
 
-    def bounded(self) -> bool:
-        """Whether all scores are surely finite."""
-        largest = self.users.norm(dim=1).max() * self.items.norm(dim=1).max()
-        return bool(largest < torch.finfo(largest.dtype).max)
-
     def best(self, k: int, number: Tensor, row: Tensor, target: Tensor | None = None) -> Ranking:
         """Ranks the items of each user; exact, in an order of ties as in :func:`~.ties.best`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +29,16 @@ class Vectors:
 
     items: Tensor
     users: Callable[[Interaction], Tensor]
+
+    @cached_property
+    def longest(self) -> Tensor:
+        """The largest norm of an item but the padding; found once, because it reads all items."""
+        return self.items[1:].float().norm(dim=1).max()
+
+    def bounded(self, users: Tensor) -> bool:
+        """Whether no product with the vectors of users, [B, d], can overflow."""
+        largest = users.norm(dim=1).max() * self.longest
+        return bool(largest < torch.finfo(largest.dtype).max)
 
 
 @torch.no_grad()

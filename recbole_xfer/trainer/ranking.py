@@ -83,21 +83,22 @@ class RankingTrainer(Trainer):
             interaction: rows of a loader.
             left_out: (row, item) of what is not ranked; None for nothing, a mask for sampled candidates.
         """
-        users = interaction[self.config["USER_ID_FIELD"]]
-        if isinstance(left_out, Tensor) or users[0] == users[-1]:  # what the model multiplies is seen with two users
+        ids = interaction[self.config["USER_ID_FIELD"]]
+        if isinstance(left_out, Tensor) or ids[0] == ids[-1]:  # what the model multiplies is seen with two users
             return None
         interaction = interaction.to(self.device)
         if self._vectors is None:
             with seeded(self.config["seed"]):  # without changing what a model draws next
-                self._vectors = vectors_of(self.model, interaction[torch.tensor([0, len(users) - 1])])
+                self._vectors = vectors_of(self.model, interaction[torch.tensor([0, len(ids) - 1])])
         if self._vectors is None:
             self._tiled = False
             return None
         row, item = left_out or torch.zeros(2, 0, dtype=torch.long)
-        items = self._vectors.items[1:].float()
+        users = self._vectors.users(interaction).float()
+        if not self._vectors.bounded(users):
+            return None
         left_out = row.to(self.device), item.to(self.device) - 1
-        scores = VectorScores(self._vectors.users(interaction).float(), items, left_out)
-        return scores if scores.bounded() else None
+        return VectorScores(users, self._vectors.items[1:].float(), left_out)
 
     def ranked_items(self, rows: int, items: int, left_out: Any = None) -> Tensor:
         """Whether an item is ranked, bool [rows, items]: all but the padding item and those that are left out."""

@@ -15,7 +15,7 @@ from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.evaluation import tiles
 from recbole_xfer.evaluation.ties import TieOrder, best
 from recbole_xfer.evaluation.tiles import VectorScores
-from recbole_xfer.evaluation.vectors import vectors_of
+from recbole_xfer.evaluation.vectors import Vectors, vectors_of
 from recbole_xfer.experiment import build
 from recbole_xfer.testing.data import config, write_small
 
@@ -77,9 +77,8 @@ def test_ties_do_not_depend_on_the_rounding_of_a_first_look(scores: Scores, monk
 
 @pytest.mark.parametrize(("largest", "bounded"), [(1e18, True), (1e21, False), (torch.inf, False), (torch.nan, False)])
 def test_products_that_may_overflow_are_not_ranked_in_tiles(largest: float, bounded: bool) -> None:
-    nothing = torch.zeros(0, dtype=torch.long)
     users, items = torch.tensor([[1.0], [largest]]), torch.full((3, 1), 1e18)
-    assert VectorScores(users, items, (nothing, nothing)).bounded() == bounded
+    assert Vectors(items, lambda rows: users).bounded(users) == bounded
 
 
 @pytest.mark.parametrize("model", ["RETR", "SASRec", "BPR"])
