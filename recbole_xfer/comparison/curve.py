@@ -28,10 +28,8 @@ class Curve:
 
     @property
     def metric(self) -> str:
-        """The metric that is shown: NDCG at the length that counts, or the first one where NDCG is not measured."""
-        first = next(iter(self.tables.values())).results[0]
-        ndcg = f"ndcg@{first.cutoff}"
-        return ndcg if ndcg in first.test else next(iter(first.test))
+        """The metric that is shown; see :class:`~recbole_xfer.comparison.table.Comparison`."""
+        return next(iter(self.tables.values())).metric
 
     def frame(self) -> pd.DataFrame:
         """The points: ``row``, ``train_share``, ``mean`` and ``spread`` over seeds, and the number of ``seeds``."""

@@ -41,12 +41,6 @@ class TransferMatrix(Comparison):
         values = {field.name: getattr(table, field.name) for field in fields(table)}
         return cls(**values, model=model, sources=sources, adaptations=adaptations)
 
-    @property
-    def metric(self) -> str:
-        """The metric in the matrix: NDCG at the length that is tested, or the first one if it was not measured."""
-        measured, tested = self.results[0].test, f"ndcg@{self.results[0].cutoff}"
-        return tested if tested in measured else next(iter(measured))
-
     def cells(self) -> dict[str, tuple[str, str]]:
         """The source and the adaptation of each row of the matrix, by label."""
         return {

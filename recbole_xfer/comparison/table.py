@@ -103,6 +103,12 @@ class Comparison:
                 "These results have different metrics or groups. Set --metrics, --topk and --eval_groups for all runs."
             )
 
+    @property
+    def metric(self) -> str:
+        """The one that stands for all: NDCG at the length that is tested, or the first one where it is not measured."""
+        measured, tested = self.results[0].test, f"ndcg@{self.results[0].cutoff}"
+        return tested if tested in measured else next(iter(measured))
+
     def by_label(self) -> dict[str, list[Result]]:
         """The results of each row of the table, one per seed."""
         rows: dict[str, list[Result]] = defaultdict(list)

@@ -46,12 +46,8 @@ def write(curves: Sequence[Curve], folder: Path) -> list[Path]:
     """
     looks = styles_of(labels_of(curves))
     sections = [section(curve, looks) for curve in curves]
-    paths = write_page(folder / "curve.html", "How much target data", sections, {})
-    picture = draw(curves)
-    for path in (folder / "curve.png", folder / "curve.pdf"):
-        with replacing(path) as temporary:
-            picture.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
-        paths.append(path)
+    pictures = dict.fromkeys((folder / "curve.png", folder / "curve.pdf"), draw(curves))
+    paths = write_page(folder / "curve.html", "How much target data", sections, pictures)
     points = pd.concat([curve.frame().assign(curve=curve.name, metric=curve.metric) for curve in curves])
     with replacing(folder / "curve.csv") as temporary:
         points.to_csv(temporary, index=False, lineterminator="\n")

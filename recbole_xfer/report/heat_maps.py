@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from plotly import graph_objects
 
-from recbole_xfer.files import replacing
 from recbole_xfer.report.page import Section, write_page
 from recbole_xfer.report.pictures import LABEL_SIZE, add_caption, tidied
 
@@ -128,9 +127,5 @@ def write_heat_maps(
         maps, caption, columns: see :func:`draw`.
     """
     sections = [Section(one.title, one.sentences, figure=interactive(one)) for one in maps]
-    pages = write_page(folder / f"{name}.html", title, [*sections, Section(sentences=[caption])], {})
-    figure, pictures = draw(maps, caption, columns), [folder / f"{name}.png", folder / f"{name}.pdf"]
-    for path in pictures:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
-    return [*pages, *pictures]
+    pictures = dict.fromkeys((folder / f"{name}.png", folder / f"{name}.pdf"), draw(maps, caption, columns))
+    return write_page(folder / f"{name}.html", title, [*sections, Section(sentences=[caption])], pictures)

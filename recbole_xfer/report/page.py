@@ -47,13 +47,13 @@ def script(sections: Sequence[Section]) -> Markup:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], figures: Mapping[Path, Figure]) -> list[Path]:
-    """Writes a page, and figures as PNG files; returns all paths.
+    """Writes a page, and figures as PNG or PDF files; returns all paths.
 
     Args:
         path: of the page.
         title: of the page.
         sections: from top to bottom.
-        figures: by the path of their PNG.
+        figures: by the path of their file.
     """
     templates = Environment(
         loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -64,5 +64,5 @@ def write_page(path: Path, title: str, sections: Sequence[Section], figures: Map
         temporary.write_text(page, encoding="utf-8")
     for place, figure in figures.items():
         with replacing(place) as temporary:
-            figure.savefig(temporary, dpi=150)
+            figure.savefig(temporary, format=place.suffix.removeprefix("."), dpi=150)
     return [path, *figures]
