@@ -105,7 +105,7 @@ class Comparison:
 
     @property
     def metric(self) -> str:
-        """The metric that is shown alone, which is NDCG at the tested length or, where it is not measured, the first one."""
+        """The metric that is shown alone, NDCG at the tested length or, where it is not measured, the first one."""
         measured, tested = self.results[0].test, f"ndcg@{self.results[0].cutoff}"
         return tested if tested in measured else next(iter(measured))
 
