@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_xfer.collectives import drawn
+from recbole_xfer.collectives import drawn, total
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, activation
 from recbole_xfer.layers.losses import precise
+
+KEPT = "kept/"
+"""Prefix of the scalars of :func:`kept_fractions`."""
 
 DROP, KEEP = 0, 1
 """The two outcomes j of Eq. 3 to 5."""
@@ -43,6 +46,7 @@ class PathwayRouter(nn.Module):
         self.temperature = config["pathway_temperature"]
         self.seed = 0 if self.learned else int(torch.randint(2**31, ()))  # of the random route in evaluation
         width, act = config["hidden_size"], config["hidden_act"]
+        self.counts: Tensor | None = torch.zeros(2, dtype=torch.long)  # of kept and of all behaviours in training
         self.summary = MLP(width, width, act)
         self.keep = MLP(width, 2, act)
         self.weight = MLP(width, 1, act)
@@ -59,7 +63,10 @@ class PathwayRouter(nn.Module):
             Zeros and ones [B, L], whose gradient is that of the relaxed sample (straight-through).
         """
         decision = self.decide(z, route) if self.learned else self.random(route)
-        return decision * (route if self.hierarchical else real)  # Eq. 6
+        kept = decision * (route if self.hierarchical else real)  # Eq. 6
+        if self.training and self.counts is not None:
+            self.counts = self.counts.to(kept.device) + torch.stack([(kept > 0).sum(), (real > 0).sum()])
+        return kept
 
     def random(self, route: Tensor) -> Tensor:
         """Keeps each behaviour with probability 1/2, [B, L]; in evaluation equally at each call."""
@@ -90,6 +97,27 @@ class PathwayRouter(nn.Module):
         else:
             kept, count = kept.cumsum(dim=1), count.cumsum(dim=1)
         return (kept / count.clamp(min=1)[..., None]).to(z.dtype)
+
+
+def kept_fractions(model: nn.Module) -> dict[str, float]:
+    """The fraction of behaviours that each block of a model kept in training since the last call."""
+    found = {}
+    for number, router in enumerate(_routers(model), start=1):
+        if router.counts is not None:
+            kept, every = total(router.counts).tolist()
+            router.counts = torch.zeros_like(router.counts)
+            found |= {f"{KEPT}block {number}": kept / every} if every else {}
+    return found
+
+
+def stop_counting(model: nn.Module) -> None:
+    """Lets the routers of a model count nothing, for passes under ``vmap``, whose tensors must not be kept."""
+    for router in _routers(model):
+        router.counts = None
+
+
+def _routers(model: nn.Module) -> list[PathwayRouter]:
+    return [module for module in model.modules() if isinstance(module, PathwayRouter)]
 
 
 class MLP(nn.Module):

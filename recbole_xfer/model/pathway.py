@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recbole_xfer.collectives import total
 from recbole_xfer.hooks import Hooks
-from recbole_xfer.layers.pathway import PathwayRouter
+from recbole_xfer.layers.pathway import PathwayRouter, kept_fractions
 
 
 class Pathway:
@@ -67,6 +67,10 @@ class PathwayMixin(Hooks, nn.Module):
             router, attention = PathwayRouter(self._config), layer.multi_head_attention
             router.apply(self._init_weights)
             attention.query = RoutedQuery(attention.query, router, self.pathway)
+
+    def epoch_scalars(self) -> dict[str, float]:
+        """The fraction of behaviours that each block kept."""
+        return kept_fractions(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Adds the routers first: S3Rec loads its pre-trained parameters, also those of routers, while it is built."""

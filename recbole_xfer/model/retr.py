@@ -18,7 +18,7 @@ from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.hooks import Inspection
 from recbole_xfer.layers.encoder import CausalEncoder, init_as_sasrec
 from recbole_xfer.layers.losses import precise
-from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.layers.pathway import PathwayEncoder, kept_fractions
 from recbole_xfer.model.base import DotProductRecommender, candidate_sampler, has_sparse_tables
 
 
@@ -63,6 +63,10 @@ class RETR(DotProductRecommender):
     def inspect(self, items: Tensor) -> Inspection:
         """See :meth:`~recbole_xfer.hooks.Hooks.inspect`."""
         return self.encoder.inspect(self.embed(items))
+
+    def epoch_scalars(self) -> dict[str, float]:
+        """The fraction of behaviours that each block kept."""
+        return kept_fractions(self)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Eq. 8, or cross-entropy over all items or sampled ones, at every position with a target."""

@@ -13,12 +13,17 @@ from recbole.model import sequential_recommender as recbole
 from torch import Tensor
 
 from recbole_xfer.data.dataset import TransferDataset
+from recbole_xfer.layers.pathway import stop_counting
 from recbole_xfer.model.retr import RETR
 from recbole_xfer.model.tp import Batch, TPAllPositions, TPOverRows, last_items
 
 
 class TPRETR(TPAllPositions, RETR):
     """RETR, trained by TP."""
+
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        stop_counting(self)
 
     def states(self, batch: Batch) -> Tensor:
         """The encoder's states, [L, d]."""

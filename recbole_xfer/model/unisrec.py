@@ -23,7 +23,7 @@ from recbole_xfer.layers.encoder import CausalEncoder
 from recbole_xfer.layers.items import SCALING
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
-from recbole_xfer.layers.pathway import PathwayEncoder
+from recbole_xfer.layers.pathway import PathwayEncoder, kept_fractions
 from recbole_xfer.layers.projection import ExpertProjection
 from recbole_xfer.model.base import FeatureRecommender, Step, check_texts, look_up
 
@@ -144,6 +144,10 @@ class XRETR(XSASRec):
 
     encoder_class: ClassVar[type[nn.Module]] = PathwayEncoder
     encoder_keys: ClassVar = (*XSASRec.encoder_keys, "pathway_context", "pathway_route", "pathway_hierarchical")
+
+    def epoch_scalars(self) -> dict[str, float]:
+        """The fraction of behaviours that each block kept."""
+        return kept_fractions(self)
 
 
 class XLightSANs(XSASRec):

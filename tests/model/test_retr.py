@@ -157,6 +157,18 @@ def test_routes_only_shrink(tmp_path: Path, training: bool) -> None:
     assert 0 < routes[0].mean() < 1
 
 
+def test_the_kept_behaviours_of_each_block_are_counted_in_training(tmp_path: Path) -> None:
+    model = experiment(tmp_path).model
+    items = torch.randint(1, model.n_items, (20, 9))
+    items[:, 7:] = 0  # padding does not count
+    model.encode(items)
+    assert model.epoch_scalars() == {}  # nor does evaluation
+    routes = model.train().encoder.trace(model.embed(items), items > 0).routes
+    kept = {f"kept/block {number}": float(route.sum()) / (20 * 7) for number, route in enumerate(routes, start=1)}
+    assert model.epoch_scalars() == pytest.approx(kept) and len(kept) == 2
+    assert model.epoch_scalars() == {}
+
+
 def test_with_a_full_route_the_layer_is_plain_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = experiment(tmp_path).model
     monkeypatch.setattr(PathwayRouter, "decide", lambda self, z, route: torch.ones_like(route))
