@@ -18,8 +18,8 @@ from rich.table import Table
 from recbole_xfer.check.check import Check
 from recbole_xfer.check.domain import Domain, Example, Facts
 from recbole_xfer.prepare.decoding import PictureError, read_picture
+from recbole_xfer.report.looks import CALM
 from recbole_xfer.report.page import Section, write_page
-from recbole_xfer.report.pictures import CALM
 
 THUMBNAIL = 120
 """Longest side of a shown picture, in pixels."""
@@ -151,7 +151,7 @@ def write(check: Check, path: Path) -> list[Path]:
             for domain in check.domains
         ),
     ]
-    return write_page(path, f"Check of {', '.join(names)}", sections, {})
+    return write_page(path, f"Check of {', '.join(names)}", sections)
 
 
 def thumbnail(path: Path) -> Markup:

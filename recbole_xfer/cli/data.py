@@ -94,11 +94,11 @@ def check(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 def demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Runs the demo; prints its tables and verdicts."""
-    from recbole_xfer.cli.tables import print_study, write_study
+    from recbole_xfer.cli.tables import print_study
     from recbole_xfer.demo import demo
 
     study = demo(options.data_path)
-    print_study(study, options.result, options.output, write_study, options.picture)
+    print_study(study, options.result, options.output, picture=options.picture)
     study.check()
 
 

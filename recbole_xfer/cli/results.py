@@ -18,7 +18,7 @@ def add_compare_options(parser: Parser) -> None:
     add = parser.add_argument
     add("file", type=Path, help="yaml with dataset or datasets, rows, seeds and other keys; see docs/studies.md")
     add_result(parser)
-    add("--output", type=Path, metavar="FOLDER", help="also write study.md, .tex, .csv, .json, and curves")
+    add("--output", type=Path, metavar="FOLDER", help="also write study.md, .tex, .csv, .json; report draws it")
     add_study_options(parser)
 
 
@@ -50,10 +50,10 @@ def add_runs_options(parser: Parser) -> None:
 
 def add_report_options(parser: Parser) -> None:
     """Adds the options of report."""
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a run")
-    parser.add_argument(
-        "--output", type=Path, default=Path("report"), metavar="FOLDER", help="for a page and its pictures as PNG"
-    )
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="FOLDER", help="of a study that compare or transfer wrote, or of a run")
+    place = "for a page, and its pictures as PNG and PDF (default: the folder of the only study, or report)"
+    add("--output", type=Path, metavar="FOLDER", help=place)
 
 
 def add_explain_options(parser: Parser) -> None:
@@ -67,7 +67,7 @@ def add_explain_options(parser: Parser) -> None:
 
 def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Runs a study; prints its tables and verdicts."""
-    from recbole_xfer.cli.tables import print_estimate, print_study, write_study
+    from recbole_xfer.cli.tables import print_estimate, print_study
     from recbole_xfer.study.plan import read_plan
     from recbole_xfer.study.study import run_study
 
@@ -76,7 +76,7 @@ def compare(options: argparse.Namespace, keys: dict[str, str]) -> None:
         print_estimate(plan, options.workers)
         return
     study = run_study(plan, options.workers)
-    print_study(study, options.result, options.output, write_study)
+    print_study(study, options.result, options.output)
     study.check()
 
 
@@ -109,12 +109,12 @@ def runs(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 
 def report(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Draws runs; prints their findings and the files."""
-    from recbole_xfer.report.report import report, write
+    """Draws studies and runs; prints their findings and the files."""
+    from recbole_xfer.report.report import home_of, report, write
 
     drawn = report(options.folders)
     print("\n".join(drawn.lines()))
-    for path in write(drawn, options.output):
+    for path in write(drawn, options.output or home_of(options.folders)):
         print(path)
 
 
@@ -166,8 +166,11 @@ VERBS = (
     ),
     Verb(
         "report",
-        "draw runs: domain gaps, losses and validation by epoch, results by group",
-        ("recbole-xfer report saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --output=report",),
+        "draw a study or runs: tables, curves, groups, training by epoch, domain gaps",
+        (
+            "recbole-xfer report study",
+            "recbole-xfer report saved/ANT-Shop-1a2b3c4d saved/SASRec-Shop-5e6f7a8b --output=report",
+        ),
         add_report_options,
         report,
         accepts_keys=False,

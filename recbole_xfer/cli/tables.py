@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def print_study(
     study: Any,
     result_file: Path | None,
     folder: Path | None,
-    write: Callable[[Any, Path], Iterable[Path]],
+    name: str = "study",
     picture: Path | None = None,
 ) -> None:
     """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder.
@@ -109,8 +110,8 @@ def print_study(
     Args:
         study: its tables are comparisons.
         result_file: for json.
-        folder: for ``write``.
-        write: writes the study into a folder, and returns the paths.
+        folder: for the files.
+        name: of the files, without their suffix.
         picture: for what is printed, as SVG.
     """
     parts = [part for comparison in study.tables for part in _parts(comparison)]
@@ -118,23 +119,14 @@ def print_study(
     _print_parts(parts)
     write_json(study, result_file)
     if folder:
-        print(f"Also in {', '.join(map(str, write(study, folder)))}")
+        from recbole_xfer.study.write import write
+
+        print(f"Also in {', '.join(map(str, write(study, folder, name)))}")
+        print(f"Draw it: recbole-xfer report {shlex.quote(str(folder))}")
     if picture:
         with replacing(picture) as temporary:
             temporary.write_text(svg(parts), encoding="utf-8")
         print(f"Drawn in {picture}")
-
-
-def write_study(study: Any, folder: Path) -> list[Path]:
-    """Writes the tables of a study, and its curves if it has any; returns the paths."""
-    from recbole_xfer.study.write import write
-
-    paths = write(study, folder)
-    if study.curves:
-        from recbole_xfer.report import curve
-
-        paths += curve.write(study.curves, folder)
-    return paths
 
 
 def _parts(comparison: Any) -> list[Table | str]:

@@ -26,7 +26,7 @@ def add_transfer_options(parser: Parser) -> None:
     add("--adaptations", nargs="+", default=[], metavar="WAY", help="relearn, finetune (default: all of the model)")
     add("--seeds", nargs="+", default=[], type=int, metavar="N", help="of each run (default: the key seed)")
     add_result(parser)
-    add("--output", type=Path, metavar="FOLDER", help="also write transfer.md, .tex, .csv, .json, .html, .png, .pdf")
+    add("--output", type=Path, metavar="FOLDER", help="also write transfer.md, .tex, .csv, .json; report draws it")
     add_study_options(parser)
 
 
@@ -46,7 +46,6 @@ def add_separability_options(parser: Parser) -> None:
 def transfer(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Runs a model from scratch and from each set of sources; prints the matrix and what to use."""
     from recbole_xfer.cli.tables import print_estimate, print_study
-    from recbole_xfer.report.transfer import write
     from recbole_xfer.study.transfer import plan_transfer
 
     plan = plan_transfer(
@@ -56,7 +55,7 @@ def transfer(options: argparse.Namespace, keys: dict[str, str]) -> None:
         print_estimate(plan.study, options.workers)
         return
     study = plan.run(options.workers)
-    print_study(study, options.result, options.output, write)
+    print_study(study, options.result, options.output, "transfer")
     study.check()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -77,4 +77,5 @@ class Curve:
     def as_dict(self) -> dict[str, Any]:
         """The points and how they were measured, for json."""
         points = self.frame().to_dict("records")
-        return {"curve": self.name, "metric": self.metric, "measured": self.caption(), "points": points}
+        shown = {"measured": self.caption(), "points": points, "layout": asdict(self.layout())}
+        return {"curve": self.name, "metric": self.metric, **shown}

@@ -276,10 +276,12 @@ class Comparison:
         }
         return {
             "dataset": self.results[0].dataset,
+            "metric": self.metric,
             "measured": self.caption(),
             "verdict": self.verdict(),
             "summary": self.summary(),
             "runs": [result.as_dict() for result in self.results],
+            "layouts": [asdict(layout) for layout in self.layouts()],
             **{name: value for name, value in further.items() if value},
         }
 

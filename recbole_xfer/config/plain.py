@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 
 def plain(value: Any) -> Any:
@@ -20,6 +21,12 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
+
+
+def reason_of(error: ValidationError) -> str:
+    """Where the first mistake of a json file is, and what is wrong there."""
+    first = error.errors()[0]
+    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
 
 
 def as_json(value: Mapping[str, Any]) -> str:

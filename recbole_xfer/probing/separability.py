@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from recbole_xfer.comparison.layout import Entry, Layout, Line
+from recbole_xfer.config.plain import reason_of
 from recbole_xfer.config.values import join_domains, parse_values, read_yaml_files
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError
@@ -97,7 +99,46 @@ class Separability:
             for pair, probes in pairs.items()
             for probe, value in probes.items()
         ]
-        return {"groups": list(self.groups), "measured": self.caption(), "accuracies": found}
+        settings = {"limit": self.limit, "seed": self.seed}
+        return {"groups": list(self.groups), "measured": self.caption(), "accuracies": found, **settings}
+
+
+class Written(BaseModel):
+    """An accuracy in the file of ``--json``."""
+
+    vectors: str
+    pair: tuple[str, str]
+    probe: str
+    mean: float
+    spread: float
+    rows: int
+
+
+class File(BaseModel):
+    """The content of the file of ``--json``."""
+
+    groups: list[str] = Field(min_length=2)
+    accuracies: list[Written]
+    limit: int
+    seed: int
+
+
+def read_separability(path: Path) -> Separability:
+    """Reads the file of ``--json``.
+
+    Raises:
+        XferError: if it is not json, or lacks a value or has one of another type.
+    """
+    try:
+        content = File.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = reason_of(error) if isinstance(error, ValidationError) else error
+        raise XferError(f"{path} cannot be read ({reason}). Write it again with separability --json.") from error
+    accuracies: dict[str, dict[Pair, dict[str, Accuracy]]] = {}
+    for one in content.accuracies:
+        of_pair = accuracies.setdefault(one.vectors, {}).setdefault(one.pair, {})
+        of_pair[one.probe] = Accuracy(one.mean, one.spread, one.rows)
+    return Separability(content.groups, accuracies, content.limit, content.seed)
 
 
 def separability(

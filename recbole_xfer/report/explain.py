@@ -18,6 +18,7 @@ from recbole_xfer.data.atomic import AtomicFormat, read_item_column
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import Experiment, load
+from recbole_xfer.files import replacing
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.report.page import Section, write_page
 
@@ -164,5 +165,7 @@ def write(explanations: Sequence[Explanation], path: Path) -> list[Path]:
         rows=[(e.label, f"{e.rank:,}", " · ".join(e.ranked)) for e in explanations],
         figure=figure,
     )
-    figures = {path.with_suffix(".png"): figure}
-    return write_page(path.with_suffix(".html"), f"User {explanations[0].user}", [section], figures)
+    paths = write_page(path.with_suffix(".html"), f"User {explanations[0].user}", [section])
+    with replacing(path.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return [*paths, path.with_suffix(".png")]

@@ -1,9 +1,9 @@
-"""Writes an HTML page that needs no other file, and its figures as PNG files next to it."""
+"""Writes an HTML page that needs no other file."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,47 @@ from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
 from plotly.offline import get_plotlyjs
 
+from recbole_xfer.comparison.layout import BEST, SECOND, Entry, Layout
 from recbole_xfer.files import replacing
+
+MARKS = {BEST: Markup("<b>{}</b>"), SECOND: Markup("<u>{}</u>")}
+"""How the best and the second value of a column are shown."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page, each piece optional: a title, sentences, a table, a figure. All text is escaped.
+    """A part of a page, each piece optional: a title, sentences, a table with a caption, a figure.
 
-    A figure of plotly is interactive, and one of matplotlib is a picture.
+    All text is escaped. A figure of plotly is interactive, and one of matplotlib is a picture.
+
+    Attributes:
+        names: number of columns of a table that are names; all others are numbers.
+        level: of the title; a page has a list of its titles of level 2 if there are several titles of level 3.
+        folded: whether a table is shown on a click.
     """
 
     title: str | None = None
     sentences: Sequence[str] = ()
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
+    names: int | None = None
+    caption: str = ""
     figure: Figure | PlotlyFigure | None = None
+    level: int = 2
+    folded: bool = False
+
+    @classmethod
+    def of(cls, layout: Layout, sentences: Sequence[str] = (), figure: PlotlyFigure | None = None) -> Section:
+        """A table, in which the best and the second value of each column are marked, above a figure."""
+        rows = [(*line.names, *map(_marked, line.entries)) for line in layout.lines]
+        heads = (*layout.names, *layout.columns)
+        caption = f"{layout.caption.rstrip('.')}."
+        return cls(layout.title, sentences, heads, rows, len(layout.names), caption, figure, level=3)
+
+
+def _marked(entry: Entry) -> str:
+    """A number of a table as an element."""
+    return MARKS[entry.place].format(entry.text) if entry.place in MARKS else entry.text
 
 
 def element(figure: Figure | PlotlyFigure) -> Markup:
@@ -46,14 +72,16 @@ def script(sections: Sequence[Section]) -> Markup:
     return Markup(f"<script>{get_plotlyjs()}</script>") if needed else Markup("")
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section], figures: Mapping[Path, Figure]) -> list[Path]:
-    """Writes a page, and figures as PNG or PDF files; returns all paths.
+def write_page(path: Path, title: str, sections: Sequence[Section]) -> list[Path]:
+    """Writes a page.
 
     Args:
         path: of the page.
         title: of the page.
         sections: from top to bottom.
-        figures: by the path of their file.
+
+    Returns:
+        The path, as a list.
     """
     templates = Environment(
         loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -62,7 +90,4 @@ def write_page(path: Path, title: str, sections: Sequence[Section], figures: Map
     page = templates.get_template("page.html.jinja").render(title=title, sections=sections, script=script(sections))
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    for place, figure in figures.items():
-        with replacing(place) as temporary:
-            figure.savefig(temporary, format=place.suffix.removeprefix("."), dpi=150)
-    return [path, *figures]
+    return [path]

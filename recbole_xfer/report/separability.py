@@ -9,7 +9,10 @@ import numpy as np
 
 from recbole_xfer.probing.probes import PROBES
 from recbole_xfer.probing.separability import Separability
-from recbole_xfer.report.heat_maps import HeatMap, write_heat_maps
+from recbole_xfer.report.page import Section, write_page
+from recbole_xfer.report.paper import write_pictures
+from recbole_xfer.report.picture import HeatMap, Picture
+from recbole_xfer.report.screen import interactive
 
 NAME = "separability"
 """Of the files."""
@@ -17,20 +20,20 @@ NAME = "separability"
 
 def write(measured: Separability, folder: Path) -> list[Path]:
     """Writes heat maps as ``separability.html``, ``.png`` and ``.pdf``; returns their paths."""
-    maps = [heat_map(measured, kind, probe) for kind, probe in product(measured.accuracies, PROBES)]
-    return write_heat_maps(folder, NAME, measured.title(), maps, f"{measured.caption()}.", columns=len(PROBES))
+    drawn = separability_picture(measured)
+    section = Section(sentences=[*drawn.sentences, drawn.caption], figure=interactive(drawn))
+    return write_page(folder / f"{NAME}.html", drawn.title, [section]) + write_pictures([drawn], folder)
+
+
+def separability_picture(measured: Separability) -> Picture:
+    """The accuracies of all probes on all kinds of vectors."""
+    panels = [heat_map(measured, kind, probe) for kind, probe in product(measured.accuracies, PROBES)]
+    caption = f"{measured.caption()}."
+    return Picture(NAME, measured.title(), panels, len(PROBES), measured.sentences(), caption)
 
 
 def heat_map(measured: Separability, kind: str, probe: str) -> HeatMap:
     """The accuracies of a probe on all pairs, from guessing (light) to a probe that is always right (blue)."""
     values = measured.matrix(kind, probe)
-    return HeatMap(
-        title=f"{kind}, {probe}",
-        rows=measured.groups,
-        columns=measured.groups,
-        values=values,
-        texts=[["" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values],
-        bounds=(0.5, 1.0),
-        scale="accuracy",
-        sentences=[measured.sentence(kind)] if probe == next(iter(PROBES)) and measured.accuracies[kind] else [],
-    )
+    texts = [["" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values]
+    return HeatMap(f"{kind}, {probe}", measured.groups, measured.groups, values, texts, (0.5, 1.0), "accuracy")

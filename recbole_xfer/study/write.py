@@ -16,7 +16,7 @@ def write(study: Study, folder: Path, name: str = "study") -> list[Path]:
     """Writes ``study.md``, ``study.tex``, ``study.csv`` and ``study.json``, or under another name; returns their paths.
 
     The csv file has a line for each table, row and metric. The json file also has every run: its seed, its folder, and
-    all of its metrics.
+    all of its metrics. The points of curves, if there are any, are also written as ``curve.csv``.
     """
     of_curves = [curve.layout() for curve in study.curves]
     layouts = [layout for table in study.tables for layout in table.layouts()] + of_curves
@@ -29,11 +29,18 @@ def write(study: Study, folder: Path, name: str = "study") -> list[Path]:
     texts = {
         ".md": "\n".join(pages),
         ".tex": latex(layouts),
-        ".csv": pd.DataFrame(records).to_csv(index=False, lineterminator="\n"),
+        ".csv": _csv(pd.DataFrame(records)),
         ".json": as_json({"tables": tables, "curves": curves, "failures": list(study.failures)}),
     }
-    paths = [folder / f"{name}{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
+    files = {folder / f"{name}{suffix}": text for suffix, text in texts.items()}
+    if study.curves:
+        points = [curve.frame().assign(curve=curve.name, metric=curve.metric) for curve in study.curves]
+        files[folder / "curve.csv"] = _csv(pd.concat(points))
+    for path, text in files.items():
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return paths
+    return list(files)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, lineterminator="\n")

@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_xfer.collectives import in_first
-from recbole_xfer.config.plain import as_json, plain
+from recbole_xfer.config.plain import as_json, plain, reason_of
 from recbole_xfer.config.schema import check_values
 from recbole_xfer.config.values import read_yaml_file, split_domains, text_of, write_yaml
 from recbole_xfer.errors import XferError
@@ -456,9 +456,7 @@ class RunFolder:
         try:
             return adapter.dump_python(adapter.validate_json(content, strict=True), exclude_unset=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            reason = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
-            raise self.damaged(name, reason) from error
+            raise self.damaged(name, reason_of(error)) from error
 
 
 def digest(settings: Mapping[str, Any]) -> str:

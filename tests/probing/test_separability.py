@@ -17,7 +17,7 @@ from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.probing.probes import PROBES, accuracy
-from recbole_xfer.probing.separability import Separability, separability
+from recbole_xfer.probing.separability import Separability, read_separability, separability
 from recbole_xfer.probing.vectors import Sampler, draw_histories, read_domains
 from recbole_xfer.quick_start import pretrain, run
 from recbole_xfer.report.separability import heat_map
@@ -120,6 +120,11 @@ def test_the_command_repeats_the_numbers_and_writes_files(
     assert {path.name for path in tmp_path.glob("separability.*")} == {
         f"separability.{s}" for s in ("html", "png", "pdf")
     }
+    read = read_separability(tmp_path / "found.json")
+    assert read.as_dict() == json.loads((tmp_path / "found.json").read_text())
+    (tmp_path / "found.json").write_text('{"groups": ["A", "C"]}')
+    with pytest.raises(XferError, match=r"found.json cannot be read \(.*accuracies.*\). Write it again"):
+        read_separability(tmp_path / "found.json")
     again = separability(["A", "C"], ["text"], overrides=paths(root))
     assert again.accuracies["text"]["A", "C"] == measured.accuracies["text"]["A", "C"]
 

@@ -1,9 +1,11 @@
-"""Reports: pictures and sentences; a resumed run has the history of an uninterrupted one."""
+"""Reports on studies and runs: pictures and sentences; a resumed run has the history of an uninterrupted one."""
 
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
+import re
+import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,30 +19,46 @@ from PIL import Image
 from recbole_xfer.cli.main import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build, fit
-from recbole_xfer.quick_start import run
-from recbole_xfer.report.pictures import CALM, WARNING, draw_transfer, spread_out
-from recbole_xfer.report.report import report
-from recbole_xfer.testing.data import config, settings, write_joined, write_small
+from recbole_xfer.report.history import over_runs
+from recbole_xfer.report.looks import CALM, WARNING, Look, spread_out
+from recbole_xfer.report.paper import draw
+from recbole_xfer.report.picture import Line, Lines, Picture
+from recbole_xfer.report.report import Report, report
+from recbole_xfer.testing.data import config, write_joined, write_small
 from recbole_xfer.trainer.run_folder import RunFolder
+from tests.helpers.studies import MODELS, SEEDS, STRANGE, epochs, made_matrix, made_result, made_study, write_run
 
 SYNCREC = {"n_experts": 2, "cross_experts": 1}
 RECGURU = {"autoencoder_epochs": 2, "adversarial_epochs": 3, "epochs": 2, "user_batch_size": 32, "warmup_steps": 4}
-NEW_USERS = {"split": {"NU": 0.3}, "order": "TO", "group_by": "user", "mode": "full"}
-GROUPS = {"eval_groups": ["existing", "new", "existing-tail"], "eval_args": NEW_USERS, "topk": [1, 5, 10]}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def trained(root: Path, model: str = "SASRec", dataset: str = "Small", **keys: Any) -> Path:
-    if not (root / dataset.split("+")[0]).exists():
-        write_joined(root, dataset.split("+")) if "+" in dataset else write_small(root, dataset, users=80)
-    return Path(run(model, dataset, overrides={**settings(root, model), **keys}).folder)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with curves, and a matrix of transfer and separability in the same folder."""
+    root = tmp_path_factory.mktemp("study")
+    folder = made_study(root)
+    shutil.copy(made_matrix(root) / "transfer.json", folder)
+    accuracy = {"vectors": "text", "pair": ["Food", "Home"], "mean": 0.8, "spread": 0.01, "rows": 500}
+    accuracies = [{**accuracy, "probe": probe} for probe in ("linear", "MLP")]
+    content = {"groups": ["Food", "Home"], "accuracies": accuracies, "limit": 2000, "seed": 1}
+    (folder / "separability.json").write_text(json.dumps(content))
+    return folder
 
 
-def rewrite(folder: Path, **scalars: list[float]) -> None:
-    """Replaces scalars in the history of a run, to get a known answer."""
-    history = RunFolder(folder).epochs()
-    for number, record in enumerate(history):
-        record["train"] |= {name: values[number] for name, values in scalars.items()}
-    RunFolder(folder).save_epochs(history)
+@pytest.fixture(scope="module")
+def drawn(study: Path) -> Report:
+    return report([study])
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> Path:
+    assert main(["report", str(study)]) == 0
+    return study / "report.html"
+
+
+def picture_of(made: Report, name: str) -> Picture:
+    return next(picture for picture in made.pictures() if picture.name == name)
 
 
 # --- history ----------------------------------------------------------------------------------------------------
@@ -93,54 +111,151 @@ def test_loss_of_an_epoch_is_a_mean_over_its_steps(tmp_path: Path) -> None:
         assert record["train"] == {"loss": pytest.approx(total / steps)}
 
 
-# --- one run ---------------------------------------------------------------------------------------------------------
+# --- a study ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_has_a_picture_for_each_table_curve_and_matrix(drawn: Report) -> None:
+    shares = ("Shop-10-of-the-users", "Shop-all-users")
+    assert [picture.name for picture in drawn.pictures()] == [
+        "curve", "matrix",
+        *(f"groups-{name}" for name in (*shares, "Shop")), *(f"lengths-{name}" for name in (*shares, "Shop")),
+        *(f"training-{name}" for name in shares), "separability",
+    ]  # fmt: skip
+    titles = ["Test results", "How much target data", "Transfer to the target", "Groups", "Lengths", "Training"]
+    assert [chapter.title for chapter in drawn.chapters] == [*titles, "Separability"]
+    assert drawn.notes == [
+        "The training of 7 of 25 runs is not drawn: saved/x has moved or is gone. The same holds for 6 others.",
+        "Broken, seed 1 failed: no vectors",
+    ]
+
+
+def test_a_row_is_one_line_with_the_mean_and_the_spread_of_its_seeds(study: Path, drawn: Report) -> None:
+    panel, *losses = picture_of(drawn, "training-Shop-all-users").panels
+    assert isinstance(panel, Lines) and panel.title == "validation ndcg@10 (circles: best epochs)"
+    assert [line.name for line in panel.lines] == list(MODELS)[1:]  # Pop has no history
+    folders = list((study.parent / "saved").glob("SASRec-1-1.0-*"))
+    histories = [json.loads((folder / "epochs.json").read_text()) for folder in folders]
+    points = panel.lines[0].points.set_index("x")
+    for epoch in range(7):
+        values = [history[epoch]["valid"]["ndcg@10"] for history in histories if epoch < len(history)]
+        assert points.loc[epoch, "mean"] == pytest.approx(np.mean(values))
+        spread = np.std(values, ddof=1) if len(values) > 1 else 0
+        assert points.loc[epoch, "spread"] == pytest.approx(spread)
+    assert len(points) == 7 and panel.circles is not None
+    own = panel.circles[panel.circles["line"] == "SASRec"]
+    assert sorted(own["x"]) == [seed + 1 for seed in SEEDS]
+    assert sorted(own["y"]) == pytest.approx([0.3 * (seed + 1) / 10 + 0.01 * seed for seed in SEEDS])
+    assert [loss.title for loss in losses] == ["training loss, SASRec", "training loss, ANT"]
+
+
+def test_a_row_has_one_look_in_all_pictures(drawn: Report) -> None:
+    panels = [panel for picture in drawn.pictures() for panel in picture.panels if isinstance(panel, Lines)]
+    looks: dict[str, set[Look]] = {}
+    for line in (line for panel in panels for line in panel.lines):
+        looks.setdefault(line.name, set()).add(line.look)
+    assert set(MODELS) <= set(looks) and all(len(own) == 1 for own in looks.values())
+    assert len(set.union(*(looks[row] for row in MODELS))) == len(MODELS)
+
+
+def test_the_page_needs_no_network_and_escapes_names(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    head, _, body = text.partition("<h1>")
+    assert "src=" not in body and 'href="http' not in body and head.count("<script>") >= 1
+    assert "<link" not in head[: head.index("<script")] and "<script src" not in head
+    strange = "ANT &lt;tuned&gt; &amp; $x_1$"
+    assert STRANGE not in text and f"<td>{strange}</td>" in text
+    assert "<b>" in text and "<u>" in text and "Holm" in text and "vs SASRec" in text
+    assert text.count("Plotly.newPlot") == 11
+    for name in ("curve", "matrix", "groups-Shop-all-users", "training-Shop-all-users", "separability"):
+        assert (page.parent / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        with Image.open(page.parent / f"{name}.png") as picture:
+            assert picture.width > 400 and len(picture.convert("L").getcolors()) > 5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_draws_every_picture(page: Path, tmp_path: Path) -> None:
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    command = [str(CHROMIUM), *options, f"--user-data-dir={tmp_path}", "--virtual-time-budget=8000", "--dump-dom"]
+    done = subprocess.run([*command, page.resolve().as_uri()], capture_output=True, text=True, check=True, timeout=300)
+    body = done.stdout.rpartition("<h1>")[2]
+    assert len(re.findall(r'<div [^>]*class="[^"]*js-plotly-plot', body)) == 11
+    assert "ANT &lt;tuned&gt; &amp; $x_1$</text>" in body
+
+
+def test_a_folder_of_runs_that_moved_with_the_study_is_found(study: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(study.parent, tmp_path / "elsewhere") / "study"
+    text = (moved / "study.json").read_text()
+    (moved / "study.json").write_text(text.replace(f"{study.parent}/saved", "saved"))
+    (moved / "transfer.json").unlink()
+    shutil.rmtree(moved.parent / "saved" / "ANT-2-1.0-1")
+    (moved.parent / "saved" / "ANT-2-1.0-2" / "epochs.json").write_text("[")
+    made = report([moved])
+    (panel, *_) = picture_of(made, "training-Shop-all-users").panels
+    assert isinstance(panel, Lines) and len(panel.lines) == 3
+    assert re.match(
+        r"The training of 8 of 24 runs is not drawn: saved/ANT-2-1.0-1 has moved or is gone. ", made.notes[0]
+    )
+
+
+# --- SyNCRec and RecGURU ---------------------------------------------------------------------------------------------
+
+
+def syncrec(root: Path, best: int = 2, seed: int = 1, shift: float = 0.0) -> Path:
+    """A run whose domain B is hurt."""
+    scalars = {
+        "gap/A": [0.1, 0.2, 0.3, 0.4], "gap/B": [0.1 + shift, 0.0, -0.1 + shift, -0.5], "alpha": [1.0] * 4,
+        "weight/A": [0.5, 0.6, 0.7, 0.9], "weight/B": [0.5, 0.4, 0.3, 0.1], "beta": [1.0] * 4,
+    }  # fmt: skip
+    result = made_result("SyNCRec", "SyNCRec", seed)
+    values = {**result.as_dict(), "best_epoch": best, "dataset": "A+B"}
+    folder = write_run(root / f"S{seed}", result, epochs(seed, 4, 0.3, **scalars), "SyNCRec", dataset="A+B", seed=seed)
+    RunFolder(folder).finish(values)
+    return folder
 
 
 def test_hurt_domain_is_named_and_drawn_in_the_warning_colour(tmp_path: Path) -> None:
-    folder = trained(tmp_path, "SyNCRec", "A+B", **SYNCREC, epochs=4, rank_within_domain=True)
-    rewrite(folder, **{"gap/A": [0.1, 0.2, 0.3, 0.4], "gap/B": [0.1, 0.0, -0.1, -0.5]})
-    rewrite(folder, **{"weight/A": [0.5, 0.6, 0.7, 0.9], "weight/B": [0.5, 0.4, 0.3, 0.1]})
-    best = json.loads((folder / "result.json").read_text()) | {"best_epoch": 2}
-    (folder / "result.json").write_text(json.dumps(best))
-    drawn = report([folder])
-    assert [picture.name for picture in drawn.pictures] == ["transfer", "training", "results"]
-    transfer, training, results = drawn.pictures
-    assert transfer.sentences == [
+    picture = picture_of(report([syncrec(tmp_path)]), "transfer")
+    assert picture.sentences == [
         "B is hurt: its mean gap in epoch 2 is -0.100; its weight fell from 0.500 to 0.300.",
         "Not hurt: A (+0.300).",
     ]
-    (gaps,) = [axis for axis in transfer.figure.axes if axis.get_title().startswith("gap over")]
-    lines = {tuple(line.get_ydata()): line.get_color() for line in gaps.lines}
-    assert lines[0.1, 0.2, 0.3, 0.4] == CALM and lines[0.1, 0.0, -0.1, -0.5] == WARNING
+    gaps = next(axis for axis in draw(picture).axes if axis.get_title().startswith("gap"))
+    lines = {tuple(line.get_ydata()): line.get_color() for line in gaps.lines[:2]}
+    assert lines == {(0.1, 0.2, 0.3, 0.4): CALM, (0.1, 0.0, -0.1, -0.5): WARNING}
     assert {text.get_text(): text.get_color() for text in gaps.texts} == {"A": CALM, "B": WARNING}
-    valid = RunFolder(folder).epochs()[2]["valid"]["ndcg@10 [mean]"]
-    assert f"best in epoch 2: {valid:.4f}." in training.sentences[0]
-    assert "in total) ranked; history kept" in results.sentences[0] and "seed" in results.sentences[0]
-    labels = [label.get_text() for label in results.figure.axes[0].get_yticklabels()]
-    assert labels == ["all targets", "mean of domains", "A", "B"]
+
+
+def test_gaps_are_means_over_seeds(tmp_path: Path) -> None:
+    made = report([syncrec(tmp_path), syncrec(tmp_path, seed=2, shift=0.08)])
+    gap, *_ = picture_of(made, "transfer").panels
+    assert isinstance(gap, Lines) and [line.name for line in gap.lines] == ["A", "B"]
+    assert gap.lines[1].points["mean"].tolist() == pytest.approx([0.14, 0.0, -0.06, -0.5])
+    assert gap.lines[1].points["spread"].tolist() == pytest.approx([0.08 / 2**0.5, 0, 0.08 / 2**0.5, 0])
+    assert (
+        picture_of(made, "transfer")
+        .sentences[0]
+        .startswith("B is hurt: its mean gap over the last epochs of 2 runs is -0.060;")
+    )
 
 
 def test_no_domain_is_hurt(tmp_path: Path) -> None:
-    folder = trained(tmp_path, "SyNCRec", "A+B", **SYNCREC, loss_correction=False)
-    rewrite(folder, **{"gap/A": [-0.1, 0.2], "gap/B": [0.1, 0.0]})
-    result = json.loads((folder / "result.json").read_text()) | {"best_epoch": 1}
-    (folder / "result.json").write_text(json.dumps(result))
-    assert report([folder]).pictures[0].sentences == ["No domain is hurt: no mean gap in epoch 1 is negative."]
+    folder = syncrec(tmp_path, best=1)
+    assert picture_of(report([folder]), "transfer").sentences == [
+        "No domain is hurt: no mean gap in epoch 1 is negative."
+    ]
 
 
 def test_names_of_twenty_domains_do_not_overlap() -> None:
-    domains = [f"Department {number}" for number in range(20)]
-    gaps = pd.DataFrame(np.linspace(0.010, 0.011, 40).reshape(2, 20), columns=domains)
-    rest = pd.DataFrame({"alpha": [1.0, 1.1], "beta": [1.0, 1.0]})
-    figure = draw_transfer(gaps, gaps, rest, gaps.iloc[-1].rename("gap"))
+    points = [pd.DataFrame({"x": [0, 1], "mean": [0.01, 0.0101 + n / 1e6], "spread": [0.0, 0.0]}) for n in range(20)]
+    lines = [Line(f"Department {number}", own, Look(CALM)) for number, own in enumerate(points)]
+    figure = draw(Picture("transfer", "", [Lines("gap", lines, "epoch", named=True)] * 2, 2))
     figure.draw_without_rendering()
     for axis in figure.axes:
-        if "over training" in axis.get_title():
-            boxes = sorted((Text.get_window_extent(text) for text in axis.texts), key=lambda box: box.y0)
-            assert len(boxes) == 20
-            assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
-            assert boxes[0].y0 > 0 and boxes[-1].y1 < figure.bbox.height
-            assert max(box.x1 for box in boxes) <= figure.bbox.width
+        boxes = sorted((Text.get_window_extent(text) for text in axis.texts), key=lambda box: box.y0)
+        assert len(boxes) == 20
+        assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
+        assert boxes[0].y0 > 0 and boxes[-1].y1 < figure.bbox.height
+        assert max(box.x1 for box in boxes) <= figure.bbox.width
 
 
 def test_names_move_as_little_as_possible() -> None:
@@ -149,138 +264,131 @@ def test_names_move_as_little_as_possible() -> None:
     assert spread_out(np.array([1.0, 1.0, 0.0, 0.0]), 0.1) == pytest.approx([0.9, 1.0, 0.0, 0.1])
 
 
-def with_distances(folder: Path, *distances: float) -> list[dict]:
-    """Replaces the critic's distances in the run's history."""
-    history = RunFolder(folder).epochs()
-    for record, distance in zip([r for r in history if r["phase"] == "adversarial"], distances, strict=True):
-        record["train"]["Wasserstein distance"] = distance
-    RunFolder(folder).save_epochs(history)
-    return history
+def recguru(root: Path, *distances: float) -> Path:
+    """A run with two epochs of autoencoders, one adversarial epoch for each distance, and two of recommendation."""
+    game = [{"critic loss": -value, "Wasserstein distance": value} for value in distances]
+    phases = [("autoencoder", {})] * 2 + [("adversarial", own) for own in game] + [("recommendation", None)] * 2
+    history, count = [], {}
+    for number, (phase, own) in enumerate(phases):
+        count[phase] = count.get(phase, -1) + 1
+        both = {"reconstruction/A": 1 / (1 + number), "reconstruction/B": 2 / (1 + number)}
+        train = {"next item": 0.5 / (1 + number)} if own is None else {**both, **own}
+        history.append({"epoch": count[phase], "phase": phase, "train": train})
+    result = made_result("RecGURU", "RecGURU")
+    return write_run(root / "R", result, history, "RecGURU", dataset="A+B")
 
 
 def test_game_of_recguru_and_its_phases(tmp_path: Path) -> None:
-    folder = trained(tmp_path, "RecGURU", "A+B", **RECGURU)
-    with_distances(folder, 0.1, 0.2, 0.8)
-    assert "did not come closer" in (grown := report([folder]).pictures[0].sentences[0])
-    assert "The distance still grew" in grown and "raise adversarial_epochs" in grown
-    history = with_distances(folder, 0.1, 0.8, 0.2)
-    game, training, _ = report([folder]).pictures
+    grown = picture_of(report([recguru(tmp_path, 0.1, 0.2, 0.8)]), "game").sentences[0]
+    assert "did not come closer" in grown and "The distance still grew" in grown and "raise adversarial" in grown
+    made = report([recguru(tmp_path, 0.1, 0.8, 0.2)])
+    game = picture_of(made, "game")
     assert "The domains came closer" in game.sentences[0] and "still grew" not in game.sentences[0]
     assert "in epoch 1 of the adversarial phase, 0.8000, and 0.2000 in the last epoch" in game.sentences[0]
-    axes = {axis.get_title() or axis.get_ylabel(): axis for axis in game.figure.axes}
-    assert axes["Wasserstein distance, estimated"].lines[0].get_ydata().tolist() == [0.1, 0.8, 0.2]
-    expected = [record["train"]["reconstruction/A"] for record in history[:5]]
-    drawn = {line.get_label(): line.get_ydata() for line in axes["reconstruction loss"].lines}
-    assert drawn["A"].tolist() == expected and len(drawn["B"]) == 5
-    assert [text.get_text() for text in axes["reconstruction loss"].texts] == ["autoencoder phase", "adversarial phase"]
-    loss, _ = training.figure.axes
-    assert loss.lines[0].get_ydata().tolist() == [record["train"]["next item"] for record in history[5:]]
+    critic, distance, losses = draw(game).axes
+    assert distance.get_title() == "Wasserstein distance, estimated" and critic.get_title() == "critic loss"
+    assert distance.lines[0].get_ydata().tolist() == [0.1, 0.8, 0.2]
+    assert losses.lines[1].get_ydata().tolist() == [2 / (1 + number) for number in range(5)]
+    texts = [text.get_text() for text in losses.texts]
+    assert texts == ["autoencoder phase", "adversarial phase", "A", "B"]
+    (loss,) = picture_of(made, "training").panels
+    assert isinstance(loss, Lines) and loss.lines[0].points["mean"].tolist() == [0.5 / 6, 0.5 / 7]
 
 
-def test_pictures_of_the_variants_of_recguru(tmp_path: Path) -> None:
-    auto = trained(tmp_path, "RecGURU", "A+B", **RECGURU, variant="AutoRec")
-    (game, *_) = report([auto]).pictures
-    assert [axis.get_ylabel() for axis in game.figure.axes] == ["reconstruction loss"]
-    seq = trained(tmp_path, "RecGURU", "A+B", **RECGURU, variant="SeqRec")
-    assert [picture.name for picture in report([seq]).pictures] == ["training", "results"]
+def test_autoencoders_without_a_critic_have_no_game(tmp_path: Path) -> None:
+    folder = recguru(tmp_path)
+    (panel,) = picture_of(report([folder]), "game").panels
+    assert panel.title == "reconstruction loss"
+    RunFolder(folder).save_epochs(
+        [record for record in RunFolder(folder).epochs() if record["phase"] == "recommendation"]
+    )
+    assert [picture.name for picture in report([folder]).pictures()] == ["groups", "lengths", "training"]
 
 
-# --- several runs ----------------------------------------------------------------------------------------------------
+def test_routes_of_each_block(tmp_path: Path) -> None:
+    folders = []
+    for seed, kept in ((1, [0.5, 0.6]), (2, [0.7, 0.6])):
+        scalars = {"kept/block 1": kept, "kept/block 2": [0.1, 0.1]}
+        result = made_result("RETR", "RETR", seed)
+        history = epochs(seed, 2, 0.3, **scalars)
+        folders.append(write_run(tmp_path / str(seed), result, history, "RETR", seed=seed))
+    first, second = picture_of(report(folders), "routes").panels
+    assert (first.title, second.title) == ("block 1", "block 2") and isinstance(first, Lines)
+    assert first.lines[0].points["mean"].tolist() == pytest.approx([0.6, 0.6])
 
 
-def test_groups_cutoffs_and_seeds_of_several_models(tmp_path: Path) -> None:
-    folders = [trained(tmp_path, seed=seed, **GROUPS) for seed in (1, 2)] + [trained(tmp_path, "Pop", **GROUPS)]
-    drawn = report(folders)
-    assert [picture.name for picture in drawn.pictures] == ["training", "results", "lengths"]
-    training, results, lengths = drawn.pictures
-    assert [axis.get_title() for axis in training.figure.axes] == ["validation ndcg@10 (circle: best epoch)"]
-    measured = [json.loads((folder / "result.json").read_text()) for folder in folders]
-    recall = next(axis for axis in results.figure.axes if axis.get_title() == "recall@10")
-    assert [label.get_text() for label in recall.get_yticklabels()] == ["all targets", *GROUPS["eval_groups"]]
-    sasrec = next(bars for bars in recall.containers if bars.get_label() == "SASRec" and len(bars) == 4)
-    new = [result["groups"]["new"]["test"]["recall@10"] for result in measured[:2]]
-    assert sasrec[2].get_width() == pytest.approx(np.mean(new))
-    assert "mean and standard deviation over seeds 1, 2" in results.sentences[0]
-    panels = {axis.get_title(): axis for axis in lengths.figure.axes}
-    assert len(panels) == 4 * 2
-    assert "seeds 1, 2" in lengths.figure.get_supxlabel().replace("\n", " ")
-    line = next(bar.lines[0] for bar in panels["ndcg, new"].containers if bar.get_label() == "Pop")
-    assert line.get_ydata().tolist() == [measured[2]["groups"]["new"]["test"][f"ndcg@{k}"] for k in (1, 5, 10)]
-    assert {text.get_text() for text in lengths.figure.legends[0].texts} == {"SASRec", "Pop"}
+def test_the_mean_is_over_the_runs_that_have_an_epoch() -> None:
+    found = over_runs([pd.Series([1.0, 2.0]), pd.Series([3.0, None]), pd.Series(dtype=float)])
+    assert found["mean"].tolist() == [2, 2] and found["spread"].tolist() == pytest.approx([2**0.5, 0])
+    assert over_runs([]).empty
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def test_influence_of_a_key_is_drawn_for_runs_that_differ_only_in_it(tmp_path: Path) -> None:
-    folders = [
-        trained(tmp_path, hidden_dropout_prob=value, attn_dropout_prob=other, epochs=1)
-        for value, other in ((0.0, 0.5), (0.5, 0.5), (0.1, 0.5), (0.1, 0.2))
-    ]
-    pictures = {picture.name: picture for picture in report(folders).pictures}
-    assert "influence-attn_dropout_prob" not in pictures  # two values are too few for a curve
-    influence = pictures["influence-hidden_dropout_prob"]
-    values = [json.loads((folders[i] / "result.json").read_text())["test"]["ndcg@10"] for i in (0, 2, 1)]
-    (axis,) = (axis for axis in influence.figure.axes if axis.get_title() == "ndcg@10, all targets")
-    (line,) = axis.containers
-    assert line.lines[0].get_ydata().tolist() == values
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "0.5"]
-    assert f"highest at hidden_dropout_prob = {[0, 0.1, 0.5][int(np.argmax(values))]:g}" in influence.sentences[0]
-    labels = {text.get_text() for text in pictures["results"].figure.legends[0].texts}
-    assert "SASRec attn_dropout_prob=0.2 hidden_dropout_prob=0.1" in labels
-
-
-def test_dollars_in_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     folders = []
-    for name in ("a$", "b$\\frac$"):
-        folders.append(trained(tmp_path, "Pop", run_dir=str(tmp_path / name)))
-        result = json.loads((folders[-1] / "result.json").read_text())
-        (folders[-1] / "result.json").write_text(json.dumps(result | {"label": name, "seed": len(folders)}))
-    for picture in report(folders).pictures:
-        picture.figure.savefig(tmp_path / "picture.svg")
-        names = [text for text in picture.figure.findobj(Text) if "a$" in text.get_text() or "b$" in text.get_text()]
-        assert names
-        assert not any(text.get_parse_math() for text in names)
-
-
-# --- files and mistakes ----------------------------------------------------------------------------------------------
+    for number, (value, other) in enumerate(((0.0, 0.5), (0.5, 0.5), (0.1, 0.5), (0.1, 0.2))):
+        keys = {"hidden_dropout_prob": value, "attn_dropout_prob": other}
+        result = made_result("SASRec", level=0.3 + 0.1 * number)
+        folders.append(write_run(tmp_path / str(number), result, epochs(1, 2, 0.3), **keys))
+    made = report(folders)
+    assert "influence-attn_dropout_prob" not in [picture.name for picture in made.pictures()]  # two values are too few
+    influence = picture_of(made, "influence-hidden_dropout_prob")
+    values = [json.loads((folders[i] / "result.json").read_text())["test"]["ndcg@10"] for i in (0, 2, 1)]
+    panel = next(panel for panel in influence.panels if panel.title == "ndcg@10, all targets")
+    assert isinstance(panel, Lines) and list(panel.ticks.values()) == ["0", "0.1", "0.5"]
+    assert panel.lines[0].points["mean"].tolist() == values
+    assert f"highest at hidden_dropout_prob = {[0, 0.1, 0.5][int(np.argmax(values))]:g}" in influence.sentences[0]
+    assert "SASRec attn_dropout_prob=0.2 hidden_dropout_prob=0.1" in picture_of(made, "groups").legend()
 
 
 def test_command_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = trained(tmp_path, "SyNCRec", "A+B", **SYNCREC)
-    capsys.readouterr()
+    folder = syncrec(tmp_path)
     assert main(["report", str(folder), f"--output={tmp_path / 'pictures'}"]) == 0
-    *_, page, transfer, training, results = capsys.readouterr().out.split("\n")[:-1]
-    assert [Path(path).name for path in (page, transfer, training, results)] == [
-        "report.html", "transfer.png", "training.png", "results.png",
+    printed = capsys.readouterr().out.split("\n")[:-1]
+    names = ["groups", "lengths", "training", "transfer"]
+    assert [Path(path).name for path in printed[-9:]] == [
+        "report.html", *(f"{name}.{kind}" for name in names for kind in ("png", "pdf")),
     ]  # fmt: skip
-    text = Path(page).read_text()
-    assert text.count("<svg") == 3 and "hurt" in text
-    for part in text.split("<svg")[1:]:
-        ElementTree.fromstring("<svg" + part[: part.index("</svg>") + 6])
-    for path in (transfer, training, results):
-        with Image.open(path) as picture:
-            assert picture.width > 400 and len(picture.convert("L").getcolors()) > 5
+    assert any("B is hurt" in line for line in printed)
 
 
 def test_notes_on_missing_files(tmp_path: Path) -> None:
-    folder = trained(tmp_path)
+    folder = write_run(tmp_path / "run", made_result("SASRec"), epochs(1, 2, 0.3))
     (folder / RunFolder.EPOCHS).rename(tmp_path / "kept.json")
-    drawn = report([folder])
-    assert [picture.name for picture in drawn.pictures] == ["results"]
-    assert drawn.notes == [f"{folder} has no epochs.json, so its training cannot be drawn. Train it again."]
+    made = report([folder])
+    assert [picture.name for picture in made.pictures()] == ["groups", "lengths"]
+    assert made.notes == [f"{folder} has no epochs.json, so its training cannot be drawn. Train it again."]
     (folder / RunFolder.RESULT).unlink()
     with pytest.raises(XferError, match=r"nothing to draw. .* is not finished. .* has no epochs.json"):
         report([folder])
     (tmp_path / "kept.json").rename(folder / RunFolder.EPOCHS)
-    drawn = report([folder])  # interrupted
-    assert [picture.name for picture in drawn.pictures] == ["training"]
-    assert drawn.notes == [f"{folder} is not finished. Run its command again to resume it."]
+    made = report([folder])  # interrupted
+    assert [picture.name for picture in made.pictures()] == ["training"]
+    assert made.notes == [f"{folder} is not finished. Run its command again to resume it."]
 
 
 def test_invalid_folders_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(XferError, match="nowhere is not the folder of a run"):
+    with pytest.raises(XferError, match="nowhere does not exist. Name the folder of a study or of a run"):
         report([tmp_path / "nowhere"])
-    folders = [trained(tmp_path), trained(tmp_path, mask_history=True)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(XferError, match=r"empty is neither the folder of a study \(study.json or transfer.json is"):
+        report([tmp_path / "empty"])
+    results = [made_result("SASRec"), made_result("SASRec", share=0.1)]
+    folders = [write_run(tmp_path / str(n), result, epochs(1, 2, 0.3)) for n, result in enumerate(results)]
     with pytest.raises(XferError, match="cannot be compared"):
         report(folders)
     (folders[0] / RunFolder.EPOCHS).write_text('[{"epoch": 0', encoding="utf-8")
     with pytest.raises(XferError, match=r"epochs.json is damaged"):
         report(folders[:1])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("{", "Invalid JSON"), ('{"tables": [{"table": "Shop"}]}', r"tables.0.dataset: Field req")]
+)
+def test_a_broken_study_is_one_sentence(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(XferError, match=rf"study.json cannot be read \(.*{reason}.*\). Write it again") as error:
+        report([tmp_path])
+    assert "\n" not in str(error.value)
