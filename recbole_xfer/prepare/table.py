@@ -18,6 +18,7 @@ from pandas.tseries.api import guess_datetime_format
 from recbole_xfer.data.atomic import READ_AS_MISSING, check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.log import logger
 from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
 from recbole_xfer.prepare.pictures import MOST, add_named_pictures, add_pictures, is_old_picture
@@ -157,6 +158,9 @@ def prepare_table(
     names = {value: "-".join(filter(None, [name, value])) for value in domains.unique()}
     for domain in names.values():
         check_domain_name(domain)
+        old = Path(output) / domain / f"{domain}.item"
+        if items is None and old.is_file():
+            logger.warning(f"{old} of an earlier preparation is kept. Remove it, or name --items to write it again.")
     catalogue = None
     if items is not None:
         of_items = replace(form, header=form.header if items.header is None else items.header)

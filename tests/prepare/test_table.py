@@ -307,9 +307,11 @@ class TestTable:
         table = ItemTable(items, {"item": "id", "text": "title"})
         (folder,) = prepare_table(tmp_path, log, LOG, table, name="D")
         assert item(folder)["text"].tolist() == ["first"]
-        assert "1 rows repeat an item" in caplog.text
+        assert "1 rows repeat an item, of which the first row counts (first: a)." in caplog.text
         (folder,) = prepare_table(tmp_path, log, LOG, ItemTable(items, table.columns, all_items=True), name="D")
         assert item(folder)["item_id"].tolist() == ["a", "c"]
+        prepare_table(tmp_path, log, LOG, name="D")
+        assert "D.item of an earlier preparation is kept. Remove it, or name --items" in caplog.text
 
     @pytest.mark.parametrize(
         ("price_format", "written", "price"),
