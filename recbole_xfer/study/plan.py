@@ -18,7 +18,7 @@ from recbole_xfer.comparison.table import distinct_labels
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.data.domain_files import check_domain
+from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import label
 from recbole_xfer.search.space import read_space
