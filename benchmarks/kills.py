@@ -1,12 +1,13 @@
 """Kills runs at random moments, resumes them, and compares them with runs that were not killed.
 
     python -m benchmarks.kills --kills=300
+    python -m benchmarks.kills --verbs study --kills=10 --times=10
 
 Each kill ends a command (run, pretrain, adapt, compare, a study with workers, tune, encode texts, encode pictures,
-prepare, refit, update, recommend, export) without warning, with all of its processes or alone; the same command then
-runs to its end. It must leave the same files as a command that was never killed, with the same content except times and
-paths, and no process.
-Prints a line for each kill and for each verb; exits with 1 after a difference. Needs Linux.
+prepare, refit, update, recommend, export) without warning, with all of its processes or alone; after --times kills the
+same command runs to its end. It must leave the same files as a command that was never killed, with the same content
+except times and paths, and no process.
+Prints a line for each end and for each verb; exits with 1 after a difference. Needs Linux.
 """
 
 from __future__ import annotations
@@ -78,20 +79,21 @@ class Report:
     """What the kills of one verb showed."""
 
     kills: int = 0
+    ends: int = 0
     equal: int = 0
     left_over: list[str] = field(default_factory=list)
     processes: int = 0
 
     def line(self, verb: str) -> str:
         """A line of the table."""
-        text = f"{verb:10} {self.kills:5} kills, {self.equal:5} ends equal, {len(self.left_over)} files left over, "
-        text += f"{self.processes} processes left over"
+        text = f"{verb:10} {self.kills:5} kills, {self.equal:5} of {self.ends} ends equal, "
+        text += f"{len(self.left_over)} files left over, {self.processes} processes left over"
         return text + "".join(f"\n    {name}" for name in sorted(set(self.left_over))[:5])
 
     @property
     def good(self) -> bool:
         """Whether every end was equal and nothing was left over."""
-        return self.equal == self.kills and not self.left_over and not self.processes
+        return self.equal == self.ends and not self.left_over and not self.processes
 
 
 def set_up(folder: Path) -> None:
@@ -219,25 +221,30 @@ def end_processes(folder: Path) -> int:
     return len(found)
 
 
-def kill_once(arguments: list[str], folder: Path, after: float, whole_group: bool) -> int:
-    """Starts a command and kills it after some seconds; returns the number of processes that outlived it."""
+def kill_once(arguments: list[str], folder: Path, after: float, whole_group: bool) -> tuple[bool, int]:
+    """Starts a command and kills it after some seconds.
+
+    Returns:
+        Whether it was still running, and the number of processes that outlived it.
+    """
     process = start(arguments, folder)
     process.join(after)
-    if process.exitcode is None:
+    running = process.exitcode is None
+    if running:
         with suppress(OSError):
             (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
     process.join()
-    return end_processes(folder)
+    return running, end_processes(folder)
 
 
-def campaign(verbs: list[str], kills: int, seed: int, root: Path) -> dict[str, Report]:
-    """Kills and resumes commands of all verbs, one verb after another."""
+def campaign(verbs: list[str], kills: int, seed: int, root: Path, times: int = 1) -> dict[str, Report]:
+    """Kills and resumes commands of all verbs, one verb after another; each command ``times`` times before its end."""
     original, chance = root / "original", random.Random(seed)
     original.mkdir()
     set_up(original)
     expected, seconds = {}, {}
     reports = {verb: Report() for verb in verbs}
-    for number in range(kills):
+    for number in range(kills // times):
         verb = verbs[number % len(verbs)]
         if verb not in expected:
             folder = fresh(original, root / "work")
@@ -246,18 +253,24 @@ def campaign(verbs: list[str], kills: int, seed: int, root: Path) -> dict[str, R
                 raise SystemExit(f"{verb} failed:\n{(folder / 'output.log').read_text(encoding='utf-8')}")
             expected[verb], seconds[verb] = contents(folder), time.time() - started
         folder, report = fresh(original, root / "work"), reports[verb]
-        after = chance.uniform(0, seconds[verb])
-        report.processes += kill_once(VERBS[verb], folder, after, chance.random() < 0.5)
+        moments = []
+        for _ in range(times):
+            after = chance.uniform(0, 2 * seconds[verb] / (times + 1))  # together, about as long as the command lasts
+            running, left = kill_once(VERBS[verb], folder, after, chance.random() < 0.5)
+            report.kills += running
+            report.processes += left
+            moments.append(f"{after:.1f}" if running else "its end")
         status = call(VERBS[verb], folder)
         report.processes += end_processes(folder)
         found = contents(folder)
-        report.kills += 1
+        report.ends += 1
         left_over = [name for name in found if name not in expected[verb]]
         other = [name for name, digest in expected[verb].items() if found.get(name) != digest]
         report.left_over += left_over
         report.equal += status == 0 and not other
         problems = f"other files: {other}, left over: {left_over}" if other or left_over else "equal"
-        print(f"{verb}, killed after {after:.1f} of {seconds[verb]:.1f} s: status {status}, {problems}", flush=True)
+        killed = f"killed after {', '.join(moments)} of {seconds[verb]:.1f} s"
+        print(f"{verb}, {killed}: status {status}, {problems}", flush=True)
     return reports
 
 
@@ -271,12 +284,15 @@ def fresh(original: Path, folder: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=70, metavar="N", help="kills of all verbs together (default 70)")
+    parser.add_argument(
+        "--times", type=int, default=1, metavar="N", help="kills of one command before its end (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments (default 0)")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=list(VERBS), metavar="VERB", help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a fork must not inherit threads
     with tempfile.TemporaryDirectory() as made:
-        reports = campaign(options.verbs, options.kills, options.seed, Path(made).resolve())
+        reports = campaign(options.verbs, options.kills, options.seed, Path(made).resolve(), options.times)
     for verb, report in reports.items():
         print(report.line(verb))
     raise SystemExit(not all(report.good for report in reports.values()))

@@ -139,29 +139,58 @@ def ensemble(folders: Sequence[str | Path], overrides: Mapping[str, Any] | None 
     Raises:
         XferError: if a run is not finished, or the runs differ in data, split, candidates or masking.
     """
+    members = _members(folders, overrides)
+    results, keys = [], []
+    for member, earlier in members:
+        valid = member.trainer.evaluate(member.valid_data, load_best_model=False)
+        results.append(measure(member, valid, earlier["seconds"], earlier["best_epoch"]))
+        values = settings(member.config)
+        keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
+    results = _with_seeds(with_distinct_labels(results, keys))
+    measured, weights = _measured(members, NAME)
+    labels = [result.label for result in results]
+    return EnsembleComparison([*results, measured], weights=dict(zip(labels, weights, strict=True)))
+
+
+def join_runs(
+    folders: Sequence[str | Path], overrides: Mapping[str, Any] | None = None, name: str = NAME
+) -> tuple[Result, list[float]]:
+    """Measures the ensemble of finished runs on the test split, and returns the weights of their scores; of sum 1.
+
+    Args:
+        folders, overrides: see :func:`ensemble`, which also measures each run.
+        name: of the ensemble, for the label of its result.
+    """
+    return _measured(_members(folders, overrides), name)
+
+
+Member = tuple[Experiment, Mapping[str, Any]]
+"""A loaded run, and the result of its training."""
+
+
+def _members(folders: Sequence[str | Path], overrides: Mapping[str, Any] | None) -> list[Member]:
+    """The runs, which can be joined; see :func:`ensemble` for the errors."""
     if len(folders) < 2:
         raise XferError("An ensemble needs at least two runs. Name the folders of finished runs.")
-    members: list[Experiment] = []
-    results, keys = [], []
+    members: list[Member] = []
     for folder in folders:
         earlier = RunFolder(folder).test_result()
         if earlier is None:
             raise XferError(f"{folder} has no finished run with test results. Name the folders of such runs.")
         member = load(folder, overrides)
         check_ranks(member)
-        check_same(members[0] if members else member, member)
-        valid = member.trainer.evaluate(member.valid_data, load_best_model=False)
-        results.append(measure(member, valid, earlier["seconds"], earlier["best_epoch"]))
-        values = settings(member.config)
-        keys.append({key: value for key, value in values.items() if key not in UNIMPORTANT})
-        members.append(member)
-    results = _with_seeds(with_distinct_labels(results, keys))
-    joined, weights = join(members)
+        check_same(members[0][0] if members else member, member)
+        members.append((member, earlier))
+    return members
+
+
+def _measured(members: Sequence[Member], name: str) -> tuple[Result, list[float]]:
+    """The result of the runs' ensemble, and the weights of their scores."""
+    joined, weights = join([member for member, _ in members])
     valid = joined.trainer.evaluate(joined.valid_data, load_best_model=False)
-    measured = measure(joined, valid, sum(result.seconds for result in results), -1, load_best_model=False)
-    measured = replace(measured, label=NAME, model=NAME, source=None, adaptation=None, folder="")
-    labels = [result.label for result in results]
-    return EnsembleComparison([*results, measured], weights=dict(zip(labels, weights, strict=True)))
+    seconds = sum(earlier["seconds"] for _, earlier in members)
+    measured = measure(joined, valid, seconds, -1, load_best_model=False)
+    return replace(measured, label=name, model=NAME, source=None, adaptation=None, folder=""), weights
 
 
 def _with_seeds(results: Sequence[Result]) -> list[Result]:

@@ -1,4 +1,7 @@
-"""Measures SASRec of this package (RETR without and with its pathway), RecBole and RecTools on one data set.
+"""Measures SASRec and UniSRec of this package and of RecTools, and SASRec of RecBole, on one data set.
+
+SASRec of this package is RETR without its pathway. Both UniSRec read random text vectors, which the data set need not
+have.
 
     python -m benchmarks.speed.sasrec_speed --data_path=dataset --dataset=Pantry --rectools=OTHER_ENVIRONMENT/bin/python
 
@@ -21,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.config import Config
@@ -30,10 +34,12 @@ from recbole.utils import get_model, init_seed
 from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.experiment import Experiment, build
 
 SIZES = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "MAX_ITEM_LIST_LENGTH": 50}
 EPOCHS = 4
+TEXT_WIDTH = 384
 RECBOLE_BATCHES = 8
 """RecBole pads each row to the whole window, so a few of its batches predict the time of an epoch."""
 
@@ -42,6 +48,26 @@ def ours(options: argparse.Namespace, **keys: Any) -> Experiment:
     """Returns RETR with cross-entropy; without its pathway it equals RecBole's SASRec, dropout included."""
     common = {"loss_type": "CE", "train_neg_sample_args": None, "data_path": options.data_path, "show_progress": False}
     return build(XferConfig("RETR", options.dataset, overrides={**SIZES, **common, **keys}))
+
+
+def our_unisrec(options: argparse.Namespace) -> Experiment:
+    """Returns UniSRec on random text vectors, with cross-entropy over all items."""
+    source = log_file(options)
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / options.dataset
+        folder.mkdir()
+        (folder / source.name).symlink_to(source.resolve())
+        tokens = sorted(pd.read_csv(source, sep="\t", dtype=str).iloc[:, 1].unique())
+        vectors = np.random.default_rng(0).standard_normal((len(tokens), TEXT_WIDTH), dtype=np.float32)
+        path = folder / f"{options.dataset}.text.parquet"
+        write_vectors(path, tokens, vectors, encoder="none", source="random numbers")
+        keys = {**SIZES, "data_path": root, "show_progress": False}
+        return build(XferConfig("UniSRec", options.dataset, overrides=keys))
+
+
+def log_file(options: argparse.Namespace) -> Path:
+    """Returns the path of the interactions."""
+    return Path(options.data_path) / options.dataset / f"{options.dataset}.inter"
 
 
 def recbole(options: argparse.Namespace, **keys: Any) -> tuple[Trainer, Any, Any, Any]:
@@ -75,10 +101,15 @@ def matmul_rate(size: int = 2048) -> float:
 
 
 def train_ours(options: argparse.Namespace, compiled: bool = False, **keys: Any) -> dict[str, Any]:
-    """Returns the seconds of an epoch, and the fraction of the machine's matrix-product rate."""
+    """Returns :func:`train` of RETR."""
     made = ours(options, **keys)
     if compiled:
         made.model.encode = torch.compile(made.model.encode, dynamic=True)  # windows differ in length
+    return train(made)
+
+
+def train(made: Experiment) -> dict[str, Any]:
+    """Returns the seconds of an epoch of a model of ours, and the fraction of the machine's matrix-product rate."""
     trainer, loader = made.trainer, made.trainer.train_loader(made.train_data)
     with FlopCounterMode(display=False) as counter:
         Trainer._train_epoch(trainer, loader, 0)
@@ -108,18 +139,16 @@ def train_recbole(options: argparse.Namespace, anomaly_detection: bool) -> dict[
     }
 
 
-def train_rectools(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs RecTools' SASRec in its own environment, on the same training histories (without the last two items)."""
-    file = Path(options.data_path) / options.dataset / f"{options.dataset}.inter"
-    rows = (
-        pd.read_csv(file, sep="\t").set_axis(["user_id", "item_id", "time"], axis=1).sort_values("time", kind="stable")
-    )
+def train_rectools(options: argparse.Namespace, model: str) -> dict[str, Any]:
+    """Runs a model of RecTools in its own environment, on the same training histories (without the last two items)."""
+    rows = pd.read_csv(log_file(options), sep="\t").set_axis(["user_id", "item_id", "time"], axis=1)
+    rows = rows.sort_values("time", kind="stable")
     rows = rows[rows.groupby("user_id").cumcount(ascending=False) >= 2]
     with tempfile.TemporaryDirectory() as folder:
         rows.to_csv(Path(folder) / "histories.csv", index=False)
-        sizes = {"width": 64, "layers": 2, "heads": 2, "window": 50, "epochs": 3}
-        script = str(Path(__file__).with_name("rectools_sasrec.py"))
-        return output_of(options.rectools, script, f"{folder}/histories.csv", json.dumps(sizes))
+        sizes = {"width": 64, "layers": 2, "heads": 2, "window": 50, "epochs": 3, "text_width": TEXT_WIDTH}
+        script = str(Path(__file__).with_name("rectools_peers.py"))
+        return output_of(options.rectools, script, model, f"{folder}/histories.csv", json.dumps(sizes))
 
 
 def rank(options: argparse.Namespace) -> dict[str, Any]:
@@ -148,7 +177,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "ours, pathway off, compiled": lambda options: train_ours(options, compiled=True, pathway=False),
     "RecBole": lambda options: train_recbole(options, anomaly_detection=True),
     "RecBole without anomaly detection": lambda options: train_recbole(options, anomaly_detection=False),
-    "RecTools": train_rectools,
+    "ours, UniSRec": lambda options: train(our_unisrec(options)),
+    "RecTools, SASRecModel": lambda options: train_rectools(options, "SASRecModel"),
+    "RecTools, FlatSASRecNet": lambda options: train_rectools(options, "FlatSASRecNet"),
+    "RecTools, UniSRecModel": lambda options: train_rectools(options, "UniSRecModel"),
     "ranking": rank,
 }
 
@@ -170,6 +202,6 @@ if __name__ == "__main__":
         print(json.dumps(PARTS[options.part](options)))
     else:
         for part in PARTS:
-            if part != "RecTools" or options.rectools:
+            if not part.startswith("RecTools") or options.rectools:
                 command = [sys.executable, "-m", "benchmarks.speed.sasrec_speed", *sys.argv[1:], f"--part={part}"]
                 print(json.dumps({part: output_of(*command)}), flush=True)

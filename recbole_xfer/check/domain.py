@@ -14,11 +14,11 @@ import pandas as pd
 
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header
+from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.splits import leave_one_out
 from recbole_xfer.data.vectors import VectorTable, find_vectors, read_metadata, read_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import check_complete
 from recbole_xfer.prepare.pictures import FOLDER, pictures_by_item
 from recbole_xfer.prepare.shards import CUT
 
@@ -82,11 +82,7 @@ class Domain:
         check_domain_name(name)
         config = XferConfig("Pop", name, overrides=dict(keys))
         folder, form = Path(config["data_path"]), AtomicFormat.of(config)
-        if not folder.is_dir():
-            raise XferError(
-                f"The folder {folder} does not exist. Name a domain in {folder.parent}, or set --data_path."
-            )
-        check_complete(folder)
+        check_domain(folder)
         user, item, time = (config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"))
         path = folder / f"{name}.inter"
         columns = read_header(path, form)

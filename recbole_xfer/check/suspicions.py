@@ -14,6 +14,9 @@ from recbole_xfer.check.domain import Domain
 MILLISECONDS = 1e11
 """Times above this are not seconds: this many are the year 5138."""
 
+DAYS = (19000101, 21001231)
+"""Between these numbers are days that are written without separators."""
+
 EARLIEST = 631152000
 """The year 1990; few logs of interactions are older."""
 
@@ -106,6 +109,8 @@ def _repeated_rows(domain: Domain) -> Iterator[str]:
 
 def _times(domain: Domain, now: float) -> Iterator[str]:
     times = domain.time
+    if times is not None and _are_days(times):
+        yield f"The times are probably days, such as {times.iloc[0]:.0f}. Prepare them with --time_format '%Y%m%d'."
     if times is None or not domain.dated:
         return
     if times.max() > MILLISECONDS:
@@ -124,9 +129,18 @@ def _times(domain: Domain, now: float) -> Iterator[str]:
         )
 
 
+def _are_days(times: pd.Series) -> bool:
+    """Whether all numbers are days such as 20241231."""
+    if not times.between(*DAYS).all():
+        return False
+    return bool(pd.to_datetime(times.astype(np.int64), format="%Y%m%d", errors="coerce").notna().all())
+
+
 def _long_histories(domain: Domain) -> Iterator[str]:
     lengths = domain.user.value_counts()
     longest, median = int(lengths.iloc[0]), float(lengths.median())
+    if longest == 1:
+        yield "Each user has one interaction, so no model can be trained. Check that users are no orders or sessions."
     if longest > MANY * median:
         yield (
             f"The user {lengths.index[0]!r} has {longest:,} interactions, where the median user has {median:g}. It may "

@@ -23,7 +23,7 @@ SHARE = "train_share"
 TABLE_KEYS = frozenset(("name", "alone", "search", "trials"))
 """Keys of a row that are about the table or a search; they are not keys of a run."""
 
-PLAN_KEYS = frozenset(("rows", "seeds", "datasets", "settings", "baseline", "published", "trials"))
+PLAN_KEYS = frozenset(("rows", "seeds", "datasets", "settings", "ensembles", "baseline", "published", "trials"))
 """Keys of a plan that are about all of its tables; they are not keys of a run."""
 
 OF_ALL_ROWS = frozenset(("dataset", "seed", SHARE))

@@ -136,6 +136,7 @@ PLAN: Mapping[str, Any] = {
     "datasets": t.Datasets,
     "settings": t.Settings,
     "seeds": t.Seeds,
+    "ensembles": t.Ensembles | None,
     "baseline": t.Name | None,
     "published": t.Keys | None,
     # Of a row
@@ -169,6 +170,7 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
     "datasets": "In a comparison, several datasets in place of `dataset`; each has a table.",
     "settings": "In a comparison, groups of keys by name, such as `{texts: {modalities: [text]}}`; each has a table.",
     "seeds": "In a comparison, the seeds with which each row is trained.",
+    "ensembles": "In a comparison, further rows by name; each joins the scores of rows (names, labels or models).",
     "baseline": "In a comparison, the row (name, label or model) with which all others are compared.",
     "published": "In a comparison, figures of a paper to print beside ours; see [studies](studies.md).",
     "search": "In a row of a comparison: search it first, in a space (a file, or True for the model's own).",

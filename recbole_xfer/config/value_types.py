@@ -168,6 +168,10 @@ Settings = Annotated[
     dict[Name, dict[str, Any]],
     Field(min_length=1, description="a mapping from names to keys, such as {texts: {modalities: [text]}}"),
 ]
+Ensembles = Annotated[
+    dict[Name, Annotated[list[Name], AfterValidator(_distinct), Field(min_length=2)]],
+    Field(min_length=1, description="a mapping from names to lists of two or more rows, such as {both: [ANT, SASRec]}"),
+]
 Space = Annotated[Literal[True] | FilePath, Field(description="the path of a space, or True for the model's own space")]
 Encoding = Annotated[str, Field(description="the name of an encoding, such as utf-8")]
 GPU = r"(\d+|(GPU|MIG)-[\w/-]+)"

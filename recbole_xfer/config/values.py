@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, did_you_mean
 
 LONGEST, DEEPEST = 100_000, 50
 """Maximal number of values in yaml, counting those of repeated anchors, and maximal depth of its lists."""
@@ -121,8 +121,11 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
     Raises:
         XferError: if the file is missing, is not yaml, or is not a mapping.
     """
+    if path.is_dir():
+        raise XferError(f"{path} is a folder. Name a yaml file.")
     if not path.is_file():
-        raise XferError(f"The file {path} is missing.")
+        others = (file.name for file in path.parent.glob("*.y*ml"))
+        raise XferError(f"The file {path} is missing{did_you_mean(path.name, others)}")
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -20,6 +20,7 @@ from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import Interval, Tokens
 from recbole_xfer.config.values import join_domains, split_domains
 from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header, split_sequences
+from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.parts import FILE, LINE, PART, assemble, concatenate, numbered, part_files
 from recbole_xfer.data.splits import (
@@ -34,7 +35,6 @@ from recbole_xfer.data.splits import (
 )
 from recbole_xfer.data.users import hide_overlap, join_users
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import check_complete
 
 
 class AtomicFilesMixin(Dataset):
@@ -389,19 +389,3 @@ class AtomicFilesMixin(Dataset):
             files = ", ".join(self.config["benchmark_filename"])
             return f"split given by the files {files}{trained_text(self._train_share)}"
         return describe(self.config["eval_args"], self.config["held_out_targets"] or 1, self._train_share)
-
-
-def check_domain(folder: Path) -> None:
-    """Raises XferError if the folder of a domain does not exist, or its preparation was interrupted."""
-    check_complete(folder)
-    if not folder.is_dir():
-        raise XferError(f"The folder {folder} does not exist. {_preparation_hint(folder.name)}")
-
-
-def _preparation_hint(domain: str) -> str:
-    """Names the command that makes a dataset of this name."""
-    family = domain.split("-")[0]
-    source = {"CJ": "completejourney", "Toy": "toy"}.get(family)
-    if source:
-        return f"Make it with `recbole-xfer prepare {source}`."
-    return f"Make it from your own data with `recbole-xfer prepare table --name {domain} ...`, or see docs/data.md."

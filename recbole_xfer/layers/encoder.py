@@ -55,8 +55,23 @@ class SelfAttention(nn.Module):
 
         Where ``mask`` (bool, [B, L, L] or [B, 1, L]) is given, it says which positions (columns) each attends to.
         """
+        return self._mixed(x, *self._project(x, route), None if mask is None else mask[:, None])
+
+    def at(self, position: Tensor, x: Tensor, route: Tensor | None = None) -> Tensor:
+        """What :meth:`forward` gives at one position [B] of each window, [B, 1, d], without the other queries."""
+        own, width = states_at(x, position)[:, None], x.shape[-1]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        query = self._heads(F.linear(own, weight[:width], bias[:width]), 1)[0]
+        key, value = self._heads(F.linear(x, weight[width:], bias[width:]), 2)
+        if route is not None:
+            query = query * states_at(route, position)[:, None, None, None]
+        seen = torch.arange(x.shape[1], device=x.device) <= position[:, None]  # [B, L]
+        return self._mixed(own, query, key, value, seen[:, None, None])
+
+    def _mixed(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+        """The attention's output for x, [B, L, d], from queries at its positions, [B, h, L, d/h]."""
         share = self.attention_dropout if self.training else 0.0
-        mixed = attention(*self._project(x, route), None if mask is None else mask[:, None], share)
+        mixed = attention(query, key, value, seen, share)
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:
@@ -70,8 +85,12 @@ class SelfAttention(nn.Module):
         The route multiplies the query after its projection: the projection has a bias, which would otherwise be the
         query of a token off the route (RETR, Eq. 7).
         """
-        q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._heads(self.query_key_value(x), 3)
         return q if route is None else q * route[:, None, :, None], k, v
+
+    def _heads(self, projected: Tensor, parts: int) -> Tensor:
+        """Projections side by side, [B, L, parts * d], by part and head, [parts, B, h, L, d/h]."""
+        return projected.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 class FeedForward(nn.Module):
@@ -116,6 +135,11 @@ class CausalEncoder(nn.Module):
         ``real`` [B, L] is not needed: padding is on the right, where a causal encoder does not look.
         """
         return self.layers(self.dropout(self.norm(x)))
+
+    def at(self, position: Tensor, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """What :meth:`forward` gives at one position [B] of each window, [B, d]; the last block computes no other."""
+        attention: Any = self.layers[-2]
+        return self.layers[-1](attention.at(position, self.layers[:-2](self.dropout(self.norm(x)))))[:, 0]
 
     def inspect(self, x: Tensor) -> Inspection:
         """How an embedded history [1, L, d] is read."""
@@ -170,19 +194,20 @@ def in_groups(items: Tensor, lengths: Tensor, encode: Callable[[Tensor, Tensor],
     return torch.cat(parts)[order.argsort()]
 
 
-def last_states(item_seq: Tensor, lengths: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+def last_states(item_seq: Tensor, lengths: Tensor, encode_at: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The state of each history's last item.
 
     Args:
         item_seq: item ids, padded on the right, [B, L].
         lengths: [B], at least 1.
-        encode: item ids [b, l] to states [b, l, d].
+        encode_at: a position of each window [b] and item ids [b, l] to the states at these positions, [b, d].
 
     Returns:
         [B, d]
     """
+    return in_groups(item_seq, lengths, lambda items, rows: encode_at(lengths[rows] - 1, items))
 
-    def last(items: Tensor, rows: Tensor) -> Tensor:
-        return encode(items)[torch.arange(rows.shape[0], device=rows.device), lengths[rows] - 1]
 
-    return in_groups(item_seq, lengths, last)
+def states_at(states: Tensor, position: Tensor) -> Tensor:
+    """States [B, L, ...] at one position [B] of each window, [B, ...]."""
+    return states[torch.arange(states.shape[0], device=states.device), position]

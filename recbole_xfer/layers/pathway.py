@@ -139,7 +139,7 @@ class Trace:
     """A record of a pass through a :class:`PathwayEncoder`.
 
     Attributes:
-        states: Z^L, [B, L, d].
+        states: Z^L, [B, L, d], or [B, 1, d] at one position.
         routes: R^1 to R^L, [B, L] each.
         tokens: Z^0 to Z^(L-1), the input of each block, [B, L, d] each.
     """
@@ -160,16 +160,21 @@ class PathwayEncoder(CausalEncoder):
         """Embedded windows to hidden states, [B, L, d]; ``real`` as for :meth:`PathwayRouter.forward`."""
         return self.trace(x, real).states
 
-    def trace(self, x: Tensor, real: Tensor | None = None) -> Trace:
-        """The states of :meth:`forward`, with the routes and tokens of all blocks."""
+    def at(self, position: Tensor, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """See :meth:`~recbole_xfer.layers.encoder.CausalEncoder.at`."""
+        return self.trace(x, real, position).states[:, 0]
+
+    def trace(self, x: Tensor, real: Tensor | None = None, position: Tensor | None = None) -> Trace:
+        """The states of :meth:`forward`, or those at ``position`` [B] alone, with routes and tokens of all blocks."""
         z = self.dropout(self.norm(x))
         real = z.new_ones(z.shape[:2]) if real is None else real.to(z.dtype)
         routes, tokens = [real], []  # R^0
-        layers = list(self.layers)
+        layers: list[Any] = list(self.layers)
         for router, attention, feed_forward in zip(self.routers, layers[::2], layers[1::2], strict=True):
             tokens.append(z)
             routes.append(router(z, routes[-1], real))
-            z = feed_forward(attention(z, routes[-1]))
+            all_states = position is None or len(tokens) < len(self.routers)
+            z = feed_forward(attention(z, routes[-1]) if all_states else attention.at(position, z, routes[-1]))
         return Trace(z, routes[1:], tokens)
 
     def inspect(self, x: Tensor) -> Inspection:

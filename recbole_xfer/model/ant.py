@@ -97,6 +97,10 @@ class ANT(FeatureRecommender):
         """Histories M (Eq. 11) with positions to intents at every position (Eq. 12): [B, L, d] to [B, L, d]."""
         return self.user_model(embedded, real)
 
+    def encode_at(self, position: Tensor, items: Tensor) -> Tensor:
+        """See :meth:`~recbole_xfer.model.base.VectorRecommender.encode_at`."""
+        return self.user_model.at(position, self.embed(items), items > 0)
+
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """Eq. 13 or 16, and lambda times Eq. 14 where lambda is not 0 (Eq. 15)."""
         step = self.encode_step(interaction)

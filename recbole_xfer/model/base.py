@@ -26,7 +26,7 @@ from recbole_xfer.data.features import ItemFeatures
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.content import ContentStart
-from recbole_xfer.layers.encoder import last_states
+from recbole_xfer.layers.encoder import last_states, states_at
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.losses import chunked_cross_entropy, item_cross_entropy
 from recbole_xfer.layers.sampling import Candidates, CandidateSampler
@@ -78,6 +78,10 @@ class VectorRecommender(Hooks, SequentialRecommender):
         """Windows [B, L] to the state at every position, [B, L, d]."""
         raise NotImplementedError
 
+    def encode_at(self, position: Tensor, items: Tensor) -> Tensor:
+        """What :meth:`encode` gives at one position [B] of each window, [B, d]; overridden where it costs less."""
+        return states_at(self.encode(items), position)
+
     def item_vectors(self, ids: Tensor | None = None) -> Tensor:
         """The vectors by which items [N] are ranked, [N, d]; of all items by id, [n_items, d], without ``ids``."""
         raise NotImplementedError
@@ -85,7 +89,7 @@ class VectorRecommender(Hooks, SequentialRecommender):
     @torch.no_grad()
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Histories [B, L] of given lengths [B] to the vectors of their users, [B, d]."""
-        return last_states(item_seq, item_seq_len, self.encode)
+        return last_states(item_seq, item_seq_len, self.encode_at)
 
     def user_vectors(self, interaction: Interaction) -> Tensor:
         """The vectors of the users of rows with histories, [B, d]."""
@@ -315,7 +319,8 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
         states, histories = super().forward(item_seq, item_seq_len), None
         if self.content_start is not None:
             start, items = self.content_start, self.item_vectors()
-            histories = last_states(item_seq, item_seq_len, lambda some: start.histories(items[some]))
+            content_at = lambda position, some: states_at(start.histories(items[some]), position)  # noqa: E731
+            histories = last_states(item_seq, item_seq_len, content_at)
         return self.user_directions(states, histories)
 
     def user_directions(self, states: Tensor, histories: Tensor | None) -> Tensor:

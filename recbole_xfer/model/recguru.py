@@ -405,7 +405,7 @@ class RecGURU(DotProductRecommender):
         """q [T, d] at the real positions, each with the representation of the items up to this position."""
         window, position = real.nonzero(as_tuple=True)
         prefixes = items[window] * (torch.arange(items.shape[1], device=items.device) <= position[:, None])
-        return last_states(prefixes, position + 1, self.encode)
+        return last_states(prefixes, position + 1, self.encode_at)
 
     def encode(self, items: Tensor) -> Tensor:
         """Histories [B, L], each of one domain, to preferences q at every position, [B, L, d]; q I_v ranks (Eq. 11)."""

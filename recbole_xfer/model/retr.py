@@ -60,6 +60,10 @@ class RETR(DotProductRecommender):
         """Items [B, L] to states Z^L [B, L, d]; an item k scores e_k Z^L_t."""
         return self.encoder(self.embed(items), items > 0)
 
+    def encode_at(self, position: Tensor, items: Tensor) -> Tensor:
+        """See :meth:`~recbole_xfer.model.base.VectorRecommender.encode_at`."""
+        return self.encoder.at(position, self.embed(items), items > 0)
+
     def inspect(self, items: Tensor) -> Inspection:
         """See :meth:`~recbole_xfer.hooks.Hooks.inspect`."""
         return self.encoder.inspect(self.embed(items))

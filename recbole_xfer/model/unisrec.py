@@ -19,7 +19,7 @@ from recbole_xfer.data.features import word_drop_command
 from recbole_xfer.data.vectors import WORD_DROP
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Inspection
-from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.encoder import CausalEncoder, states_at
 from recbole_xfer.layers.items import SCALING
 from recbole_xfer.layers.light import LightEncoder
 from recbole_xfer.layers.losses import cosine_cross_entropy
@@ -89,6 +89,10 @@ class UniSRec(FeatureRecommender):
     def encode_states(self, embedded: Tensor, real: Tensor) -> Tensor:
         """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
         return self.encoder(embedded, real)
+
+    def encode_at(self, position: Tensor, items: Tensor) -> Tensor:
+        """See :meth:`~recbole_xfer.model.base.VectorRecommender.encode_at`."""
+        return self.encoder.at(position, self.embed(items), items > 0)
 
     def inspect(self, items: Tensor) -> Inspection:
         """See :meth:`~recbole_xfer.hooks.Hooks.inspect`."""
@@ -170,6 +174,10 @@ class XLightSANs(XSASRec):
     def encode_users(self, embedded: Tensor, real: Tensor) -> Tensor:
         """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
         return self.encoder(embedded, self.position_embedding.weight[: embedded.shape[1]], real)
+
+    def encode_at(self, position: Tensor, items: Tensor) -> Tensor:
+        """See :meth:`~recbole_xfer.model.base.VectorRecommender.encode_at`."""
+        return states_at(self.encode(items), position)
 
 
 def drop_items(items: Tensor, ratio: float) -> Tensor:

@@ -254,6 +254,10 @@ class VQRec(FeatureRecommender):
         """[B, L, d] to [B, L, d]; ``real`` is bool [B, L]."""
         return self.encoder(embedded, real)
 
+    def encode_at(self, position: Tensor, items: Tensor) -> Tensor:
+        """See :meth:`~recbole_xfer.model.base.VectorRecommender.encode_at`."""
+        return self.encoder.at(position, self.embed(items), items > 0)
+
     def align_alone(self, alone: bool) -> None:
         """Trains the permutation alone, or everything."""
         self.requires_grad_(not alone)

@@ -14,9 +14,10 @@ import pandas as pd
 
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.data.atomic import check_domain_name, read_header
+from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.data.vectors import read_metadata, write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import check_complete, locked, remove_leftovers, replacing
+from recbole_xfer.files import locked, remove_leftovers, replacing
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.options import PACKAGED, PACKAGED_IMAGE, Pooling
 from recbole_xfer.prepare.picture_inputs import ImageRecipe, find_pictures
@@ -115,7 +116,7 @@ def encode_pictures(
 
 def _checked(folder: Path, name: str) -> Path:
     check_domain_name(name)
-    check_complete(folder)
+    check_domain(Path(folder))
     return Path(folder)
 
 

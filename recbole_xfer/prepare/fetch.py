@@ -22,8 +22,9 @@ from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError, Res
 
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.data.atomic import check_domain_name, read_atomic_file, read_header
+from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import check_complete, explaining, locked, replacing, workspace
+from recbole_xfer.files import explaining, locked, replacing, workspace
 from recbole_xfer.log import logger, progress_bar
 from recbole_xfer.prepare.decoding import MOST_BYTES, PictureError, ahead, open_picture
 from recbole_xfer.prepare.pictures import FOLDER, LIST_SUFFIX, MOST, pictures_by_item
@@ -113,8 +114,8 @@ def fetch_pictures(folder: Path, name: str, settings: Settings | None = None) ->
     """
     settings = settings or Settings()
     check_domain_name(name)
-    check_complete(folder)
     folder = Path(folder)
+    check_domain(folder)
     pictures = read_addresses(folder, name)
     root = folder / FOLDER
     root.mkdir(exist_ok=True)

@@ -82,11 +82,12 @@ class ImageEncoder:
         """Yields the index of the item and the tensor of each picture; notes why others are dropped."""
         owners = [owner for owner, paths in enumerate(values) for _ in paths]
         paths = [path for paths in values for path in paths]
-        for owner, path, picture in zip(
-            owners, paths, ahead(pool, self._read, paths, 2 * self.batch_size + self.workers), strict=True
+        numbers = [number for paths in values for number in range(1, len(paths) + 1)]
+        for owner, number, picture in zip(
+            owners, numbers, ahead(pool, self._read, paths, 2 * self.batch_size + self.workers), strict=True
         ):
-            if isinstance(picture, str):
-                notes[owner].append(f"{Path(path).name}: {picture}")
+            if isinstance(picture, str):  # no name of a file: the note is that of all items with equal pictures
+                notes[owner].append(picture if len(values[owner]) == 1 else f"picture {number}: {picture}")
             else:
                 yield owner, picture
             progress.update(1 / len(values[owner]))

@@ -103,8 +103,8 @@ def digest_of(folder: Path) -> str:
 
 def unreadable(encoder: str, error: Exception) -> XferError:
     """Explains that an encoder cannot be loaded."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return XferError(
-        f"The encoder '{encoder}' cannot be loaded: {reason} Name a model on the Hugging Face hub, or a local folder "
+        f"The encoder '{encoder}' cannot be loaded: {reason}. Name a model on the Hugging Face hub, or a local folder "
         f"with one (config.json, model.safetensors). The packaged encoders need no network."
     )

@@ -161,18 +161,18 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--name", help="name of the domain; with --domain_column, first part of the domains' names")
     add("--domain_column", metavar="COLUMN", help="write one domain per value of this column")
-    add("--separator", help="separator of columns, such as '::', for other file names than .csv and .tsv")
+    add("--separator", help="separator of columns, such as '::' or '\\t' (default: that of .csv and .tsv files)")
     add("--header", choices=["first", "none"], default="first", help="none: columns are named 1, 2, ...")
     add("--items_header", choices=["first", "none"], help="the same for the items, where it differs")
     add("--images", type=Path, metavar="FOLDER", help="pictures of the items, as ITEM.jpg or ITEM/*.jpg")
-    add("--encoding", default="utf-8", help="encoding of text files, such as latin-1 (default: %(default)s)")
+    add("--encoding", default="utf-8", help="encoding of text files, such as cp1252 (default: %(default)s)")
     add(
         "--quotes",
         choices=["csv", "none"],
         default="csv",
         help="none: quotation marks in text files are ordinary characters",
     )
-    add("--time_format", help="format of dates, such as '%%d/%%m/%%Y'; not needed for 2015-06-23")
+    add("--time_format", help="format of dates, such as '%%d.%%m.%%Y %%H:%%M'; not needed for 2015-06-23")
     add("--price_format", choices=list(PRICE_FORMATS), default=PLAIN, help="format of prices")
     add("--skip_missing_ids", action="store_true", help="leave out rows without a user or an item")
     add("--skip_unreadable_prices", action="store_true", help="treat prices that cannot be read as missing")

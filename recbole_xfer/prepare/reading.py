@@ -16,11 +16,16 @@ from typing import Any
 import pandas as pd
 import pyarrow
 from isal import igzip, igzip_lib
+from pandas.api.types import infer_dtype
+from pyarrow import parquet
 
 from recbole_xfer.errors import XferError, did_you_mean
 
 ATOMIC = (".inter", ".item", ".user")
 SEPARATORS = {".csv": ",", ".tsv": "\t"} | dict.fromkeys(ATOMIC, "\t")
+INSTEAD_OF_COMMAS = (";", "\t")
+"""What spreadsheets write to a .csv file where a comma is part of numbers."""
+SPREADSHEETS = (".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".numbers")
 OTHER_COMPRESSIONS = (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")
 UNPACKED_FREELY, UNPACKED_RATIO = 2**26, 100
 """A compressed file may unpack to so many bytes, or to so many times its size; only a zip bomb has more."""
@@ -30,6 +35,8 @@ UNIT_SEPARATOR = "\x1f"
 """Stands for a separator of several characters."""
 
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
+QUOTED = re.compile(r'"[^"]*"?')
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class TextFormat:
     """The format of a file of separated values."""
 
     separator: str | None = None
-    """None: a comma for .csv, a tab for .tsv and RecBole's atomic files."""
+    """None: a tab for .tsv and RecBole's atomic files. For .csv a comma or, if the first line has none outside
+    quotation marks, the semicolon or tab that it has."""
     header: bool = True
     """Whether the first line names the columns; otherwise they are named '1', '2', ...."""
     encoding: str = "utf-8"
@@ -52,10 +60,15 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
     objects. Two other shapes are read: an object of lists, ``{"user": [item, ...]}``, becomes the columns ``user``
     and ``item``; an object of objects, ``{"id": {...}}``, becomes its columns and ``index``.
 
+    Whole numbers stay exact, also where others of their column are missing.
+
     Raises:
-        XferError: if the file does not exist, is empty or cannot be read, or the separator is unknown.
+        XferError: if the file does not exist, is empty or cannot be read, two columns have the same name, or the
+            separator is unknown.
     """
     path = Path(path)
+    if path.is_dir():
+        raise XferError(f"{path} is a folder. Name its files, such as {path / 'part.csv'}.")
     if not path.is_file():
         raise XferError(f"The file {path} does not exist.")
     suffix = suffix_of(path)
@@ -76,12 +89,24 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
     except (
         pd.errors.ParserError, pyarrow.ArrowInvalid, UnicodeError, EOFError, OSError, OverflowError, zlib.error
     ) as error:  # fmt: skip
-        hint = " Name its encoding with --encoding." if isinstance(error, UnicodeError) else ""
-        raise XferError(f"{path} cannot be read: {error}.{hint}") from error
+        raise XferError(f"{path} cannot be read: {str(error).strip().rstrip('.')}.{_hint(error)}") from error
     if table.empty:
         raise XferError(f"{path} is empty: it has no rows.")
     table.index = pd.RangeIndex(1, len(table) + 1)
-    return table.rename(columns=lambda column: ATOMIC_TYPE.sub("", str(column)))
+    table = table.rename(columns=lambda column: ATOMIC_TYPE.sub("", str(column)))
+    repeated = table.columns[table.columns.duplicated()]
+    if len(repeated):
+        raise XferError(f"{path} has several columns '{repeated[0]}'. Rename them, so that each has a name of its own.")
+    return table
+
+
+def _hint(error: Exception) -> str:
+    """What to do about a file that cannot be read."""
+    if isinstance(error, UnicodeError):
+        return " Name its encoding with --encoding, such as cp1252 or latin-1."
+    if isinstance(error, pd.errors.ParserError):
+        return " Correct the line, or set another --separator, or --quotes none."
+    return " The file is cut off. Get or write it again." if isinstance(error, EOFError) else ""
 
 
 def suffix_of(path: Path) -> str:
@@ -89,7 +114,7 @@ def suffix_of(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
-def opened(path: Path) -> io.BufferedIOBase:
+def opened(path: Path) -> io.BufferedReader:
     """Opens a file to read its bytes; decompresses a gzipped one, unless it is a zip bomb."""
     return io.BufferedReader(_Unpacked(path), 2**20) if path.suffix == ".gz" else path.open("rb")
 
@@ -136,14 +161,16 @@ def check_column(table: pd.DataFrame, column: str, path: Path) -> None:
         raise XferError(f"{path} has no column '{column}' (columns: {', '.join(table)}){did_you_mean(column, table)}")
 
 
-def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: TextFormat) -> pd.DataFrame:
+def _read_separated(path: Path, file: io.BufferedReader, suffix: str, form: TextFormat) -> pd.DataFrame:
+    if suffix in SPREADSHEETS:
+        raise XferError(f"{path} is a spreadsheet. Save the sheet as .csv in UTF-8, and name that file.")
     if suffix in OTHER_COMPRESSIONS:
         raise XferError(f"{path} is compressed. Unpack it first; only .gz files are read as they are.")
-    separator = form.separator or SEPARATORS.get(suffix)
+    separator = form.separator or _usual_separator(file, suffix, form.encoding)
     if separator is None:
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
     quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
-    text: io.BufferedIOBase | io.StringIO = file
+    text: io.BufferedReader | io.StringIO = file
     if len(separator) > 1:
         text, separator = _with_short_separator(path, file, separator, form.encoding), UNIT_SEPARATOR
     table = pd.read_csv(
@@ -157,8 +184,19 @@ def _read_separated(path: Path, file: io.BufferedIOBase, suffix: str, form: Text
         quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas reads extra columns as an index
-        raise XferError(f"{path} has rows with more fields than its header. Check the separator.")
+        raise XferError(
+            f"{path} has rows with more fields than its header, separated by {separator!r}. Set another --separator."
+        )
     return table if form.header else table.rename(columns=lambda position: str(position + 1))
+
+
+def _usual_separator(file: io.BufferedReader, suffix: str, encoding: str) -> str | None:
+    """The separator that follows from a file's name and, for .csv, from its first line."""
+    usual = SEPARATORS.get(suffix)
+    if suffix != ".csv":
+        return usual
+    first = QUOTED.sub("", file.peek().decode(encoding, errors="ignore")).partition("\n")[0]
+    return usual if "," in first else next((mark for mark in INSTEAD_OF_COMMAS if mark in first), usual)
 
 
 def _with_short_separator(path: Path, file: io.BufferedIOBase, separator: str, encoding: str) -> io.StringIO:
@@ -172,13 +210,13 @@ def _with_short_separator(path: Path, file: io.BufferedIOBase, separator: str, e
 def _read_parquet(path: Path, file: io.BufferedIOBase) -> pd.DataFrame:
     content = pyarrow.BufferReader(file.read())
     try:
-        return pd.read_parquet(content)
+        return parquet.read_table(content).to_pandas(integer_object_nulls=True)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in pandas' own metadata
         raise XferError(f"{path} cannot be read: {error}. The file may be damaged. Make it again.") from error
 
 
 def _read_json(path: Path, file: io.BufferedIOBase) -> pd.DataFrame:
-    first = file.readline()
+    first = file.readline().removeprefix(BOM)
     if first.strip() == b"{" or first.lstrip()[:1] == b"[":
         return _to_table(path, _parse(path, first + file.read()))
     lines = enumerate(itertools.chain([first], file), start=1)
@@ -215,4 +253,6 @@ def _to_table(path: Path, document: Any) -> pd.DataFrame:
             document = [document]
     if not isinstance(document, list) or not all(isinstance(record, dict) for record in document):
         raise XferError(f'{path}: every record must be a JSON object, such as {{"user": 1, "item": 2}}.')
-    return pd.DataFrame.from_records(document)
+    table = pd.DataFrame(document, dtype=object)
+    whole = [name for name in table if table[name].hasnans and infer_dtype(table[name], skipna=True) == "integer"]
+    return table.infer_objects().assign(**table[whole])  # as floats, whole numbers would lose digits

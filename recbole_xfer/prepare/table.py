@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
+from pandas.tseries.api import guess_datetime_format
 
 from recbole_xfer.data.atomic import READ_AS_MISSING, check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
+from recbole_xfer.log import logger
 from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.options import PLAIN, PRICE_FORMATS
 from recbole_xfer.prepare.pictures import MOST, add_named_pictures, add_pictures, is_old_picture
@@ -24,9 +27,7 @@ from recbole_xfer.prepare.summary import Summary, describe
 from recbole_xfer.prepare.texts import joined
 from recbole_xfer.prepare.times import MILLISECONDS
 
-logger = logging.getLogger(__name__)
-
-CURRENCY = re.compile(r"^[$€£¥₹]\s*|\s*[$€£¥₹]$")
+CURRENCY = re.compile(r"^([$€£¥₹]|[A-Z]{3}\b)\s*|\s*([$€£¥₹]|\b[A-Z]{3})$")
 DATE_FORMATS = ("ISO8601", "%m %d, %Y")
 AS_NAMED = TextFormat()
 
@@ -67,12 +68,18 @@ def run(args: argparse.Namespace) -> list[Summary]:
         items,
         name=args.name,
         domain_column=args.domain_column,
-        form=TextFormat(args.separator, args.header == "first", args.encoding, args.quotes == "csv"),
+        form=_text_format(args),
         time_format=args.time_format,
         images=args.images,
         skip_missing_ids=args.skip_missing_ids,
     )
     return [describe(folder) for folder in folders]
+
+
+def _text_format(args: argparse.Namespace) -> TextFormat:
+    r"""The format of text files; a shell passes ``--separator '\t'`` as two letters, which mean a tab."""
+    separator = args.separator and args.separator.replace(r"\t", "\t")
+    return TextFormat(separator, args.header == "first", args.encoding, args.quotes == "csv")
 
 
 def parse_roles(pairs: list[str], option: str, known: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, str]:
@@ -151,6 +158,9 @@ def prepare_table(
     names = {value: "-".join(filter(None, [name, value])) for value in domains.unique()}
     for domain in names.values():
         check_domain_name(domain)
+        old = Path(output) / domain / f"{domain}.item"
+        if items is None and old.is_file():
+            logger.warning(f"{old} of an earlier preparation is kept. Remove it, or name --items to write it again.")
     catalogue = None
     if items is not None:
         of_items = replace(form, header=form.header if items.header is None else items.header)
@@ -223,7 +233,9 @@ def items_of(listed: pd.DataFrame, source: ItemTable, used: pd.Series) -> pd.Dat
     ids = ids if source.all_items else ids[is_used]
     repeated = ids.duplicated()
     if repeated.any():
-        logger.warning("%s: %d rows repeat an item. The first row of each item counts.", path, repeated.sum())
+        dropped = Dropped(path)
+        dropped.add("rows repeat an item, of which the first row counts", ids[repeated].iloc[0], repeated.sum())
+        dropped.report()
     ids = ids[~repeated]
     listed = listed.loc[ids.index]
     items = pd.DataFrame({"item_id": ids})
@@ -262,7 +274,14 @@ def _ids(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
     hint = "Fill it in, remove the row, or leave out such rows with --skip_missing_ids"
     _reject(raw[column], raw[column].isna(), path, f"is missing. {hint}")
     _reject(raw[column], _is_missing(raw[column]), path, f"would be read as a missing value. {hint}")
-    return raw[column].astype(str)
+    values = raw[column]
+    if pd.api.types.is_float_dtype(values):
+        _reject(values, values % 1 != 0, path, "is not an id. Write ids as texts or whole numbers")
+        values = values.astype(np.int64)  # Parquet of pandas has whole numbers as floats where some were missing
+    elif infer_dtype(values) not in ("string", "integer"):
+        nested = values.map(lambda value: isinstance(value, dict | list | np.ndarray))
+        _reject(values, nested, path, "is not an id but several values. Write one text or number in each row")
+    return values.astype(str)
 
 
 def _is_missing(ids: pd.Series) -> pd.Series:
@@ -302,8 +321,19 @@ def _seconds(values: pd.Series, path: Path, time_format: str | None) -> pd.Serie
             readings.append((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1))
     best = min(readings, key=lambda reading: reading.isna().sum())
     expected = f"a date of the format {time_format}" if time_format else "a number or a date such as 2015-06-23"
-    _reject(values, ~np.isfinite(best), path, f"is not {expected}. Set another format of dates with --time_format")
+    wrong = ~np.isfinite(best)
+    example = _format_like(values[wrong.idxmax()]) if wrong.any() else ""
+    _reject(values, wrong, path, f"is not {expected}. Set another format of dates with --time_format{example}")
     return best
+
+
+def _format_like(value: Any) -> str:
+    """The end of a sentence that suggests the format of a date, if pandas recognizes one."""
+    text = str(value).strip()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of days and months that cannot be told apart
+        found = guess_datetime_format(text, dayfirst="/" not in text)
+    return f", such as '{found}'" if found else ""
 
 
 def _amounts(values: pd.Series, source: ItemTable) -> pd.Series:
@@ -327,7 +357,9 @@ def _amounts(values: pd.Series, source: ItemTable) -> pd.Series:
         )
         _reject(values, wrong, source.path, problem)
     elif wrong.any():
-        logger.warning("%s: %d prices cannot be read and are treated as missing.", source.path, wrong.sum())
+        dropped = Dropped(source.path)
+        dropped.add("prices cannot be read and are treated as missing", values[wrong].iloc[0], wrong.sum())
+        dropped.report()
     return amounts.mask(wrong)
 
 

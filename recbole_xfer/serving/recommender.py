@@ -30,6 +30,9 @@ from recbole_xfer.serving.histories import Fields, Histories
 BATCH = 1024
 """Users that are ranked at once, if their model ranks by vectors."""
 
+EVERYTHING = "[0,inf)"
+"""RecBole's default of the intervals."""
+
 FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
 """Keys by which RecBole removes users and items from the data."""
 
@@ -168,7 +171,7 @@ class Recommender:
 
     def _filtered(self) -> str:
         """The end of a sentence about users who are not in the data: filters may have removed them."""
-        keys = [key for key in FILTERS if self.config[key]]
+        keys = [key for key in FILTERS if self.config[key] not in (None, EVERYTHING)]
         return f" The run filters by {' and '.join(keys)}; rank others with --histories." if keys else ""
 
     def for_targets(self, phase: str) -> Request:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,12 @@ from recbole_xfer.comparison.table import distinct_labels
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.data.domain_files import check_domain
+from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import label
 from recbole_xfer.search.space import read_space
 
-STUDY_KEYS = ("datasets", "settings", "baseline", "published")
+STUDY_KEYS = ("datasets", "settings", "ensembles", "baseline", "published")
 """Keys of plans that are more than one table of several models."""
 
 
@@ -58,6 +58,7 @@ class TablePlan:
         notes: further parts of the caption.
         curve: its dataset and setting.
         share: the fraction, where the plan has several.
+        ensembles: numbers of the rows that each further row joins, by its name.
     """
 
     name: str
@@ -68,6 +69,7 @@ class TablePlan:
     notes: Sequence[str] = ()
     curve: str = ""
     share: float | None = None
+    ensembles: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Place(NamedTuple):
@@ -182,9 +184,14 @@ def _table(table: TableKeys, plan: Mapping[str, Any]) -> TablePlan:
         Row(one, row_keys(shared, row), reference, row.get("search"), row.get("trials", plan.get("trials")))
         for row, one, reference in zip(rows, labels, against, strict=True)
     ]
-    baseline = _baseline(plan.get("baseline"), rows, labels)
+    ensembles = _ensembles(plan.get("ensembles") or {}, rows, labels)
+    baseline = plan.get("baseline")
+    if baseline is not None and baseline not in ensembles:
+        baseline = labels[_row_named("baseline", baseline, rows, labels)]
     dataset, metrics = str(shared["dataset"]), _metrics(configs)
-    return TablePlan(table.name, dataset, made, baseline, metrics, curve=table.curve, share=table.share)
+    return TablePlan(
+        table.name, dataset, made, baseline, metrics, curve=table.curve, share=table.share, ensembles=ensembles
+    )
 
 
 def _check_files(row: Mapping[str, Any], config: XferConfig) -> None:
@@ -205,14 +212,33 @@ def _labels(rows: Sequence[Mapping[str, Any]], configs: Sequence[XferConfig]) ->
     return labels
 
 
-def _baseline(name: str | None, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str | None:
-    """The label of the row that a plan names as baseline, by its label, its name or its model."""
-    if name is None or name in labels:
-        return name
-    found = [one for row, one in zip(rows, labels, strict=True) if name in (row.get("name"), row["model"])]
+def _ensembles(
+    given: Mapping[str, Sequence[str]], rows: Sequence[Mapping[str, Any]], labels: Sequence[str]
+) -> dict[str, list[int]]:
+    """The numbers of the rows that each ensemble joins, by its name.
+
+    Raises:
+        XferError: if an ensemble has the label of a row, or a member names no row or one twice.
+    """
+    ensembles: dict[str, list[int]] = {}
+    for name, members in given.items():
+        if name in labels:
+            raise XferError(f"ensembles: '{name}' is also the label of a row. Choose another name.")
+        ensembles[name] = [_row_named(f"ensembles.{name}", member, rows, labels) for member in members]
+        if len({*ensembles[name]}) < len(members):
+            raise XferError(f"ensembles.{name} names a row twice: {', '.join(members)}. Name each row once.")
+    return ensembles
+
+
+def _row_named(key: str, name: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> int:
+    """The number of the row that a key names, by its label, its name or its model."""
+    if name in labels:
+        return labels.index(name)
+    found = [number for number, row in enumerate(rows) if name in (row.get("name"), row["model"])]
     if len(found) != 1:
-        several = f"names {len(found)} rows ({', '.join(found)}); give its label" if found else "names no row"
-        raise XferError(f"baseline={name} {several}{did_you_mean(name, labels)}")
+        named = ", ".join(labels[number] for number in found)
+        several = f"names {len(found)} rows ({named}); give its label" if found else "names no row"
+        raise XferError(f"{key}={name} {several}{did_you_mean(name, labels)}")
     return found[0]
 
 

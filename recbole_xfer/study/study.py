@@ -13,6 +13,7 @@ from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.study.cells import Outcome, run_cells
+from recbole_xfer.study.ensembles import JoinedRow, join_row
 from recbole_xfer.study.plan import Cell, Place, StudyPlan, TablePlan
 from recbole_xfer.study.searching import searched
 
@@ -116,9 +117,11 @@ class _Maker:
     def comparison(self) -> tuple[list[Comparison], list[str]]:
         """The comparison, if there are results that can be compared; and why they cannot."""
         by_row = [self._results(number, None) for number in range(len(self.table.rows))]
-        results = [result for row in by_row for result in row]
+        joined = [self._ensemble(name, rows) for name, rows in self.table.ensembles.items()]
+        results = [result for row in (*by_row, *(row.results for row in joined)) for result in row]
+        problems = [problem for row in joined for problem in row.problems]
         if not results:
-            return [], []
+            return [], problems
         masked = results[0].protocol.history_masked
         published = self.plan.published
         figures = published.rows(self.table.name, masked) if published else {}
@@ -129,13 +132,18 @@ class _Maker:
                 self._joint(by_row),
                 name=self._name(self.table.name, masked) if self.plan.several else "",
                 baseline=self.table.baseline,
-                failed=self._failed(),
+                failed=[*self._failed(), *(failure for row in joined for failure in row.failed)],
                 figures=figures,
-                notes=[*self.table.notes, *self._repeats(results[0]), *of_figures],
+                notes=[
+                    *self.table.notes,
+                    *self._repeats(results[0]),
+                    *(row.note for row in joined if row.note),
+                    *of_figures,
+                ],
             )
         except XferError as error:
-            return [], [str(error)]
-        return [comparison], []
+            return [], [*problems, str(error)]
+        return [comparison], problems
 
     def name_of_curve(self, comparison: Comparison) -> str:
         """The name of the curve that the table's comparison is part of."""
@@ -155,6 +163,15 @@ class _Maker:
         outcomes = [self._outcome(row, domain, seed) for seed in self.plan.seeds]
         name = self.table.rows[row].label
         return [replace(outcome.results[self.number], label=name) for outcome in outcomes if not outcome.failure]
+
+    def _ensemble(self, name: str, rows: Sequence[int]) -> JoinedRow:
+        """The row that joins others."""
+        masked = self.plan.histories[self.number]
+        keys = {"show_progress": False, **({} if masked is None else {"mask_history": masked})}
+        members = {
+            self.table.rows[row].label: [self._outcome(row, None, seed) for seed in self.plan.seeds] for row in rows
+        }
+        return join_row(name, self.table.name, members, self.plan.seeds, self.number, keys)
 
     def _failed(self) -> list[Failure]:
         outcomes = [

@@ -139,26 +139,24 @@ class ModelContract(RankingContract):
         assert torch.equal(results[0], results[1])
         assert not torch.equal(results[0], results[2])
 
-    @pytest.mark.parametrize("kill_in", [1, 2])
-    def test_a_resumed_run_equals_an_uninterrupted_one(
-        self, root: Path, monkeypatch: pytest.MonkeyPatch, kill_in: int
-    ) -> None:
-        whole = self.experiment(root, epochs=4, run_dir=str(root / "whole"))
+    def test_a_resumed_run_equals_an_uninterrupted_one(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Killed in the second of three epochs."""
+        whole = self.experiment(root, epochs=3, run_dir=str(root / "whole"))
         expected = fit(whole)
-        broken = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
+        broken = self.experiment(root, epochs=3, run_dir=str(root / "broken"))
         original = broken.model.calculate_loss
 
         def dies(interaction: Any) -> Any:
-            if broken.trainer.train_loss_dict.keys() >= set(range(kill_in)):
+            if broken.trainer.train_loss_dict:
                 raise Interrupted
             return original(interaction)
 
         monkeypatch.setattr(broken.model, "calculate_loss", dies)
         with pytest.raises(Interrupted):
             fit(broken)
-        resumed = self.experiment(root, epochs=4, run_dir=str(root / "broken"))
+        resumed = self.experiment(root, epochs=3, run_dir=str(root / "broken"))
         assert fit(resumed) == expected
-        assert resumed.trainer.start_epoch == kill_in
+        assert resumed.trainer.start_epoch == 1
         assert torch.equal(self.scores(whole), self.scores(resumed))
         weights = [(root / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
         assert weights[0] == weights[1]

@@ -234,7 +234,9 @@ class RunFolder:
         """
         path = self.path / self.CONFIG
         if not path.is_file():
-            raise XferError(f"{self} is not the folder of a run: {self.CONFIG} is missing.")
+            raise XferError(
+                f"{self} is not the folder of a run: {self.CONFIG} is missing. `recbole-xfer runs` lists runs."
+            )
         return path
 
     @in_first

@@ -64,6 +64,7 @@ def swapped() -> pd.DataFrame:
             None,
             "4 user ids differ from another one only in case or blanks",
         ),
+        (log(user_id=[f"u{n}" for n in range(40)]), None, "Each user has one interaction, so no model can be trained"),
         (log(item_id=["x", "X "] * 20), None, "2 item ids differ"),
         (log(item_id=["other"] * 40), catalogue(), "1 of 1 items with interactions are not in the .item file"),
         (pd.concat([log(), log()[:3]]), None, "3 interactions repeat a row with the same user, item and time"),
@@ -74,6 +75,7 @@ def swapped() -> pd.DataFrame:
             "3 interactions are in the future, up to 2020-09",
         ),
         (log(timestamp=[2e8 + n for n in range(40)]), None, "40 interactions are before 1990"),
+        (log(timestamp=[20241201.0 + n % 30 for n in range(40)]), None, "The times are probably days, such as 2024"),
         (log(timestamp=[NOW - 9.0] * 40), None, "100% of the interactions have the time of another one"),
         (
             log(),
@@ -193,7 +195,8 @@ def test_text_of_a_file_is_escaped_in_the_page(tmp_path: Path) -> None:
     ("names", "words"),
     [
         (["Shop", "Shop"], "has a domain twice"),
-        (["None"], r"The folder .*None does not exist. Name a domain in"),
+        (["shop"], r"The folder .*shop does not exist. Did you mean 'Shop'\? Make it from"),
+        (["None"], r"The folder .*None does not exist. Make it from your own data"),
         (["Empty"], r"Empty.inter does not exist"),
     ],
 )

@@ -157,6 +157,14 @@ def test_invalid_config_files(tmp_path: Path, content: str | None, message: str)
         XferConfig("ANT", "Small", [file])
 
 
+def test_a_config_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("epochs: 3\n")
+    with pytest.raises(XferError, match=r"plan\.yml is missing\. Did you mean 'plan\.yaml'"):
+        XferConfig("ANT", "Small", [tmp_path / "plan.yml"])
+    with pytest.raises(XferError, match=r"is a folder\. Name a yaml file"):
+        XferConfig("ANT", "Small", [tmp_path])
+
+
 def test_priority_of_values(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("fusion_weight: 0.7\ntemperature: 0.1\n")

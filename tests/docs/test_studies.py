@@ -31,7 +31,7 @@ SMALL = [
 
 def test_every_command_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = BLOCK.findall((ROOT / "docs/studies.md").read_text(encoding="utf-8"))
-    (_, plan), (_, commands), (_, curve), (_, searched), (_, published), *_ = blocks
+    (_, plan), (_, commands), (_, curve), (_, searched), (_, joined), (_, published), *_ = blocks
     write_small(in_tmp_path, "Books")
     Path("study.yaml").write_text(plan, encoding="utf-8")
     assert len(read_plan("study.yaml", {"data_path": ".", "datasets": ["Books"]}).cells()) == 2 * 3 * 2
@@ -49,5 +49,9 @@ def test_every_command_runs(in_tmp_path: Path, capsys: pytest.CaptureFixture, mo
     assert len(read_plan("study.yaml", keys).tables) == 5 * 2
     Path("searched.yaml").write_text(searched, encoding="utf-8")
     assert len(load_plan(Path("searched.yaml"))["rows"]) == 3
+    for source in ("Games", "Toys"):
+        write_small(in_tmp_path, source)
+    Path("joined.yaml").write_text(joined, encoding="utf-8")
+    assert read_plan("joined.yaml", {"data_path": "."}).tables[0].ensembles == {"second opinion": [0, 1, 2]}
     value = yaml.safe_load(published)["published"]
     assert Published.of(value, ["Office"], ["recall@10", "ndcg@10"])

@@ -385,6 +385,8 @@ class TestLoading:
 
 class TestInput:
     def test_no_item_file(self, tmp_path: Path) -> None:
+        with pytest.raises(XferError, match=r"The folder .*D does not exist\. Make it from your own data"):
+            encode_texts(tmp_path / "D", "D")
         with pytest.raises(XferError, match=r"D\.item does not exist"):
             encode_texts(tmp_path, "D")
 

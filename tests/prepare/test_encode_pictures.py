@@ -130,9 +130,9 @@ class TestDropping:
         assert found.present.tolist() == [False, True, True, False, False]
         np.testing.assert_allclose(found.values[2], alone(encoder, picture(3)), atol=1e-4)
         lines = (folder / "D.image.dropped.tsv").read_text().splitlines()
-        assert lines[1:3] == ["b\t1.jpg: the file is empty", "c\tc.png: not a picture, or of an unknown format"]
-        assert lines[3].startswith("d\td.jpg: image file is truncated")
-        assert "3 items was dropped (b: 1.jpg: the file is empty;" in caplog.text
+        assert lines[1:3] == ["b\tpicture 1: the file is empty", "c\tnot a picture, or of an unknown format"]
+        assert lines[3].startswith("d\timage file is truncated")
+        assert "3 items was dropped (b: picture 1: the file is empty;" in caplog.text
 
     def test_dropped_pictures_are_not_tried_again(
         self, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.reading import TextFormat, read_table
@@ -82,6 +84,16 @@ class TestTable:
         (folder,) = prepare_table(tmp_path, path, {"user": "user", "item": "item"}, name="D")
         assert inter(folder)["item_id"].tolist() == ["c", "a", "b"]
 
+    @pytest.mark.parametrize(
+        ("written", "suggested"), [("31.12.2024 18:05", "%d.%m.%Y %H:%M"), ("12/31/2024", "%m/%d/%Y")]
+    )
+    def test_a_date_suggests_its_format(self, tmp_path: Path, written: str, suggested: str) -> None:
+        path = self.write(tmp_path, f"user,item,time\nu,a,{written}\n")
+        with pytest.raises(XferError, match=f"{written}.* --time_format, such as '{suggested}'"):
+            prepare_table(tmp_path, path, LOG, name="D")
+        (folder,) = prepare_table(tmp_path, path, LOG, name="D", time_format=suggested)
+        assert inter(folder)["timestamp"][0] // 86400 == 20088
+
     def test_several_files_become_one_table(self, tmp_path: Path) -> None:
         splits = ("train", "valid", "test")
         for time in ("time:float", "when:float"):
@@ -153,6 +165,45 @@ class TestTable:
         assert inter(folder)["item_id"].tolist() == ["008", "007"]
         assert item(folder)["text"].tolist() == ['"It" (1915) Drama|War']
         assert describe(folder).unlisted == 1
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            '\ufeff"user";"item";"time"\r\n"u";"a, b";"1,5"\r\n',
+            "user\titem\ttime\nu\ta, b\t1,5\n",
+            '"user";"item";"time";"price,\nnet"\n"u";"a, b";"1,5";"2"\n',
+            'user,item,time\nu,"a, b","1,5"\n',
+        ],
+    )
+    def test_csv_of_a_spreadsheet(self, tmp_path: Path, content: str) -> None:
+        table = read_table(self.write(tmp_path, content), TextFormat())
+        assert table[["user", "item", "time"]].to_dict("records") == [{"user": "u", "item": "a, b", "time": "1,5"}]
+
+    def test_a_tab_as_a_shell_passes_it(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "user\titem, of a shop\nu\ta\n", "log.txt")
+        options = ["--columns", "user=user", "item=item, of a shop", "--name", "D", "--separator", r"\t"]
+        (folder,) = prepare("table", tmp_path, "--input", path, *options)
+        assert inter(folder)["item_id"].to_list() == ["a"]
+
+    @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+    def test_long_numbers_beside_missing_ones_are_exact(self, tmp_path: Path, suffix: str) -> None:
+        ids, path = [2**53 + 1, None, 7], tmp_path / f"log.{suffix}"
+        if suffix == "parquet":
+            parquet.write_table(pa.table({"user": pa.array(ids), "item": [1, 2, 3]}), path)
+        else:
+            path.write_text("".join(json.dumps({"user": id, "item": 1}) + "\n" for id in ids))
+        columns = {"user": "user", "item": "item"}
+        (folder,) = prepare_table(tmp_path, path, columns, name="D", skip_missing_ids=True)
+        assert inter(folder)["user_id"].to_list() == ["9007199254740993", "7"]
+
+    def test_ids_that_pandas_made_floats(self, tmp_path: Path) -> None:
+        path = tmp_path / "log.parquet"
+        pd.DataFrame({"user": [1.0, 2.0], "item": ["a", "b"]}).to_parquet(path)
+        columns = {"user": "user", "item": "item"}
+        assert inter(prepare_table(tmp_path, path, columns, name="D")[0])["user_id"].to_list() == ["1", "2"]
+        pd.DataFrame({"user": [1.0, 2.5], "item": ["a", "b"]}).to_parquet(path)
+        with pytest.raises(XferError, match=r"log\.parquet, column user, row 2: '2\.5' is not an id"):
+            prepare_table(tmp_path, path, columns, name="D")
 
     @pytest.mark.parametrize("separator", ["::", ":"])
     def test_blanks_at_the_ends_of_a_line_are_kept(self, tmp_path: Path, separator: str) -> None:
@@ -256,9 +307,11 @@ class TestTable:
         table = ItemTable(items, {"item": "id", "text": "title"})
         (folder,) = prepare_table(tmp_path, log, LOG, table, name="D")
         assert item(folder)["text"].tolist() == ["first"]
-        assert "1 rows repeat an item" in caplog.text
+        assert "1 rows repeat an item, of which the first row counts (first: a)." in caplog.text
         (folder,) = prepare_table(tmp_path, log, LOG, ItemTable(items, table.columns, all_items=True), name="D")
         assert item(folder)["item_id"].tolist() == ["a", "c"]
+        prepare_table(tmp_path, log, LOG, name="D")
+        assert "D.item of an earlier preparation is kept. Remove it, or name --items" in caplog.text
 
     @pytest.mark.parametrize(
         ("price_format", "written", "price"),
@@ -269,6 +322,8 @@ class TestTable:
             ("$1,234.56", "$1,250.00", 1250),
             ("$1,234.56", "12", 12),
             ("1.234,56", "1.234,56 €", 1234.56),
+            ("1.234,56", "EUR 12,50", 12.5),
+            ("$1,234.56", "12.50 USD", 12.5),
             ("1.234,56", "12,99", 12.99),
         ],
     )
@@ -332,6 +387,11 @@ class TestTable:
             ("log.txt", b"user item", r"log\.txt: the separator does not follow .* Set --separator"),
             ("log.csv", b"user,item,time\nu,\xe9,1\n", "cannot be read: .*utf-8.*--encoding"),
             ("log.csv.gz", b"user,item,time\n", r"log\.csv\.gz cannot be read: Not a gzipped file"),
+            ("log.xlsx", b"PK", r"log\.xlsx is a spreadsheet. Save the sheet as \.csv"),
+            ("log.csv.gz", gzip.compress(b"user,item\nu,a\n")[:-9], "cannot be read: .* cut off. Get or write it"),
+            ("log.inter", b"user:token\titem:token\titem:float\nu\ta\t1\n", "has several columns 'item'. Rename them"),
+            ("log.csv", b"user;item\nu;a;1\n", "more fields than its header, separated by ';'. Set another --sep"),
+            ("log.jsonl", b'{"user": {"id": 1}, "item": 1, "time": 1}', "user, row 1: .* is not an id but several"),
             ("log.csv.zip", b"PK", r"log\.csv\.zip is compressed. Unpack it first"),
             ("log.parquet", b"no parquet", r"log\.parquet cannot be read"),
             ("log.json", b'{"user": 1}\n{"user"\n', r"log\.json, line 2: invalid JSON"),
@@ -389,7 +449,13 @@ class TestTable:
         with pytest.raises(XferError, match=r"items\.csv has no column 'titel' .* Did you mean 'title'"):
             prepare_table(tmp_path, log, LOG, ItemTable(items, {"item": "id", "text": "titel"}), name="D")
 
+    def test_a_document_with_a_byte_order_mark(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, '\ufeff[\n{"user": 1, "item": 2}]\n', "log.json")
+        assert read_table(path, TextFormat()).to_dict("list") == {"user": [1], "item": [2]}
+
     def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(XferError, match=r"is a folder. Name its files"):
+            prepare_table(tmp_path, tmp_path, LOG, name="D")
         with pytest.raises(XferError, match=r"log\.csv does not exist"):
             prepare_table(tmp_path, tmp_path / "log.csv", LOG, name="D")
 

@@ -120,10 +120,7 @@ def test_allowed_and_forbidden_items(small: Path) -> None:
         ({"k": 26}, "k=26 exceeds the 25 items that may be recommended"),
         ({"k": 1, "forbidden": [f"i{n}" for n in range(25)]}, "No item may be recommended: all 25 are left out"),
         ({"allowed": ["I1"]}, "None of the allowed items is known, such as 'I1'. Did you mean 'i1'"),
-        (
-            {"users": ["x"]},
-            r"is in Small, such as 'x'\. The run filters by user_inter_num_interval.*; rank others with --histories",
-        ),
+        ({"users": ["x"]}, r"None of the users is in Small, such as 'x'\.$"),
         ({"users": ["u1"], "part": "test"}, "histories, users and part exclude one another"),
         ({"domain": "Other"}, "domain=Other is not one of Small"),
         ({"items": "Small"}, "RETR ranks only the items that it was trained on"),
@@ -134,6 +131,12 @@ def test_invalid_requests_are_explained(small: Path, wish: dict[str, Any], messa
     experiment = load(trained(small))
     with pytest.raises(XferError, match=message):
         recommend(experiment, **wish)
+
+
+def test_an_unknown_user_of_a_filtered_run(small: Path) -> None:
+    experiment = load(trained(small, "Pop", user_inter_num_interval="[2,inf)"))
+    with pytest.raises(XferError, match=r"The run filters by user_inter_num_interval; rank others with --histories"):
+        recommend(experiment, users=["x"])
 
 
 @pytest.mark.parametrize("model", ["ANT", "UniSRec"])

@@ -79,6 +79,9 @@ def test_figures_of_tables_that_the_command_line_leaves_out_are_allowed(tmp_path
 def test_a_baseline_is_a_label_a_name_or_the_model_of_one_row(tmp_path: Path) -> None:
     for name in ("ours", "ANT"):
         assert plan(tmp_path, baseline=name).tables[0].baseline == "ours"
+    joined = plan(tmp_path, ensembles={"both": ["ANT", "Pop"]}, baseline="both").tables[0]
+    assert joined.baseline == "both"
+    assert [joined.rows[row].label for row in joined.ensembles["both"]] == ["ours", "Pop"]
 
 
 ROW = {"model": "SASRec"}
@@ -93,6 +96,10 @@ ADAPTED = {"model": "ANT", "source": "Other"}
             {"baseline": "ANT", "rows": [{**ADAPTED, "adaptation": way} for way in ("finetune", "relearn")]},
             r"baseline=ANT names 2 rows \(ANT \(finetune\), ANT \(relearn\)\); give its label",
         ),
+        ({"ensembles": {"both": ["Pop", "Popp"]}}, "ensembles.both=Popp names no row. Did you mean 'Pop'?"),
+        ({"ensembles": {"both": ["Pop"]}}, "must be a mapping from names to lists of two or more rows"),
+        ({"ensembles": {"both": ["ours", "ANT"]}}, "ensembles.both names a row twice: ours, ANT. Name each row once"),
+        ({"ensembles": {"ours": ["Pop", "ANT"]}}, "ensembles: 'ours' is also the label of a row. Choose another name"),
         ({"datasets": ["Small", "Nowhere"]}, r"The folder .*Nowhere does not exist. Make it"),
         ({"datasets": ["Small", "Small"]}, "must be a list of different datasets"),
         ({"dataset": "Small"}, "plan.yaml has both 'dataset' and 'datasets'. Leave one"),

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from recbole_xfer import stages
 from recbole_xfer.cli.main import main
-from recbole_xfer.study import searching
+from recbole_xfer.errors import XferError
+from recbole_xfer.quick_start import ensemble
+from recbole_xfer.study import ensembles, searching
 from recbole_xfer.study.cells import DIED, Cell, run_cells, share_of
-from recbole_xfer.study.plan import read_plan
+from recbole_xfer.study.plan import make_plan, read_plan
 from recbole_xfer.study.study import Study, run_study
 from recbole_xfer.testing.data import SMALL, paths, write_small
 from recbole_xfer.testing.isolation import isolate
@@ -116,6 +119,53 @@ def test_fractions_of_users_have_tables_a_curve_and_pictures(
     assert (tmp_path / "study.md").read_text().count("## ndcg@10 by users trained") == 2
     shares = pd.read_csv(tmp_path / "curve.csv")["train_share"]
     assert set(shares) == {0.2, 1} and f"Draw it: recbole-xfer report {tmp_path}" in printed
+
+
+def test_an_ensemble_joins_rows_seed_by_seed(root: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains nothing; each result is that of the verb ``ensemble`` on the runs of the seed."""
+    monkeypatch.setattr(stages, "fit", None)
+    plan = {**PLAN, "datasets": ["Small"], "ensembles": {"both": ["Pop", "SASRec"]}, "baseline": "both"}
+    made = run_study(make_plan({**plan, "published": None, **paths(root)}))
+    assert not made.failures
+    for table, alone in zip(made.tables, study.tables, strict=False):
+        rows = table.by_label()
+        assert list(rows) == ["Pop", "SASRec", "both"]
+        assert [change.label for change in table.changes()] == ["Pop", "SASRec"]
+        masked, weights = rows["both"][0].protocol.history_masked, []
+        for number, joined in enumerate(rows["both"]):
+            folders = [alone.by_label()[label][number].folder for label in ("Pop", "SASRec")]
+            expected = ensemble(folders, {"mask_history": masked})
+            weights.append(list(expected.weights.values()))
+            assert joined.test == expected.results[-1].test and joined.seed == number + 1
+        shares = np.mean(weights, axis=0)
+        note = f"mean weights chosen on the validation split, Pop {shares[0]:.2f}, SASRec {shares[1]:.2f}"
+        assert f"both: scores joined with {note}" in table.caption()
+
+
+def test_an_ensemble_without_one_of_its_runs_fails_alone(root: Path) -> None:
+    rows = [{"model": "Pop"}, {"model": "SASRec", **SIZES}, {"model": "FDSA", "selected_features": ["colour"]}]
+    of_rows = {"both": ["Pop", "SASRec"], "all": ["Pop", "SASRec", "FDSA"]}
+    plan = {**PLAN, "datasets": ["Small"], "rows": rows, "mask_history": False, "published": None}
+    made = run_study(make_plan({**plan, "ensembles": of_rows, **paths(root)}))
+    assert list(made.tables[0].by_label()) == ["Pop", "SASRec", "both"]
+    assert [(f.label, f.seed, f.reason) for f in made.tables[0].failed if f.label == "all"] == [
+        ("all", 1, "FDSA failed"), ("all", 2, "FDSA failed"),
+    ]  # fmt: skip
+    assert [failure.split(":")[0] for failure in made.failures] == ["FDSA on Small, seeds 1, 2 failed"]
+
+
+def test_runs_that_cannot_be_joined_are_a_failure(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise XferError("Their users differ.")
+
+    monkeypatch.setattr(ensembles, "join_runs", refuse)
+    command = ["compare", str(root / "plan.yaml"), "--datasets=[Small]", "--seeds=[1]", "--published=None"]
+    assert main([*command, "--ensembles={both: [Pop, SASRec]}", "--mask_history=False"]) == 2
+    printed = capsys.readouterr()
+    assert "error: both on Small, seed 1 failed: Their users differ." in printed.err
+    assert "both failed with seed 1" in " ".join(printed.out.split())
 
 
 def test_a_dry_run_says_what_is_finished_and_leaves_nothing(
