@@ -38,7 +38,7 @@ def add_demo_options(parser: Parser) -> None:
         help="for the departments (default dataset)",
     )
     add("--result", type=Path, default=Path("result.json"), metavar="FILE", help="for the tables as json")
-    add("--output", type=Path, default=Path("demo"), metavar="FOLDER", help="for the curve and tables (default demo)")
+    add("--output", type=Path, default=Path("demo"), metavar="FOLDER", help="for tables and a report (default demo)")
     add("--picture", type=Path, metavar="FILE", help="also draw what is printed as SVG")
 
 
@@ -98,7 +98,7 @@ def demo(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from recbole_xfer.demo import demo
 
     study = demo(options.data_path)
-    print_study(study, options.result, options.output, picture=options.picture)
+    print_study(study, options.result, options.output, picture=options.picture, report=True)
     study.check()
 
 

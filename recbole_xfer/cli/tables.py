@@ -104,6 +104,7 @@ def print_study(
     folder: Path | None,
     name: str = "study",
     picture: Path | None = None,
+    report: bool = False,
 ) -> None:
     """Prints the tables and verdicts of a study; also writes them as json, and in all formats into a folder.
 
@@ -113,6 +114,7 @@ def print_study(
         folder: for the files.
         name: of the files, without their suffix.
         picture: for what is printed, as SVG.
+        report: whether the report is written into the folder, too.
     """
     parts = [part for comparison in study.tables for part in _parts(comparison)]
     parts += [curve.layout().for_console() for curve in study.curves]
@@ -122,11 +124,22 @@ def print_study(
         from recbole_xfer.study.write import write
 
         print(f"Also in {', '.join(map(str, write(study, folder, name)))}")
-        print(f"Draw it: recbole-xfer report {shlex.quote(str(folder))}")
+        if report:
+            print(f"Drawn in {write_report(folder)}")
+        else:
+            print(f"Draw it: recbole-xfer report {shlex.quote(str(folder))}")
     if picture:
         with replacing(picture) as temporary:
             temporary.write_text(svg(parts), encoding="utf-8")
         print(f"Drawn in {picture}")
+
+
+def write_report(folder: Path) -> Path:
+    """Writes the report on a study into its folder; returns the page."""
+    from recbole_xfer.report.report import report, write
+
+    page, *_ = write(report([folder]), folder)
+    return page
 
 
 def _parts(comparison: Any) -> list[Table | str]:

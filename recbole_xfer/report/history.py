@@ -83,6 +83,8 @@ def runs_of(table: Table, places: Sequence[Path]) -> tuple[list[Run], dict[str, 
     runs, problems = [], {}
     for measured in table.runs:
         result = Result.from_dict(measured.model_dump(exclude_unset=True))
+        if not result.folder:  # an ensemble, which was not trained
+            continue
         folder = next((path for path in (place / result.folder for place in places) if path.is_dir()), None)
         if folder is None:
             problems[result.folder] = f"{result.folder} has moved or is gone"
