@@ -101,7 +101,7 @@ class PathwayRouter(nn.Module):
 
 def kept_fractions(model: nn.Module) -> dict[str, float]:
     """The fraction of behaviours that each block of a model kept in training since the last call."""
-    found = {}
+    found: dict[str, float] = {}
     for number, router in enumerate(_routers(model), start=1):
         if router.counts is not None:
             kept, every = total(router.counts).tolist()

@@ -57,7 +57,7 @@ class Table(BaseModel):
     measured: str
     verdict: str
     summary: dict[str, dict[str, Score]]
-    runs: list[Measured]  # type: ignore[valid-type]  # a model that is made when its module is imported
+    runs: list[Measured]
     layouts: list[Layout]
     against: Against | None = None
     matrix: list[Cell] = []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -43,7 +44,7 @@ def draw(picture: Picture) -> Figure:
     for axis, panel in zip(axes, picture.panels, strict=False):
         if isinstance(panel, HeatMap):
             _draw_cells(figure, axis, panel)
-        else:
+        elif isinstance(panel, Lines):
             _draw_lines(axis, panel, height)
     for axis in axes[len(picture.panels) :]:
         axis.remove()
@@ -103,7 +104,7 @@ def _draw_lines(axis: Axes, panel: Lines, height: float) -> None:
 
 def _draw_line(axis: Axes, line: Line, joined: bool) -> None:
     x, mean, spread = (line.points[name].to_numpy() for name in ("x", "mean", "spread"))
-    look = {"color": line.look.colour, "marker": line.look.marker, "markersize": 4}
+    look: dict[str, Any] = {"color": line.look.colour, "marker": line.look.marker, "markersize": 4}
     if not joined:
         axis.errorbar(x, mean, spread, linestyle="", capsize=2, **look)
         return
@@ -158,7 +159,7 @@ def _add_legend(figure: Figure, picture: Picture) -> None:
         return
     joined = any(isinstance(panel, Lines) and panel.joined for panel in picture.panels)
     keys = [
-        Line2D([], [], color=look.colour, marker=look.marker, markersize=4, linestyle=look.dashes if joined else "")
+        Line2D([], [], color=look.colour, marker=look.marker, markersize=4, linestyle=look.dashes if joined else "")  # type: ignore[arg-type]
         for look in looks.values()
     ]
     columns = max(1, int(figure.get_figwidth() / (0.7 + 0.075 * max(map(len, looks)))))

@@ -159,13 +159,13 @@ def _parts(contents: Sequence[Content], folder: Path) -> tuple[list[Part], list[
         runs, problems = runs_of(table, [Path(), folder.parent])
         parts.append(Part(table, runs))
         lost |= problems
-    runs = {str(run.folder): run for part in parts for run in part.runs}
-    lost |= {folder: f"{folder} has no {RunFolder.EPOCHS}" for folder, run in runs.items() if not run.history}
+    found = {str(run.folder): run for part in parts for run in part.runs}
+    lost |= {folder: f"{folder} has no {RunFolder.EPOCHS}" for folder, run in found.items() if not run.history}
     if not lost:
         return parts, []
     first, *others = lost.values()
     more = f" The same holds for {len(others)} others." if others else ""
-    count = len(lost.keys() | runs.keys())
+    count = len(lost.keys() | found.keys())
     return parts, [f"The training of {len(lost)} of {count} runs is not drawn: {first}.{more}"]
 
 

@@ -29,23 +29,24 @@ DASHES = {"-": "solid", "--": "dash", ":": "dot"}
 
 def interactive(picture: Picture) -> graph_objects.Figure:
     """A picture as a figure of plotly. Its texts are escaped, because plotly reads them as HTML."""
-    if isinstance(picture.panels[0], HeatMap):
+    panels = [panel for panel in picture.panels if isinstance(panel, Lines)]
+    if not panels:
         return _cells(picture)
     rows, columns = picture.grid
     width = WIDTH if columns > 1 else 860
-    named = max((len(line.name) for panel in picture.panels if panel.named for line in panel.lines), default=0)
+    named = max((len(line.name) for panel in panels if panel.named for line in panel.lines), default=0)
     names = 20 + LETTER * named if named else 0  # to the right of each panel
-    height = max(PANEL, *(20 * len(panel.lines) if panel.named else 0 for panel in picture.panels))
+    height = max(PANEL, *(20 * len(panel.lines) if panel.named else 0 for panel in panels))
     below = BELOW + _longest_tick(picture)
     legend = _legend_height(picture, width)
     plot = rows * height + (rows - 1) * (TOP + below)
     figure = make_subplots(
-        rows, columns, subplot_titles=[f"<span>{escape(panel.title)}</span>" for panel in picture.panels],
+        rows, columns, subplot_titles=[f"<span>{escape(panel.title)}</span>" for panel in panels],
         horizontal_spacing=min((names + 65) / width, 0.9 / columns) if columns > 1 else 0,
         vertical_spacing=(TOP + below) / plot if rows > 1 else 0,
     )  # fmt: skip
     known: set[str] = set()
-    for number, panel in enumerate(picture.panels):
+    for number, panel in enumerate(panels):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         _add_lines(figure, panel, place, known if picture.legend() else None)
         _add_axes(figure, panel, place)
