@@ -117,7 +117,8 @@ def report(folders: Iterable[str | Path]) -> Report:
         parts.append(_part(labelled(runs)))
     chapters = [chapter for chapter in _Book(contents, parts, studies).chapters() if chapter.sections]
     if not chapters:
-        raise XferError(f"There is nothing to draw. {' '.join(notes)}")
+        reason = "There is nothing to draw: no run has a test result, or more than one epoch of training."
+        raise XferError(" ".join([reason, *notes]))
     drawn = {run.folder: run for part in parts for run in part.runs}
     datasets = dict.fromkeys(part.table.dataset if part.table else part.name for part in parts)
     return Report(f"Report on {', '.join(datasets)}", chapters, list(drawn.values()), notes)

@@ -301,7 +301,7 @@ def test_only_finished_runs_are_refitted_and_only_as_they_are(tmp_path: Path) ->
 def test_the_other_verbs_know_that_a_refit_has_no_test_result(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(tmp_path)
     folder = finished(tmp_path)
-    assert main(["refit", str(folder), "--output=saved/live", "--show_progress=False"]) == 0
+    assert main(["refit", str(folder), "--output=saved/live", "--epochs=2", "--show_progress=False"]) == 0
     said = capsys.readouterr().out
     sentence = f"No test result belongs to saved/live; those of {folder} estimate it."
     assert "saved/live has SASRec, trained on all" in said and said.endswith(f"{sentence}\n")
