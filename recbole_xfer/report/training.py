@@ -6,6 +6,7 @@ Each line is a mean over the runs of a row, with a band of one standard deviatio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -28,16 +29,15 @@ EPOCH = "epoch"
 
 def training_picture(runs: Sequence[Run], title: str, name: str, looks: Looks) -> Picture | None:
     """Validation metric of all rows, and training loss, with a panel for each model, by epoch."""
-    ranked = [run for run in runs if any(record["phase"] in (None, RECOMMENDATION) for record in run.history)]
+    ranked = [run for run in runs if _ranking(run)]
     if not ranked:
         return None
     metric = metric_key(ranked[0].keys["valid_metric"])
     found = _validation(ranked, metric, looks)
     panels = [found] if found else []
     for model in dict.fromkeys(run.keys["model"] for run in ranked):
-        own = {run.folder: _losses(run) for run in ranked if run.keys["model"] == model}
-        rows = by_label([run for run in ranked if run.folder in own])
-        lines = _lines({row: [own[run.folder] for run in of] for row, of in rows.items()}, looks)
+        rows = by_label([run for run in ranked if run.keys["model"] == model])
+        lines = _lines({row: [_losses(run) for run in own] for row, own in rows.items()}, looks)
         if any(len(line.points) > 1 for line in lines):  # Pop and ContentKNN have one epoch
             panels.append(Lines(f"training loss, {model}", lines, EPOCH))
     if not panels:
@@ -60,15 +60,18 @@ def _validation(runs: Sequence[Run], metric: str, looks: Looks) -> Lines | None:
 
 def _scores(run: Run, metric: str) -> pd.Series:
     """The validation metric by epoch."""
-    records = [record for record in run.history if record["phase"] in (None, RECOMMENDATION)]
-    values = {record["epoch"]: record.get("valid", {}).get(metric) for record in records}
+    values = {record["epoch"]: record.get("valid", {}).get(metric) for record in _ranking(run)}
     return pd.Series(values, dtype=float).dropna()
 
 
 def _losses(run: Run) -> pd.Series:
     """The training loss by epoch, which is the first scalar that is logged."""
-    records = [record for record in run.history if record["phase"] in (None, RECOMMENDATION)]
-    return pd.Series({record["epoch"]: next(iter(record["train"].values())) for record in records}, dtype=float)
+    return pd.Series({one["epoch"]: next(iter(one["train"].values())) for one in _ranking(run)}, dtype=float)
+
+
+def _ranking(run: Run) -> list[Mapping[str, Any]]:
+    """The records of the epochs that train what ranks."""
+    return [record for record in run.history if record["phase"] in (None, RECOMMENDATION)]
 
 
 def _lines(series: Mapping[str, Sequence[pd.Series]], looks: Mapping[str, Look]) -> list[Line]:
