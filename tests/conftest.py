@@ -15,6 +15,11 @@ from recbole_xfer.testing.isolation import in_tmp_path  # noqa: F401  an autouse
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names a parameter of bytes by its argument: gzip, for one, writes the time, and pytest-xdist wants equal names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def no_handler_outlives_its_test() -> Iterator[None]:
     """Removes handlers of messages, such as one that writes to a test's captured standard error."""
