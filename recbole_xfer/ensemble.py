@@ -1,10 +1,8 @@
 """Joins the scores of finished runs into one ranking, with weights that are chosen on the validation split.
 
-The joined score of an item is a weighted sum of the runs' scores: up to a constant of each row, which changes no
-ranking, the weighted mean of their log-softmax. Scores are brought to one spread first, so that cosines and dot
-products can be joined.
+The joined score of an item is a weighted sum of the runs' scores (see :mod:`recbole_xfer.trainer.selection`).
 
-Symbols in comments: M runs, B rows, C candidates.
+Symbols in comments: M runs, B rows.
 """
 
 from __future__ import annotations
@@ -19,34 +17,24 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recbole_xfer.comparison.ensemble import EnsembleComparison
 from recbole_xfer.comparison.table import with_distinct_labels
-from recbole_xfer.config.config import cutoff, settings
+from recbole_xfer.config.config import settings
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.values import split_domains
 from recbole_xfer.data.targets import TargetLoader
-from recbole_xfer.device import seeded
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.measure import measure
 from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.selection import choose_weights
 from recbole_xfer.trainer.trainer import XferTrainer
 
 NAME = "Ensemble"
 
 PARTS = "valid_data", "test_data"
-
-ROUNDS = 20
-"""Rounds of ensemble selection; a weight is a multiple of a twentieth, or of a larger fraction."""
-
-TINY = 1e-12
-"""The smallest spread by which scores are divided."""
-
-CELLS = 2**24
-"""Maximal number of scores that are held to find the weights; above, candidates are drawn."""
 
 SAME = ("dataset", "single_domain", "mask_history", "rank_within_domain", "held_out_targets", "train_share")
 """Keys that must be equal in all runs, with those inside ``eval_args``."""
@@ -65,16 +53,14 @@ class Ensemble(nn.Module):
         members: loaded runs that rank the same targets.
 
     Attributes:
-        weights: of the members' scores, [M].
+        weights: of the members' scores.
     """
-
-    weights: Tensor
 
     def __init__(self, members: Sequence[Experiment]) -> None:
         super().__init__()
         self.members = members
         self.n_items = members[0].dataset.item_num
-        self.register_buffer("weights", torch.ones(len(members)))
+        self.weights = [1.0] * len(members)
 
     def member_scores(self, rows: Interaction) -> Iterator[Tensor]:
         """The scores of all items by each member, [B, n_items] each; rows are those of a :class:`JoinedLoader`."""
@@ -246,66 +232,4 @@ def join(members: Sequence[Experiment]) -> tuple[JoinedExperiment, list[float]]:
     first, model = members[0], Ensemble(members).to(members[0].config["device"])
     valid, test = (JoinedLoader([getattr(member, part) for member in members]) for part in PARTS)
     joined = JoinedExperiment(first.config, first.dataset, first.train_data, valid, test, model)
-    with seeded(first.config["seed"]), torch.no_grad():
-        margins, ranked = _margins(joined)
-    spread = margins.where(ranked, 0).square().sum(dim=(1, 2)).div(ranked.sum()).sqrt().clamp(min=TINY)
-    margins = (margins / spread[:, None, None]).masked_fill_(~ranked, -torch.inf)
-    weights = selected(margins, cutoff(first.config["topk"]), ranked.shape[1] / (first.dataset.item_num - 1))
-    model.weights.copy_(torch.from_numpy(weights) / spread.cpu())
-    return joined, weights.tolist()
-
-
-def _margins(joined: JoinedExperiment) -> tuple[Tensor, Tensor]:
-    """The runs' scores of candidates of the validation targets, without the target's own score.
-
-    Returns:
-        margins [M, B, C], and whether a candidate is ranked (and not the target) [B, C].
-    """
-    trainer, loader = joined.trainer, joined.valid_data
-    model: Any = joined.model
-    domain = torch.as_tensor(joined.dataset.item_domain).to(trainer.device)
-    items, rows = loader._dataset.item_num, len(loader._dataset)
-    number = min(items - 1, max(1, CELLS // (rows * len(model.members))))
-    found = []
-    for batch in loader:
-        row, target = batch[2].to(trainer.device), batch[3].to(trainer.device)
-        ranked = trainer.ranked_items(len(batch[0]), items, batch[1])
-        if joined.config["rank_within_domain"]:
-            ranked &= domain == domain[target][:, None]
-        counted = ranked[row, target]  # with mask_history a repeated target is no candidate
-        ranked[row, target] = False
-        some = torch.randperm(items - 1, device=trainer.device)[:number].sort().values + 1
-        scores = model.member_scores(batch[0].to(trainer.device))
-        margins = torch.stack([own[:, some] - own[row, target][:, None] for own in scores])
-        found.append((margins[:, counted], ranked[:, some][counted]))
-    return torch.cat([margins for margins, _ in found], dim=1), torch.cat([ranked for _, ranked in found])
-
-
-def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
-    """The weights of ensemble selection (Caruana et al., 2004), which sum to 1, [M].
-
-    Each round adds one of the runs, with replacement: that with which NDCG@k of the sum is highest. The proportions of
-    the best round are the weights, so that the best run alone is among the choices.
-
-    Args:
-        margins: scores of candidates minus that of the target, minus infinity for what is not ranked, [M, B, C].
-        k: of NDCG.
-        drawn: proportion of the items that are among the candidates.
-    """
-    total, counts = torch.zeros_like(margins[0]), np.zeros(len(margins))
-    best, weights = -1.0, counts
-    for _ in range(ROUNDS):
-        found = [_ndcg(total + own, k, drawn) for own in margins]
-        added = int(np.argmax(found))
-        total += margins[added]
-        counts[added] += 1
-        if found[added] > best:
-            best, weights = found[added], counts / counts.sum()
-    return weights
-
-
-def _ndcg(margins: Tensor, k: int, drawn: float) -> float:
-    """NDCG@k of targets by the margins of their candidates, [B, C]; a tie has the mean of its ranks' gains."""
-    above, tied = (((count / drawn).round().long()) for count in ((margins > 0).sum(dim=1), (margins == 0).sum(dim=1)))
-    gains = F.pad(1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64)), (1, 0)).cumsum(dim=0).to(margins.device)
-    return float(((gains[(above + tied + 1).clamp(max=k)] - gains[above.clamp(max=k)]) / (tied + 1)).mean())
+    return joined, choose_weights(joined.trainer, joined.valid_data).tolist()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig, settings, stages_of
+from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.values import parse_values
@@ -23,10 +24,12 @@ from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError, explaining_recbole
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
+from recbole_xfer.model.joined import JoinedRecommender
 from recbole_xfer.processes import count
 from recbole_xfer.trainer.phases import trainer_class
 from recbole_xfer.trainer.run_folder import EARLIER, UNIMPORTANT, RunFolder, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer
+from recbole_xfer.trainer.untrained import JoinedTrainer
 
 MEASURING = {
     "eval_args", "eval_batch_size", "eval_groups", "head_share", "held_out_targets", "mask_history",
@@ -58,6 +61,8 @@ class Experiment:
     @cached_property
     def trainer(self) -> XferTrainer:
         """The run's trainer, created on first use."""
+        if is_joined(self.config):
+            return JoinedTrainer(self.config, self.model)
         return trainer_class(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
 
     @property
@@ -119,7 +124,7 @@ def check_processes(config: XferConfig) -> None:
 
 
 def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
-    """A new model, in the first of its stages; in the last one if it is ``trained``.
+    """A new model, in the first of its stages, or in the last one if it is ``trained``; joined ones if it is several.
 
     Args:
         config: of the model.
@@ -129,6 +134,9 @@ def make_model(config: XferConfig, dataset: Any, trained: bool = False) -> Any:
     Raises:
         XferError: for values that the model rejects.
     """
+    if is_joined(config):
+        members = {name: make_model(own, dataset, trained) for name, own in member_configs(config).items()}
+        return JoinedRecommender(config, dataset, members).to(config["device"])
     name, stages = config["model"], stages_of(config)
     if stages:
         config = config.replace(train_stage=stages[-1 if trained else 0])

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from recbole_xfer.errors import XferError
 
+AUTO = "auto"
+"""The adaptation that joins a model from scratch, each of its other adaptations, and the neighbours of content."""
+
 
 @dataclass(frozen=True)
 class Inspection:

@@ -12,6 +12,7 @@ from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.evaluation.groups import measure_groups, row_users, target_groups
 from recbole_xfer.evaluation.result import Result, ndcg_by_row, protocol
 from recbole_xfer.experiment import Experiment, adaptation_of, approximations, label, target
+from recbole_xfer.model.joined import JoinedRecommender
 
 
 def measure(
@@ -30,7 +31,7 @@ def measure(
         best_epoch: its number, from 0.
         load_best_model: whether the parameters are read from the run's folder.
     """
-    config, trainer = experiment.config, experiment.trainer
+    config, model, trainer = experiment.config, experiment.model, experiment.trainer
     trainer.eval_collector.data_collect(experiment.train_data)  # for metrics such as ItemCoverage
     test = trainer.evaluate(experiment.test_data, load_best_model, show_progress=config["show_progress"])
     ranking = trainer.evaluator.ranking
@@ -60,6 +61,7 @@ def measure(
         repeats=repeats(experiment),
         tied=trainer.eval_collector.tied or None,
         approximations=approximations(experiment),
+        weights=model.weight_of() if isinstance(model, JoinedRecommender) else None,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_xfer.config.config import XferConfig, settings, stages
+from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.values import in_order, read_yaml_files, split_domains
 from recbole_xfer.data.splits import holds_nothing_out
@@ -144,6 +145,8 @@ def train_and_evaluate(
             f"eval_args.split={config['eval_args']['split']} holds nothing out to test on. Set another split, and then "
             f"train on everything with `recbole-xfer refit`."
         )
+    if is_joined(config) and experiment.valid_data is None:
+        raise XferError("adaptation=auto chooses weights on a validation split. Set another eval_args.split.")
     if experiment.test_data is None:
         raise XferError(f"{config['dataset']} has no user with enough interactions to test on. Use more data.")
     groups_of(experiment)  # invalid groups are rejected before training
@@ -155,8 +158,22 @@ def train_and_evaluate(
             return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
         with folder.logging():
             logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
+            before = _train_members(experiment, pretrained) if is_joined(config) else 0.0
             started = time.time()
             _, valid = fit(experiment, on_epoch)
-            result = measure(experiment, valid, time.time() - started, experiment.trainer.best_epoch)
+            seconds = before + time.time() - started
+            result = measure(experiment, valid, seconds, experiment.trainer.best_epoch)
             folder.finish(result.as_dict())
     return result
+
+
+def _train_members(experiment: Experiment, pretrained: RunFolder | None) -> float:
+    """Trains the models that a run joins, or reuses identical runs, and loads their parameters; returns the seconds."""
+    model: Any = experiment.model
+    seconds = 0.0
+    for name, config in member_configs(experiment.config).items():
+        adapted = config["adaptation"] not in (None, "scratch")
+        result = train_and_evaluate(config, pretrained if adapted else None, reuse=True)
+        model.members[name].load_state_dict(RunFolder(result.folder).weights())
+        seconds += result.seconds
+    return seconds

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Names a parameter of bytes by its argument: gzip, for one, writes the time, and pytest-xdist wants equal names."""
+    """Names a parameter of bytes by its argument: gzip, for one, writes the time, and xdist wants equal names."""
     return argname if isinstance(val, bytes) else None
 
 

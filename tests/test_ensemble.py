@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from recbole_xfer.cli.main import main
-from recbole_xfer.ensemble import _margins, _ndcg, join, selected
+from recbole_xfer.ensemble import join
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import ensemble, evaluate, run
 from recbole_xfer.testing.data import settings, write_joined, write_small
+from recbole_xfer.trainer.selection import ndcg_of, selected, validation_margins
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,10 @@ def test_the_weights_are_chosen_by_the_ranking_that_is_measured(root: Path) -> N
     member = load(trained(root, "ContentKNN"), {"mask_history": True, "metric_decimal_place": 9})
     joined, weights = join([member, member])
     assert weights == [1, 0]
-    margins, ranked = _margins(joined)
+    margins, ranked = validation_margins(joined.trainer, joined.valid_data)
     measured = member.trainer.evaluate(member.valid_data, load_best_model=False)["ndcg@10"]
     counted = len(margins[0]) / len(member.valid_data._dataset)
-    found = _ndcg(margins[0].masked_fill(~ranked, -torch.inf), 10, drawn=1) * counted
+    found = ndcg_of(margins[0].masked_fill(~ranked, -torch.inf), 10, drawn=1) * counted
     assert found == pytest.approx(measured, abs=1e-6)
 
 
@@ -69,7 +70,7 @@ def test_an_ensemble_ranks_by_the_weighted_sum_of_scores(root: Path) -> None:
     members = [load(trained(root, model, **keys)) for model, keys in models.items()]
     joined, shares = join(members)
     assert min(shares) >= 0 and sum(shares) == pytest.approx(1)
-    joined.model.weights.copy_(torch.tensor([0.5, 2.0, 1.0, 0.25]))
+    joined.model.weights = [0.5, 2.0, 1.0, 0.25]
     [batch] = joined.test_data
     expected = 0
     for weight, member in zip(joined.model.weights, members, strict=True):

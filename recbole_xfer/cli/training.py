@@ -22,7 +22,7 @@ def add_run_options(parser: Parser) -> None:
     """Adds the options of run."""
     add_model_and_dataset(parser)
     parser.add_argument("--source", metavar="NAMES", help="domains to pre-train on, joined by +")
-    parser.add_argument("--adaptation", metavar="WAY", help="relearn, finetune or scratch")
+    parser.add_argument("--adaptation", metavar="WAY", help="relearn, finetune, scratch, or auto, which joins them")
 
 
 def add_pretrain_options(parser: Parser) -> None:
@@ -35,7 +35,7 @@ def add_adapt_options(parser: Parser) -> None:
     """Adds the options of adapt."""
     add_model_and_dataset(parser, "the target domain")
     parser.add_argument("--pretrained", required=True, metavar="FOLDER", help="the folder that pretrain printed")
-    parser.add_argument("--adaptation", default="relearn", metavar="WAY", help="relearn (default) or finetune")
+    parser.add_argument("--adaptation", default="relearn", metavar="WAY", help="relearn (default), finetune or auto")
 
 
 def add_tune_options(parser: Parser) -> None:

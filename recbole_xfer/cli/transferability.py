@@ -23,7 +23,7 @@ def add_transfer_options(parser: Parser) -> None:
         metavar="NAME",
         help="domains to pre-train on: alone, together, each left out",
     )
-    add("--adaptations", nargs="+", default=[], metavar="WAY", help="relearn, finetune (default: all of the model)")
+    add("--adaptations", nargs="+", default=[], metavar="WAY", help="relearn, finetune, auto (default: all but auto)")
     add("--seeds", nargs="+", default=[], type=int, metavar="N", help="of each run (default: the key seed)")
     add_result(parser)
     add("--output", type=Path, metavar="FOLDER", help="also write transfer.md, .tex, .csv, .json; report draws it")

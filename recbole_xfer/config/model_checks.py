@@ -12,7 +12,7 @@ from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import choice
 from recbole_xfer.errors import XferError, did_you_mean
-from recbole_xfer.hooks import hooks_of
+from recbole_xfer.hooks import AUTO, hooks_of
 
 TP_MODEL = "tp_model"
 """Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
@@ -82,4 +82,4 @@ def _check_adaptation(adaptation: str | None, model: type) -> None:
     ways = tuple(hooks_of(model).kept)
     if not ways:
         raise XferError(f"{model.__name__} cannot be adapted. Leave out --adaptation, --source and --pretrained.")
-    check("adaptation", adaptation, choice((*ways, "scratch")))
+    check("adaptation", adaptation, choice((*ways, AUTO, "scratch")))

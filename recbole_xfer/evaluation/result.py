@@ -55,6 +55,7 @@ class Result:
         repeats: share of test targets whose item the user had interacted with before; a masked history masks them.
         tied: share of test targets with the score of another candidate; None if there are none.
         approximations: what training approximated, such as a sampled loss; None if nothing.
+        weights: of the models that ``adaptation: auto`` joins, by name; they sum to 1. None for any other run.
     """
 
     label: str
@@ -79,12 +80,15 @@ class Result:
     repeats: float | None = None
     tied: float | None = None
     approximations: str | None = None
+    weights: Mapping[str, float] | None = None
 
     def caption(self) -> str:
-        """Numbers of test targets, protocol, seed, best epoch, share of tied targets and approximations, as text."""
+        """Numbers of test targets, protocol, seed, best epoch, ties, approximations and joined models, as text."""
         tied = f"{self.tied:.1%} of the targets tied" if self.tied else None
         facts = self.target_counts(), self.protocol, f"seed {self.seed}", f"best epoch {self.best_epoch}"
-        return "; ".join(map(str, filter(None, [*facts, tied, self.approximations])))
+        joined = ", ".join(f"{name} {weight:.2f}" for name, weight in (self.weights or {}).items())
+        weights = joined and f"scores joined with weights chosen on the validation split, {joined}"
+        return "; ".join(map(str, filter(None, [*facts, tied, self.approximations, weights])))
 
     def target_counts(self) -> str:
         """Such as ``900 test targets (Books 600, Toys 300)``, or for groups of users ``(new 300, new-tail 240)``.

@@ -90,11 +90,12 @@ class _ItemCrossEntropy(torch.autograd.Function):
                 certain = correction.certain[rows]
                 kept = logits.gather(1, certain)
                 logits.sub_(correction.log_q).scatter_(1, certain, kept)
-            gradient = logits.softmax(dim=1)
+            largest, of_target = logits.amax(dim=1), logits[own]
+            probability = torch.softmax(logits, dim=1, out=logits)  # in place: new memory is slow to touch
             # log-sum-exp by the largest term; the target's own probability may underflow
-            losses.append(logits.amax(dim=1) - gradient.amax(dim=1).log() - logits[own])
-            gradient[own] -= 1
-            gradient = gradient.to(dtype)
+            losses.append(largest - probability.amax(dim=1).log() - of_target)
+            probability[own] -= 1
+            gradient = probability.to(dtype)
             users_gradient.append(gradient @ table)
             items_gradient += gradient.T @ user
         ctx.save_for_backward(torch.cat(users_gradient).to(users.dtype), items_gradient.to(items.dtype))

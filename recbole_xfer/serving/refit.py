@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.data.splits import WHOLE
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import build, load
+from recbole_xfer.experiment import Experiment, build, load
 from recbole_xfer.serving import whole
 from recbole_xfer.trainer.run_folder import RunFolder
+
+MEMBERS = "members"
+"""Folder inside that of a refit of joined models, with the refit of each while they are trained."""
 
 
 def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> RunFolder:
@@ -37,15 +42,36 @@ def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] |
     steps = before.trainer.steps(before.train_data)
     eval_args = {**before.config["eval_args"], "split": dict(WHOLE)}
     config = before.config.replace(eval_args=eval_args, run_dir=str(output))
-    del before
     pretrained = _pretrained(run, config)
     experiment = build(config, pretrained)
     if experiment.config["pretrained_digest"] != config["pretrained_digest"]:
         raise XferError(f"{pretrained} is not the model that {run} was adapted from. Name that one with --pretrained.")
+    if is_joined(config):
+        return _refit_members(experiment, before, overrides)
     if epochs is None:
         epochs = scaled(best, steps, experiment.trainer.steps(experiment.train_data))
     experiment = replace(experiment, config=experiment.config.replace(epochs=epochs))  # with a trainer of its own
     return whole.train(experiment, "refit", [str(folder)], epochs_anew=epochs)
+
+
+def _refit_members(experiment: Experiment, before: Experiment, overrides: Mapping[str, Any] | None) -> RunFolder:
+    """Refits the runs that a run joined, and joins them with its weights.
+
+    Args:
+        experiment: of the refit.
+        before: the run.
+        overrides: see :func:`refit`.
+    """
+    model: Any = experiment.model
+    own = experiment.folder.path / MEMBERS
+    if not experiment.folder.result():
+        for name, config in member_configs(before.config).items():
+            member = build(config, _pretrained(before.folder, config)).folder
+            model.members[name].load_state_dict(refit(member.path, own / name, overrides).weights())
+    model.set_extra_state(before.model.get_extra_state())
+    made = whole.train(experiment, "refit", [str(before.folder)], epochs_anew=experiment.trainer.epochs)
+    shutil.rmtree(own, ignore_errors=True)
+    return made
 
 
 def scaled(epochs: int, steps: int, steps_now: int) -> int:

@@ -13,10 +13,11 @@ from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.joined import is_joined
 from recbole_xfer.data.knowledge import KnowledgeMixin
 from recbole_xfer.data.splits import WHOLE
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, build, config_of, load
+from recbole_xfer.experiment import Experiment, build, config_of, label, load
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
 from recbole_xfer.serving import whole
@@ -94,12 +95,14 @@ def check_served(experiment: Experiment) -> None:
     """Raises XferError for a model whose parameters cannot be moved to other data."""
     config = experiment.config
     reason = None
-    if config["MODEL_TYPE"] == ModelType.TRADITIONAL:
+    if is_joined(config):
+        reason = "joins several models"
+    elif config["MODEL_TYPE"] == ModelType.TRADITIONAL:
         reason = "is computed from all interactions at once"
     elif isinstance(experiment.dataset, KnowledgeMixin):
         reason = "reads a knowledge graph"
     if reason:
-        raise XferError(f"{config['model']} {reason}, so it is not updated. Train a new run, and use refit.")
+        raise XferError(f"{label(config)} {reason}, so it is not updated. Train a new run, and use refit.")
 
 
 def _config(

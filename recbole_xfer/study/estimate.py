@@ -20,6 +20,7 @@ from rich.table import Table
 
 from recbole_xfer import stages
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, identified
 from recbole_xfer.log import logger
@@ -232,7 +233,13 @@ class _NoWriter:
 
 
 def measured(config: XferConfig, stage: str = "run") -> Speed:
-    """Trains one epoch of each phase in a temporary folder, validates once, and times both."""
+    """Trains one epoch of each phase in a temporary folder, validates once, and times both.
+
+    Joined models take as long as each of them.
+    """
+    if is_joined(config):
+        members = [measured(member) for member in member_configs(config).values()]
+        return Speed(0.0, 0.0, sum(member.run for member in members), max(member.epochs for member in members), 0)
     lengths = {key: min(1, config[key]) for key in config.final_config_dict if key.endswith("epochs") and config[key]}
     with tempfile.TemporaryDirectory() as folder:
         own = {"eval_step": 1, "checkpoint_dir": folder, "run_dir": None, "log_wandb": False, "show_progress": False}

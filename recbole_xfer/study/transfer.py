@@ -15,7 +15,7 @@ from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import choice
 from recbole_xfer.config.values import in_order, join_domains, parse_values, read_yaml_files, split_domains
 from recbole_xfer.errors import XferError
-from recbole_xfer.hooks import hooks_of
+from recbole_xfer.hooks import AUTO, hooks_of
 from recbole_xfer.stages import check_adaptable
 from recbole_xfer.study.plan import StudyPlan, make_plan
 from recbole_xfer.study.study import Study, run_study
@@ -94,7 +94,7 @@ def plan_transfer(
     check_adaptable(config)
     ways = tuple(hooks_of(config.model_class).kept)
     for way in adaptations:
-        check("adaptations", way, choice(ways))
+        check("adaptations", way, choice((*ways, AUTO)))
     sets = source_sets(sources, target)
     adapted = list(dict.fromkeys(adaptations)) or list(ways)
     seeds = list(seeds) or [config["seed"]]

@@ -1,4 +1,4 @@
-"""The trainer of ContentKNN, which has nothing to train."""
+"""Trainers of models that have no epochs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from recbole_xfer.trainer.selection import choose_weights
 from recbole_xfer.trainer.trainer import XferTrainer
 
 
-class ContentKNNTrainer(XferTrainer):
+class UntrainedTrainer(XferTrainer):
     """Has one epoch, without steps, whatever ``epochs`` is: its model is only validated and saved."""
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
@@ -20,3 +21,17 @@ class ContentKNNTrainer(XferTrainer):
         self.history.append({"epoch": epoch_idx, "phase": self.phase, "train": {"loss": 0.0}})
         self.folder.save_epochs(self.history)
         return 0.0
+
+
+class ContentKNNTrainer(UntrainedTrainer):
+    """The trainer of ContentKNN, which has nothing to train."""
+
+
+class JoinedTrainer(UntrainedTrainer):
+    """Chooses the weights of joined models, which are trained, on the validation split; without one, they stay."""
+
+    def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Chooses the weights, and validates the joined models."""
+        if valid_data is not None:
+            self.model.shares = choose_weights(self, valid_data).tolist()
+        return super().fit(train_data, valid_data, *args, **kwargs)
