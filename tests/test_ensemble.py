@@ -16,7 +16,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import ensemble, evaluate, run
 from recbole_xfer.testing.data import settings, write_joined, write_small
-from recbole_xfer.trainer.selection import ndcg_of, selected, validation_margins
+from recbole_xfer.trainer.selection import cautious, ndcg_of, selected, validation_margins
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,21 @@ def test_the_weights_are_those_of_the_best_ranking() -> None:
     assert np.abs(drawn - [2 / 3, 1 / 3, 0]).max() < 0.15
 
 
+def test_few_targets_leave_the_choice_to_one_model() -> None:
+    """The second model ranks the target first in three of four rows, the first one always second."""
+    second = torch.tensor([[-1.0, -2], [-1, -2], [-1, -2], [2, 1]])
+    margins = torch.stack([torch.tensor([[0.1, -1.0]] * 4), second])
+    best = np.array([0.0, 1.0])
+    assert cautious(margins[:, 2:], 3, best, fallback=0).tolist() == [1, 0]
+    assert cautious(margins.repeat(1, 50, 1), 3, best, fallback=0)[1] > 0.05
+    assert cautious(margins[:, :1], 3, best, fallback=0).tolist() == [1, 0]
+
+
+def test_a_model_without_weight_may_leave_out_what_others_rank() -> None:
+    margins = torch.tensor([[[-torch.inf, -1.0]], [[1.0, -1.0]]]).repeat(1, 9, 1)
+    assert cautious(margins, 3, np.array([0.0, 1.0]), fallback=1).tolist() == [0, 1]
+
+
 def test_a_run_that_adds_nothing_has_no_weight() -> None:
     margins = torch.full((2, 5, 4), -1.0)
     margins[1] = torch.tensor([2.0, -1, -1, -1])
@@ -60,7 +75,7 @@ def test_the_weights_are_chosen_by_the_ranking_that_is_measured(root: Path) -> N
     margins, ranked = validation_margins(joined.trainer, joined.valid_data)
     measured = member.trainer.evaluate(member.valid_data, load_best_model=False)["ndcg@10"]
     counted = len(margins[0]) / len(member.valid_data._dataset)
-    found = ndcg_of(margins[0].masked_fill(~ranked, -torch.inf), 10, drawn=1) * counted
+    found = float(ndcg_of(margins[0].masked_fill(~ranked, -torch.inf), 10, drawn=1).mean()) * counted
     assert found == pytest.approx(measured, abs=1e-6)
 
 

@@ -32,12 +32,13 @@ CELLS = 2**24
 
 
 @torch.no_grad()
-def choose_weights(trainer: RankingTrainer, loader: TargetLoader) -> np.ndarray:
+def choose_weights(trainer: RankingTrainer, loader: TargetLoader, fallback: int | None = None) -> np.ndarray:
     """Sets the ``weights`` of a model with ``member_scores``; returns those of scores of equal spread, of sum 1, [M].
 
     Args:
         trainer: of the model.
         loader: of the validation split.
+        fallback: the member to which weights stay close if there are few targets (see :func:`cautious`).
     """
     model: Any = trainer.model
     model.eval()
@@ -47,6 +48,8 @@ def choose_weights(trainer: RankingTrainer, loader: TargetLoader) -> np.ndarray:
     margins = (margins / spread[:, None, None]).masked_fill_(~ranked, -torch.inf)
     drawn = ranked.shape[1] / (loader._dataset.item_num - 1)
     weights = selected(margins, cutoff(trainer.config["topk"]), drawn)
+    if fallback is not None:
+        weights = cautious(margins, cutoff(trainer.config["topk"]), weights, fallback, drawn)
     model.weights = (weights / spread.cpu().numpy()).tolist()
     return weights
 
@@ -91,7 +94,7 @@ def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
     total, counts = torch.zeros_like(margins[0]), np.zeros(len(margins))
     best, weights = -1.0, counts
     for _ in range(ROUNDS):
-        found = [ndcg_of(total + own, k, drawn) for own in margins]
+        found = [float(ndcg_of(total + own, k, drawn).mean()) for own in margins]
         added = int(np.argmax(found))
         total += margins[added]
         counts[added] += 1
@@ -100,8 +103,38 @@ def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
     return weights
 
 
-def ndcg_of(margins: Tensor, k: int, drawn: float) -> float:
-    """NDCG@k of targets by the margins of their candidates, [B, C]; a tie has the mean of its ranks' gains."""
+def cautious(margins: Tensor, k: int, weights: np.ndarray, fallback: int, drawn: float = 1.0) -> np.ndarray:
+    """The weights nearest to one model that are not surely worse than the given ones, [M].
+
+    The rule of one standard error (Breiman et al., 1984): of the steps from the model alone to ``weights``, the first
+    whose NDCG@k is below that of ``weights`` by at most the standard error of the difference over targets. With few
+    targets that is the model alone, with many almost ``weights``.
+
+    Args:
+        margins, k, drawn: see :func:`selected`.
+        weights: of sum 1, [M].
+        fallback: the model.
+    """
+    if margins.shape[1] < 2:
+        return np.eye(len(weights))[fallback]
+    best = ndcg_of(_joined(margins, weights), k, drawn)
+    steps = (step * weights + (1 - step) * np.eye(len(weights))[fallback] for step in np.linspace(0, 1, ROUNDS + 1))
+    for mixed in steps:
+        lost = best - ndcg_of(_joined(margins, mixed), k, drawn)
+        if lost.mean() <= lost.std() / len(lost) ** 0.5:
+            break
+    return mixed
+
+
+def _joined(margins: Tensor, weights: np.ndarray) -> Tensor:
+    """The weighted sum of the margins of models, [B, C]; those of a model without weight may be infinite."""
+    return torch.stack([weight * own for weight, own in zip(weights.tolist(), margins, strict=True) if weight]).sum(
+        dim=0
+    )
+
+
+def ndcg_of(margins: Tensor, k: int, drawn: float) -> Tensor:
+    """NDCG@k of each target by the margins of its candidates, [B, C] to [B]; a tie has the mean of its ranks' gains."""
     above, tied = (((count / drawn).round().long()) for count in ((margins > 0).sum(dim=1), (margins == 0).sum(dim=1)))
     gains = F.pad(1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64)), (1, 0)).cumsum(dim=0).to(margins.device)
-    return float(((gains[(above + tied + 1).clamp(max=k)] - gains[above.clamp(max=k)]) / (tied + 1)).mean())
+    return (gains[(above + tied + 1).clamp(max=k)] - gains[above.clamp(max=k)]) / (tied + 1)

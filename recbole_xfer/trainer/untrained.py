@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from recbole_xfer.config.joined import CONTENT
 from recbole_xfer.trainer.selection import choose_weights
 from recbole_xfer.trainer.trainer import XferTrainer
 
@@ -28,10 +29,15 @@ class ContentKNNTrainer(UntrainedTrainer):
 
 
 class JoinedTrainer(UntrainedTrainer):
-    """Chooses the weights of joined models, which are trained, on the validation split; without one, they stay."""
+    """Chooses the weights of joined models, which are trained, on the validation split; without one, they stay.
+
+    With few validation targets ranks by ContentKNN, which needs no training, or else by the model from scratch.
+    """
 
     def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Chooses the weights, and validates the joined models."""
         if valid_data is not None:
-            self.model.shares = choose_weights(self, valid_data).tolist()
+            names = list(self.model.members)
+            fallback = names.index(CONTENT) if CONTENT in names else 0
+            self.model.shares = choose_weights(self, valid_data, fallback).tolist()
         return super().fit(train_data, valid_data, *args, **kwargs)
