@@ -124,7 +124,7 @@ if __name__ == "__main__":
     split = {"n_experts": options.experts, "cross_experts": max(1, round(0.6 * options.experts))}
     plain = {"pathway": False, "negatives_within_domain": True}
     models = {
-        "SASRec, pairwise": experiment("RETR", 5, **plain),
+        "SASRec, pairwise": experiment("RETR", 5, loss_type="BPR", **plain),
         "SASRec, cross-entropy": experiment("RETR", 5, loss_type="CE", **plain),
         "SASRec of RecBole, cross-entropy": experiment("SASRec", 5),
     }

@@ -72,7 +72,7 @@ if __name__ == "__main__":
     known = {key: [value] for key, value in given.items() if value is not None}
     tp = {**TP, **best({**SHARED, **where}, TP, {**GRID_OF_TP, **known}, options.trials)}
     rows = [
-        {"model": "RETR", "pathway": False, "train_batch_size": 1024, **ordinary},
+        {"model": "RETR", "pathway": False, "loss_type": "BPR", "train_batch_size": 1024, **ordinary},
         {**ORDINARY, **ordinary},
         {**tp, "adversary_weight": 0},
         {**tp, "inner_steps": 1, "paths": USERS},

@@ -151,13 +151,23 @@ def add_defaults(config: Config, model: str, model_class: type, dataset: str) ->
 
 
 def _defaults_by_type(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults of negatives for the type of the model."""
+    """Defaults of negatives for the type of the model.
+
+    Raises:
+        XferError: for negatives of a loss over all items.
+    """
     kind, found = defaults["MODEL_TYPE"], dict[str, Any]()
     if kind == ModelType.CONTEXT and not given.get("threshold"):
         # without ratings, sampled negatives are the only rows with label 0
         found["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
     loss = given.get("loss_type", defaults.get("loss_type"))
     if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
+        drawn = (given.get("train_neg_sample_args") or {"distribution": "none"}).get("distribution")
+        if kind == ModelType.SEQUENTIAL and drawn != "none":
+            raise XferError(
+                "loss_type=CE compares a target with all items and draws no negatives. "
+                "Leave out train_neg_sample_args, or set another loss_type, such as BPR."
+            )
         # RecBole's cross-entropy refuses its default of one negative, and its Pop counts the negative as popular
         found["train_neg_sample_args"] = None
     return found

@@ -1,6 +1,7 @@
 """Values are parsed, not evaluated; unknown names are rejected; RecBole's own entry points see our defaults."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -204,8 +205,8 @@ def test_missing_keys_of_eval_args_keep_their_defaults(model: str) -> None:
 @pytest.mark.parametrize(
     ("model", "adaptation", "message"),
     [
-        ("ANT", "fine", "adaptation=fine is invalid: it must be relearn, finetune or scratch"),
-        ("UniSRec", "relearn", "adaptation=relearn is invalid: it must be finetune or scratch"),
+        ("ANT", "fine", "adaptation=fine is invalid: it must be relearn, finetune, auto or scratch"),
+        ("UniSRec", "relearn", "adaptation=relearn is invalid: it must be finetune, auto or scratch"),
         ("SASRec", "finetune", "SASRec cannot be adapted. Leave out --adaptation"),
     ],
 )
@@ -254,3 +255,10 @@ def test_an_unknown_activation(tmp_path: Path, model: str) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="hidden_act=soft is invalid: it must be gelu, relu, swish, tanh or sigmoid"):
         build(config(tmp_path, model, hidden_act="soft"))
+
+
+@pytest.mark.parametrize(("model", "keys"), [("RETR", {}), ("SASRec", {"loss_type": "CE"})])
+def test_a_loss_over_all_items_draws_no_negatives(model: str, keys: dict[str, Any]) -> None:
+    with pytest.raises(XferError, match="loss_type=CE .* draws no negatives. Leave out train_neg_sample_args, or"):
+        XferConfig(model, "Small", overrides={**keys, "train_neg_sample_args": {"sample_num": 2}})
+    assert XferConfig(model, "Small", overrides={**keys, "train_neg_sample_args": None})["loss_type"] == "CE"

@@ -344,7 +344,7 @@ def test_invalid_eval_args_are_rejected(tmp_path: Path, eval_args: dict, message
     ],
 )
 def test_valid_values_are_accepted(tmp_path: Path, key: str, value: object) -> None:
-    accepted = config(tmp_path, "RETR", **{key: value})[key]
+    accepted = config(tmp_path, "RETR", loss_type="BPR", **{key: value})[key]
     if isinstance(value, dict):
         assert accepted == {**accepted, **value}  # eval_args has more keys
     else:

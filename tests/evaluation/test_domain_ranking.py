@@ -131,7 +131,7 @@ def test_popular_negatives_follow_the_counts_of_their_domain(tmp_path: Path) -> 
 
 
 def test_training_negatives_come_from_the_targets_domain(tmp_path: Path) -> None:
-    made = experiment(tmp_path, "RETR", negatives_within_domain=True)
+    made = experiment(tmp_path, "RETR", negatives_within_domain=True, loss_type="BPR")
     loader = WindowDataLoader(made.train_data._dataset, 64, seed=0, sampler=made.train_data._sampler)
     domain_of = torch.from_numpy(made.dataset.item_domain)
     drawn = set()

@@ -123,7 +123,7 @@ def test_sampling_is_hard_forward_and_soft_backward(
 
 
 def test_pairwise_loss_equals_equation_8(tmp_path: Path) -> None:
-    made = experiment(tmp_path)
+    made = experiment(tmp_path, loss_type="BPR")
     model, batch = made.model, batch_of(made)
     users, positives, negatives = [], [], []
     items = numpy(model.item_embedding.weight)
@@ -138,7 +138,7 @@ def test_pairwise_loss_equals_equation_8(tmp_path: Path) -> None:
 
 
 def test_negatives_are_redrawn_every_epoch_and_never_the_target(tmp_path: Path) -> None:
-    made = experiment(tmp_path)
+    made = experiment(tmp_path, loss_type="BPR")
     loader = WindowDataLoader(made.train_data._dataset, 40, seed=0, shuffle=False, sampler=made.train_data._sampler)
     first, second = ([batch[NEGATIVES] for batch in loader] for _ in range(2))
     assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))

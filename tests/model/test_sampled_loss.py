@@ -98,7 +98,11 @@ def test_a_run_says_that_it_was_sampled_and_resumes_exactly(tmp_path: Path, mode
 @pytest.mark.parametrize(
     ("model", "keys", "message"),
     [
-        ("RETR", SAMPLED, "negatives=sampled estimates cross-entropy, not BPR. Set --loss_type=CE."),
+        (
+            "RETR",
+            {**SAMPLED, "loss_type": "BPR"},
+            "negatives=sampled estimates cross-entropy, not BPR",
+        ),
         ("RETR", {"negatives": "in_batch"}, "negatives=in_batch is invalid: it must be full or sampled."),
         ("TPRETR", SAMPLED, "negatives=sampled is invalid: it must be full."),
         ("RETR", {"learner": "sparse_adam", "weight_decay": 0.1}, "Leave weight_decay out"),
