@@ -206,6 +206,7 @@ def results(folder: str) -> dict[str, Any]:
     ("model", "dataset", "others"),
     [
         ("UniSRec", "Small", ["--source=Words", "--adaptation=finetune", "--pretrain_epochs=2"]),
+        ("UniSRec", "Small", ["--source=Words", "--adaptation=auto", "--pretrain_epochs=1", "--epochs=1"]),
         ("RecGURU", "A+B", ["--autoencoder_epochs=1", "--adversarial_epochs=1", "--epochs=1", "--user_batch_size=32"]),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from recbole.utils import InputType
 from torch import Tensor
@@ -23,6 +23,7 @@ class ContentKNN(ContentRecommender, VectorRecommender):
     """
 
     input_type = InputType.POINTWISE
+    shares_batches: ClassVar[bool] = True  # it has no loss
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
