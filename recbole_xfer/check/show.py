@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from textwrap import shorten
 
@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from recbole_xfer.check.check import Check
-from recbole_xfer.check.domain import Domain, Example, Facts
+from recbole_xfer.check.domain import Domain, Example, Facts, likeness
+from recbole_xfer.config.config import FIELDS, XferConfig, settings
+from recbole_xfer.config.values import split_domains
 from recbole_xfer.prepare.decoding import PictureError, read_picture
 from recbole_xfer.report.looks import CALM
 from recbole_xfer.report.page import Section, write_page
@@ -27,8 +29,16 @@ THUMBNAIL = 120
 TEXT_LENGTH = 80
 """Maximal number of characters of a shown text."""
 
+KEYS_OF_FILES = ("data_path", "field_separator", "seq_separator", *FIELDS)
+"""Keys that say where the files of a domain are and how they are read."""
+
 SIDE_BY_SIDE = 3
 """Number of domains in a table."""
+
+
+def _rounded(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
 
 FACTS: Sequence[tuple[str, Callable[[Facts], str]]] = (
     ("users", lambda f: f"{f.users:,}"),
@@ -47,6 +57,8 @@ FACTS: Sequence[tuple[str, Callable[[Facts], str]]] = (
     ("with a text that was cut", lambda f: "unknown" if f.cut_texts is None else f"{f.cut_texts:,}"),
     ("with a picture", lambda f: f"{f.pictures:,}"),
     ("with an image vector", lambda f: f"{f.image_vectors:,}"),
+    ("likeness of successive texts", lambda f: _rounded(f.text_likeness)),
+    ("likeness of successive pictures", lambda f: _rounded(f.image_likeness)),
     ("with a price", lambda f: f"{f.prices:,}"),
     (
         "price: lowest, median, highest",
@@ -54,6 +66,24 @@ FACTS: Sequence[tuple[str, Callable[[Facts], str]]] = (
     ),
 )
 """Each line of the table of facts: its name, and its value for a domain."""
+
+
+def likeness_sentence(config: XferConfig, sources: Iterable[str]) -> str | None:
+    """How alike successive texts of a target and of sources are; None without text vectors.
+
+    Args:
+        config: of a run on the target.
+        sources: names of domains in the same folder.
+    """
+    keys = {key: value for key, value in settings(config).items() if key in KEYS_OF_FILES}
+    found = {}
+    for name in [*split_domains(config["dataset"]), *sources]:
+        value = likeness(Domain.read(name, keys), "text")
+        if value is not None:
+            found[name] = f"{name} {value:.3f}"
+    if not found:
+        return None
+    return f"Likeness of successive texts (a source near the target is safer): {', '.join(found.values())}."
 
 
 def facts_tables(check: Check) -> list[Table]:

@@ -45,7 +45,10 @@ def add_separability_options(parser: Parser) -> None:
 
 def transfer(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Runs a model from scratch and from each set of sources; prints the matrix and what to use."""
+    from recbole_xfer.check.show import likeness_sentence
     from recbole_xfer.cli.tables import print_estimate, print_study
+    from recbole_xfer.config.config import XferConfig
+    from recbole_xfer.config.values import join_domains, split_domains
     from recbole_xfer.study.transfer import plan_transfer
 
     plan = plan_transfer(
@@ -55,6 +58,10 @@ def transfer(options: argparse.Namespace, keys: dict[str, str]) -> None:
         print_estimate(plan.study, options.workers)
         return
     study = plan.run(options.workers)
+    config = XferConfig(overrides=plan.study.tables[0].rows[0].keys)
+    sentence = likeness_sentence(config, dict.fromkeys(split_domains(join_domains(plan.sources))))
+    if sentence:
+        print(sentence)
     print_study(study, options.result, options.output, "transfer")
     study.check()
 

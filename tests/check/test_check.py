@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from recbole_xfer.check import show
 from recbole_xfer.check.check import check
-from recbole_xfer.check.domain import Domain, Facts
+from recbole_xfer.check.domain import Domain, Facts, likeness
 from recbole_xfer.check.suspicions import suspicions
 from recbole_xfer.cli.main import main
 from recbole_xfer.data.atomic import write_domain
@@ -147,6 +148,34 @@ def test_facts_equal_a_count_by_pandas(tmp_path: Path) -> None:
     assert facts.prices == items["price"].notna().sum()
     assert facts.price == tuple(items["price"].agg(["min", "median", "max"]))
     assert (facts.first, facts.last) == ("2014-05-13", "2014-05-13")
+
+
+def test_the_likeness_of_successive_items_is_that_of_all_pairs_above_chance(tmp_path: Path) -> None:
+    write_small(tmp_path, users=60)
+    domain = Domain.read("Small", {"data_path": str(tmp_path)})
+    table = domain.vectors["text"]
+    known = [code for code in range(len(domain.counts)) if table.present[code + 1]]
+    values = table.values[[code + 1 for code in known]].astype(float)
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    vectors = dict(zip(known, values / np.linalg.norm(values, axis=1, keepdims=True), strict=True))
+    first, second = [], []
+    for start, end in zip(domain.sequences.starts, domain.sequences.ends, strict=True):
+        codes = domain.sequences.items[start:end]
+        for a, b in pairwise(codes):
+            if a in vectors and b in vectors:
+                first.append(vectors[a])
+                second.append(vectors[b])
+    cosines = np.array(first) @ np.array(second).T
+    assert likeness(domain, "text") == pytest.approx(np.diag(cosines).mean() - cosines.mean(), abs=1e-6)
+
+
+def test_likeness_is_unknown_without_vectors_of_two_successive_items(tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    (folder / "Small.text.parquet").unlink()
+    write_vectors(folder / "Small.image.parquet", ["i1"], np.ones((1, 3), dtype=np.float32), encoder="e", source="s")
+    domain = Domain.read("Small", {"data_path": str(tmp_path)})
+    assert likeness(domain, "text") is None
+    assert likeness(domain, "image") in (None, pytest.approx(0.0))
 
 
 def test_a_check_names_shared_users_and_what_models_can_do(tmp_path: Path) -> None:

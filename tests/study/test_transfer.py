@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,7 @@ def test_the_command_trains_nothing_again_and_writes_every_format(
     command = ["transfer", "--model=ANT", *options]
     assert main([*command, "--mask_history=[False, True]", f"--output={tmp_path}"]) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"Likeness of successive texts .*: Shop -?0\.\d{3}, A -?0\.\d{3}\.", printed)
     assert printed.count("Transfer of ANT to Shop, history") == 2 and "on validation" in printed
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".tex", ".csv", ".json"}
     assert printed.endswith(f"Draw it: recbole-xfer report {tmp_path}\n")
@@ -141,7 +143,7 @@ def test_the_command_trains_nothing_again_and_writes_every_format(
         ({"sources": []}, "No source is given. Add --sources=NAMES"),
         ({"sources": ["A", "A+B"]}, "A occurs twice in --sources"),
         ({"sources": ["A", "Shop"]}, "Shop is both source and target. Leave it out of --sources"),
-        ({"adaptations": ["freeze"]}, "adaptations=freeze is invalid: it must be relearn or finetune"),
+        ({"adaptations": ["freeze"]}, "adaptations=freeze is invalid: it must be relearn, finetune or auto"),
         ({"seeds": [1, 1]}, "each seed must occur once"),
         ({"overrides": {"source": "A"}}, "source=A is invalid: transfer sets this key for each run. Set --sources"),
         ({"overrides": {"learning_rte": 1}}, "Unknown key 'learning_rte'"),
