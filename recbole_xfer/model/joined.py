@@ -45,9 +45,14 @@ class JoinedRecommender(VectorRecommender):
         self.weights, self.shares = state.tolist()
 
     @property
+    def _models(self) -> dict[str, Any]:
+        """The members by name, with the methods of their classes."""
+        return dict(self.members.items())
+
+    @property
     def _weighted(self) -> Iterator[tuple[float, Any]]:
         """The members that have a weight, with it."""
-        pairs = zip(self.weights, self.members.values(), strict=True)
+        pairs = zip(self.weights, self._models.values(), strict=True)
         return ((weight, member) for weight, member in pairs if weight)
 
     def item_vectors(self, ids: Tensor | None = None) -> Tensor:
@@ -62,18 +67,18 @@ class JoinedRecommender(VectorRecommender):
 
     def member_scores(self, rows: Interaction) -> Iterator[Tensor]:
         """The scores of all items by each member, [B, n_items] each."""
-        return (member.full_sort_predict(rows) for member in self.members.values())
+        return (member.full_sort_predict(rows) for member in self._models.values())
 
     def adapt(self, pretrained: Mapping[str, Tensor], adaptation: str) -> None:
         """Loads what each adapted member keeps of a pre-trained model."""
-        for way, member in self.members.items():
+        for way, member in self._models.items():
             if way in member.kept:
                 member.adapt(pretrained, way)
 
     @property
-    def encoder_keys(self) -> tuple[str, ...]:
+    def encoder_keys(self) -> tuple[str, ...]:  # type: ignore[override]
         """See :class:`~recbole_xfer.hooks.Hooks`."""
-        return tuple({key: None for member in self.members.values() for key in member.encoder_keys})
+        return tuple({key: None for member in self._models.values() for key in member.encoder_keys})
 
     def weight_of(self) -> dict[str, float]:
         """The share of each member by its name."""
@@ -84,10 +89,10 @@ class JoinedRecommender(VectorRecommender):
     @property
     def inductive(self) -> bool:
         """Whether every member is."""
-        return all(member.inductive for member in self.members.values())
+        return all(member.inductive for member in self._models.values())
 
     def use_items(self, features: ItemFeatures) -> None:
         """Ranks these items from now on; for inductive models."""
-        for member in self.members.values():
+        for member in self._models.values():
             member.use_items(features)
             self.n_items = member.n_items

@@ -24,6 +24,9 @@ from recbole_xfer.trainer.ranking import RankingTrainer
 ROUNDS = 20
 """Rounds of ensemble selection; a weight is a multiple of a twentieth, or of a larger fraction."""
 
+ERRORS = 2
+"""Standard errors by which a validation score must be higher to count as such."""
+
 TINY = 1e-12
 """The smallest spread by which scores are divided."""
 
@@ -106,9 +109,9 @@ def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
 def cautious(margins: Tensor, k: int, weights: np.ndarray, fallback: int, drawn: float = 1.0) -> np.ndarray:
     """The weights nearest to one model that are not surely worse than the given ones, [M].
 
-    The rule of one standard error (Breiman et al., 1984): of the steps from the model alone to ``weights``, the first
-    whose NDCG@k is below that of ``weights`` by at most the standard error of the difference over targets. With few
-    targets that is the model alone, with many almost ``weights``.
+    As the rule of one standard error (Breiman et al., 1984), with two: of the steps from the model alone to ``weights``,
+    the first whose NDCG@k is below that of ``weights`` by at most twice the standard error of the difference over
+    targets. With few targets that is the model alone, with many almost ``weights``.
 
     Args:
         margins, k, drawn: see :func:`selected`.
@@ -121,7 +124,7 @@ def cautious(margins: Tensor, k: int, weights: np.ndarray, fallback: int, drawn:
     steps = (step * weights + (1 - step) * np.eye(len(weights))[fallback] for step in np.linspace(0, 1, ROUNDS + 1))
     for mixed in steps:
         lost = best - ndcg_of(_joined(margins, mixed), k, drawn)
-        if lost.mean() <= lost.std() / len(lost) ** 0.5:
+        if lost.mean() <= ERRORS * lost.std() / len(lost) ** 0.5:
             break
     return mixed
 
