@@ -131,6 +131,7 @@ def test_a_row_of_a_plan_and_a_column_of_a_matrix(root: Path, made: Result) -> N
     keys = {key: value for key, value in {**settings(root), **KEYS}.items() if key != "source"}
     table = compare(plan, keys)
     assert table.by_label()["ANT (auto)"][0].test == made.test
+    assert "ANT (auto): scores joined with weights chosen on the validation split, scratch 0." in table.caption()
     study = transfer("ANT", "Small", ["Source"], ["relearn", "auto"], overrides=keys)
     assert "ANT (auto) from Source" in study.tables[0].by_label()
 

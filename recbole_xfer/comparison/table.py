@@ -149,6 +149,10 @@ class Comparison:
             )
         for result in {result.label: result for result in self.results if result.approximations}.values():
             yield f"{result.label} {result.approximations}"
+        for label, row in self.by_label().items():
+            weights = [result.weights for result in row if result.weights]
+            if weights:
+                yield weights_note(label, weights)
         yield from self.notes
         for label, failures in self._failed_by_label().items():
             yield f"{label} failed with {'seed' if len(failures) == 1 else 'seeds'} " + ", ".join(
@@ -364,3 +368,11 @@ def _lines(label: str, entries: Mapping[str, Entry], rest: Sequence[str], metric
 def _epoch(best: int) -> str:
     """The best epoch as text; empty for what has none, such as an ensemble."""
     return str(best) if best >= 0 else ""
+
+
+def weights_note(label: str, weights: Sequence[Mapping[str, float]]) -> str:
+    """What joins the scores of models: its label, and their weights by name, means over the seeds."""
+    several = "mean " if len(weights) > 1 else ""
+    means = {name: float(np.mean([some[name] for some in weights])) for name in weights[0]}
+    shares = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    return f"{label}: scores joined with {several}weights chosen on the validation split, {shares}"

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from recbole_xfer.comparison.table import Failure
+from recbole_xfer.comparison.table import Failure, weights_note
 from recbole_xfer.ensemble import join_runs
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
@@ -66,14 +64,5 @@ def join_row(
             continue
         results.append(result)
         weights.append(chosen)
-    return JoinedRow(results, failed, problems, _note(name, list(members), weights))
-
-
-def _note(name: str, labels: Sequence[str], weights: Sequence[Sequence[float]]) -> str:
-    """The members of an ensemble with their weights, means over seeds."""
-    if not weights:
-        return ""
-    means = np.mean(weights, axis=0)
-    shares = ", ".join(f"{label} {mean:.2f}" for label, mean in zip(labels, means, strict=True))
-    several = "mean " if len(weights) > 1 else ""
-    return f"{name}: scores joined with {several}weights chosen on the validation split, {shares}"
+    by_label = [dict(zip(members, some, strict=True)) for some in weights]
+    return JoinedRow(results, failed, problems, weights_note(name, by_label) if by_label else "")

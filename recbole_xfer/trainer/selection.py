@@ -109,9 +109,9 @@ def selected(margins: Tensor, k: int, drawn: float = 1.0) -> np.ndarray:
 def cautious(margins: Tensor, k: int, weights: np.ndarray, fallback: int, drawn: float = 1.0) -> np.ndarray:
     """The weights nearest to one model that are not surely worse than the given ones, [M].
 
-    As the rule of one standard error (Breiman et al., 1984), with two: of the steps from the model alone to ``weights``,
-    the first whose NDCG@k is below that of ``weights`` by at most twice the standard error of the difference over
-    targets. With few targets that is the model alone, with many almost ``weights``.
+    As the rule of one standard error (Breiman et al., 1984), with two: of the steps from the model alone to
+    ``weights``, the first whose NDCG@k is below that of ``weights`` by at most twice the standard error of the
+    difference over targets. With few targets that is the model alone, with many almost ``weights``.
 
     Args:
         margins, k, drawn: see :func:`selected`.
