@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 PACKAGE = "recbole_xfer"
 
 LAYERS = (
-    "version", "threads", "errors", "processes", "hooks", "files", "log", "import_hooks", "device", "collectives",
+    "version", "runtime", "errors", "processes", "hooks", "files", "log", "import_hooks", "device", "collectives",
     "compat", "reaper", "cluster", "workers",
     "config", "data", "layers", "prepare", "model", "evaluation", "comparison", "trainer",
     "experiment", "measure", "ensemble", "stages", "serving", "search", "study", "probing", "report", "check",

@@ -46,11 +46,11 @@ def drawn(made: Experiment, passes: int = 20) -> tuple[np.ndarray, np.ndarray]:
     return targets[targets > 0], negatives[targets > 0]
 
 
-@pytest.mark.parametrize("model", ["RETR", "TPSASRec"])
-def test_a_loss_by_pairs_draws_by_popularity_of_training(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "loss"), [("RETR", "BPR"), ("TPSASRec", "BCE")])
+def test_a_loss_by_pairs_draws_by_popularity_of_training(tmp_path: Path, model: str, loss: str) -> None:
     np.random.seed(0)
     write_small(tmp_path)
-    made = build(config(tmp_path, model, **POPULAR))
+    made = build(config(tmp_path, model, loss_type=loss, **POPULAR))
     assert_drawn(made, *drawn(made))
 
 
@@ -95,7 +95,7 @@ def test_models_without_sequences_draw_by_popularity_outside_the_history(tmp_pat
 
 @pytest.mark.parametrize("model", ["RETR", "RecGURU"])
 def test_two_items_with_targets_are_needed(tmp_path: Path, model: str) -> None:
-    keys: dict[str, Any] = {"variant": "SeqRec"} if model == "RecGURU" else {}
+    keys: dict[str, Any] = {"variant": "SeqRec"} if model == "RecGURU" else {"loss_type": "BPR"}
     write_small(tmp_path, items=2, holes=False)
     made = config(tmp_path, model, topk=[1], **keys, **POPULAR, item_inter_num_interval="[0,inf)")
     lines = (tmp_path / "Small" / "Small.inter").read_text().splitlines()
