@@ -12,6 +12,7 @@ from recbole_xfer.config.joined import member_configs
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import load
+from recbole_xfer.probing.separability import separability
 from recbole_xfer.quick_start import compare, ensemble, evaluate, export, recommend, refit, run, transfer, update
 from recbole_xfer.testing.data import config, settings, write_small
 from recbole_xfer.trainer import untrained
@@ -108,6 +109,13 @@ def test_a_joined_run_recommends_and_is_exported(root: Path, made: Result) -> No
     assert (exported / "user_encoder.onnx").is_file()
     items = recommend(made.folder, [["i1", "i2"]], k=3, items="Source")
     assert items.iloc[:, 2].str.startswith("Source/").all()
+
+
+def test_the_vectors_of_a_joined_run_are_probed(made: Result) -> None:
+    model: Any = load(made.folder).model
+    assert set(model.features.modalities) == {"text", "image", "price"}
+    with pytest.raises(XferError, match="Use more data"):
+        separability(["Small", "Source"], run=made.folder)
 
 
 def test_a_refit_refits_the_members_and_keeps_the_weights(root: Path, made: Result, members: dict[str, Result]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.features import ItemFeatures
+from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.model.base import VectorRecommender
 
 
@@ -90,6 +91,11 @@ class JoinedRecommender(VectorRecommender):
     def inductive(self) -> bool:
         """Whether every member is."""
         return all(member.inductive for member in self._models.values())
+
+    @property
+    def features(self) -> FeatureTables:
+        """The features of the first member; all read the same items."""
+        return next(iter(self._models.values())).features
 
     def use_items(self, features: ItemFeatures) -> None:
         """Ranks these items from now on; for inductive models."""

@@ -43,23 +43,24 @@ def refit(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] |
     eval_args = {**before.config["eval_args"], "split": dict(WHOLE)}
     config = before.config.replace(eval_args=eval_args, run_dir=str(output))
     pretrained = _pretrained(run, config)
+    if is_joined(config):
+        return _refit_members(before, build(config, pretrained), overrides)
+    del before
     experiment = build(config, pretrained)
     if experiment.config["pretrained_digest"] != config["pretrained_digest"]:
         raise XferError(f"{pretrained} is not the model that {run} was adapted from. Name that one with --pretrained.")
-    if is_joined(config):
-        return _refit_members(experiment, before, overrides)
     if epochs is None:
         epochs = scaled(best, steps, experiment.trainer.steps(experiment.train_data))
     experiment = replace(experiment, config=experiment.config.replace(epochs=epochs))  # with a trainer of its own
     return whole.train(experiment, "refit", [str(folder)], epochs_anew=epochs)
 
 
-def _refit_members(experiment: Experiment, before: Experiment, overrides: Mapping[str, Any] | None) -> RunFolder:
+def _refit_members(before: Experiment, experiment: Experiment, overrides: Mapping[str, Any] | None) -> RunFolder:
     """Refits the runs that a run joined, and joins them with its weights.
 
     Args:
-        experiment: of the refit.
         before: the run.
+        experiment: of the refit.
         overrides: see :func:`refit`.
     """
     model: Any = experiment.model
