@@ -37,7 +37,7 @@ SHARED: dict[str, Any] = {
 """The paper's protocol."""
 
 ORDINARY = {"model": "TPSASRec", "inner_steps": 1, "paths": USERS, "adversary_weight": 0}
-TP = {"model": "TPSASRec", "inner_steps": 2, "paths": USERS // 2}
+TP = {"model": "TPSASRec", "inner_steps": 2, "paths": USERS // 2, "adversary_positions": "all"}
 GRID: dict[str, Sequence[Any]] = {"learning_rate": [0.0005, 0.001, 0.003], "hidden_dropout_prob": [0.3, 0.5, 0.7]}
 GRID_OF_TP: dict[str, Sequence[Any]] = {**GRID, "inner_rate": [0.1, 1, 10], "adversary_weight": [0.01, 0.1, 1]}
 
