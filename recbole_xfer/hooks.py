@@ -18,6 +18,11 @@ AUTO = "auto"
 """The adaptation that joins a model from scratch, each of its other adaptations, and the neighbours of content."""
 
 
+def is_adapted(adaptation: str | None) -> bool:
+    """Whether a run with this value of ``adaptation`` starts from a pre-trained model."""
+    return adaptation not in (None, "scratch")
+
+
 @dataclass(frozen=True)
 class Inspection:
     """How an encoder read one history of L items.

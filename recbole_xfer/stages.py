@@ -15,7 +15,7 @@ from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, build, describe, fit, label, target
-from recbole_xfer.hooks import hooks_of
+from recbole_xfer.hooks import hooks_of, is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.measure import groups_of, measure
 from recbole_xfer.trainer.run_folder import RunFolder
@@ -25,7 +25,7 @@ def starting_point(
     config: XferConfig, config_files: Iterable[str | Path], overrides: Mapping[str, Any] | None
 ) -> RunFolder | None:
     """The pre-trained model that a run adapts, pre-trained now if ``source`` is given; None from scratch."""
-    if config["adaptation"] not in (None, "scratch"):
+    if is_adapted(config["adaptation"]):
         if config["pretrained"]:
             pretrained = RunFolder(config["pretrained"])
         elif config["source"]:
@@ -172,8 +172,8 @@ def _train_members(experiment: Experiment, pretrained: RunFolder | None) -> floa
     model: Any = experiment.model
     seconds = 0.0
     for name, config in member_configs(experiment.config).items():
-        adapted = config["adaptation"] not in (None, "scratch")
-        result = train_and_evaluate(config, pretrained if adapted else None, reuse=True)
+        start = pretrained if is_adapted(config["adaptation"]) else None
+        result = train_and_evaluate(config, start, reuse=True)
         model.members[name].load_state_dict(RunFolder(result.folder).weights())
         seconds += result.seconds
     return seconds

@@ -16,6 +16,7 @@ from recbole_xfer.config.value_types import fits, words
 from recbole_xfer.config.values import parse_value, parse_values, read_yaml_files
 from recbole_xfer.data.splits import users_text
 from recbole_xfer.errors import XferError
+from recbole_xfer.hooks import is_adapted
 
 SHARE = "train_share"
 """Key of the fraction of users trained, which can be a list in a plan."""
@@ -174,7 +175,7 @@ def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
     ``source`` is only for rows that are adapted.
     """
-    left_out = {*TABLE_KEYS, "source"} if row.get("adaptation") in (None, "scratch") else TABLE_KEYS
+    left_out = TABLE_KEYS if is_adapted(row.get("adaptation")) else {*TABLE_KEYS, "source"}
     known = known_to(plan, row) if plan else set()
     keys = {key: value for key, value in plan.items() if key in known - left_out}
     return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}

@@ -12,7 +12,7 @@ from recbole_xfer.config.recbole_keys import SPARSE_ADAM
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import choice
 from recbole_xfer.errors import XferError, did_you_mean
-from recbole_xfer.hooks import AUTO, hooks_of
+from recbole_xfer.hooks import AUTO, hooks_of, is_adapted
 
 TP_MODEL = "tp_model"
 """Key that names the model which ``model: TP`` trains: with ``LightSANs`` the model is ``TPLightSANs``."""
@@ -77,7 +77,7 @@ def _check_sampled(config: Mapping[str, Any]) -> None:
 
 
 def _check_adaptation(adaptation: str | None, model: type) -> None:
-    if adaptation in (None, "scratch"):
+    if not is_adapted(adaptation):
         return
     ways = tuple(hooks_of(model).kept)
     if not ways:

@@ -19,6 +19,7 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, load
 from recbole_xfer.files import remove_leftovers
+from recbole_xfer.hooks import is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
 from recbole_xfer.search.record import Search
@@ -102,7 +103,7 @@ def set_up_search(
         raise XferError("The key 'run_dir' is the folder of one run, and a search has many. Set checkpoint_dir.")
     configurations = draw(space, trials, config["seed"])
     own = [key for key in space if changes_pretraining(config, key)]
-    if own and config["source"] and not config["pretrained"] and config["adaptation"] not in (None, "scratch"):
+    if own and config["source"] and not config["pretrained"] and is_adapted(config["adaptation"]):
         pretrained = None
         logger.info(
             f"Each trial pre-trains, because {', '.join(own)} acts there too. To share one: --pretrained=FOLDER."

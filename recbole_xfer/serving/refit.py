@@ -12,7 +12,8 @@ from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.data.splits import WHOLE
 from recbole_xfer.errors import XferError
-from recbole_xfer.experiment import Experiment, build, load
+from recbole_xfer.experiment import Experiment, build, identified, load
+from recbole_xfer.hooks import is_adapted
 from recbole_xfer.serving import whole
 from recbole_xfer.trainer.run_folder import RunFolder
 
@@ -67,8 +68,8 @@ def _refit_members(before: Experiment, experiment: Experiment, overrides: Mappin
     own = experiment.folder.path / MEMBERS
     if not experiment.folder.result():
         for name, config in member_configs(before.config).items():
-            member = build(config, _pretrained(before.folder, config)).folder
-            model.members[name].load_state_dict(refit(member.path, own / name, overrides).weights())
+            member = identified(config, before.config["data_digest"], _pretrained(before.folder, config))["run_dir"]
+            model.members[name].load_state_dict(refit(member, own / name, overrides).weights())
     model.set_extra_state(before.model.get_extra_state())
     made = whole.train(experiment, "refit", [str(before.folder)], epochs_anew=experiment.trainer.epochs)
     shutil.rmtree(own, ignore_errors=True)
@@ -94,7 +95,7 @@ def _epochs_to_best(run: RunFolder) -> int:
 
 def _pretrained(run: RunFolder, config: XferConfig) -> RunFolder | None:
     """The model from which a run was adapted; None for a run from scratch."""
-    if config["adaptation"] in (None, "scratch"):
+    if not is_adapted(config["adaptation"]):
         return None
     pretrained = RunFolder(config["pretrained"])
     if not (pretrained.path / RunFolder.WEIGHTS).is_file():

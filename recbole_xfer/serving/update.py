@@ -18,7 +18,7 @@ from recbole_xfer.data.knowledge import KnowledgeMixin
 from recbole_xfer.data.splits import WHOLE
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, config_of, label, load
-from recbole_xfer.hooks import hooks_of
+from recbole_xfer.hooks import hooks_of, is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.serving import whole
 from recbole_xfer.serving.neighbours import Neighbours, neighbours_of_new
@@ -183,7 +183,7 @@ def _load(
             for some in neighbours:
                 values[name] = some.fill(values[name], dim)
     model.load_state_dict(values, strict=False)
-    if experiment.config["adaptation"] not in (None, "scratch"):
+    if is_adapted(experiment.config["adaptation"]):
         model.adapt(model.state_dict(), experiment.config["adaptation"])  # stops training what it froze
     experiment.trainer.begin_last_phase()
     _load_optimizer(experiment, run, moves, found)

@@ -23,6 +23,7 @@ from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, identified
+from recbole_xfer.hooks import is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.search.space import draw, read_space
 from recbole_xfer.study.plan import Cell, Row, StudyPlan
@@ -193,7 +194,7 @@ class _Measurer:
         for seed in self.seeds:
             keys = {**row.keys, "seed": seed}
             config = XferConfig(overrides=keys)
-            adapted = config["adaptation"] not in (None, "scratch")
+            adapted = is_adapted(config["adaptation"])
             pretrained = self._pretrained(config, keys) if adapted else None
             if row.space or (adapted and pretrained is None):  # the keys, or what is adapted, are not known yet
                 planned.missing.append(seed)
