@@ -247,11 +247,11 @@ class Facts:
 
 
 def likeness(domain: Domain, modality: str) -> float | None:
-    """The mean cosine of the vectors of successive items of a user, above that of items of any two pairs.
+    """The mean cosine similarity of successive items of a user, minus that of random pairs of these items.
 
-    Vectors have mean 0 and entries of one spread before. What a model learns on a domain in which successive items are
-    alike misleads where they are not: a source suits a target whose value is near its own. Of many pairs,
-    :data:`PAIRS` are compared, evenly spread over the users.
+    Each dimension of the vectors is standardised first. A model that is pre-trained where successive items are similar
+    expects the same of its target, so a source with a similar value is safer. At most :data:`PAIRS` pairs are compared,
+    evenly spaced over all histories. None without vectors of two successive items.
     """
     table, histories = domain.vectors.get(modality), domain.sequences
     if table is None:

@@ -69,7 +69,7 @@ FACTS: Sequence[tuple[str, Callable[[Facts], str]]] = (
 
 
 def likeness_sentence(config: XferConfig, sources: Iterable[str]) -> str | None:
-    """How alike successive texts of a target and of sources are; None without text vectors.
+    """The likeness of successive texts in a target and in its sources, as a sentence; None without text vectors.
 
     Args:
         config: of a run on the target.

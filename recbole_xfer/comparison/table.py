@@ -18,7 +18,8 @@ from recbole_xfer.comparison.significance import SIGNIFICANCE, holm, paired_chan
 from recbole_xfer.config.values import text_of
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.domain_ranking import by_domain, split_metric_name
-from recbole_xfer.evaluation.result import Result, score_text
+from recbole_xfer.evaluation.result import Result, score_text, weights_text
+from recbole_xfer.hooks import is_adapted
 
 REMEDIES: Sequence[tuple[Callable[[Result], str], str]] = (
     (lambda result: result.dataset, "Choose runs on one dataset."),
@@ -152,7 +153,7 @@ class Comparison:
         for label, row in self.by_label().items():
             weights = [result.weights for result in row if result.weights]
             if weights:
-                yield weights_note(label, weights)
+                yield f"{label}: {weights_text(weights)}"
         yield from self.notes
         for label, failures in self._failed_by_label().items():
             yield f"{label} failed with {'seed' if len(failures) == 1 else 'seeds'} " + ", ".join(
@@ -240,7 +241,7 @@ class Comparison:
     def _from_scratch(self, adapted: Sequence[Result]) -> list[Result] | None:
         """The row from scratch of the same model and keys, else the only one of its model; None if neither exists."""
         first = adapted[0]
-        if first.adaptation in (None, "scratch"):
+        if not is_adapted(first.adaptation):
             return None
         same_model = (first.model, "scratch")
         rows = {label: row for label, row in self.by_label().items() if (row[0].model, row[0].adaptation) == same_model}
@@ -368,11 +369,3 @@ def _lines(label: str, entries: Mapping[str, Entry], rest: Sequence[str], metric
 def _epoch(best: int) -> str:
     """The best epoch as text; empty for what has none, such as an ensemble."""
     return str(best) if best >= 0 else ""
-
-
-def weights_note(label: str, weights: Sequence[Mapping[str, float]]) -> str:
-    """What joins the scores of models: its label, and their weights by name, means over the seeds."""
-    several = "mean " if len(weights) > 1 else ""
-    means = {name: float(np.mean([some[name] for some in weights])) for name in weights[0]}
-    shares = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-    return f"{label}: scores joined with {several}weights chosen on the validation split, {shares}"

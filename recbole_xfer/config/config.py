@@ -162,8 +162,8 @@ def _defaults_by_type(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> 
         found["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": 1}
     loss = given.get("loss_type", defaults.get("loss_type"))
     if kind == ModelType.TRADITIONAL or (kind == ModelType.SEQUENTIAL and loss == "CE"):
-        drawn = (given.get("train_neg_sample_args") or {"distribution": "none"}).get("distribution")
-        if kind == ModelType.SEQUENTIAL and drawn != "none":
+        negatives = given.get("train_neg_sample_args")
+        if kind == ModelType.SEQUENTIAL and negatives and negatives.get("distribution") != "none":
             raise XferError(
                 "loss_type=CE compares a target with all items and draws no negatives. "
                 "Leave out train_neg_sample_args, or set another loss_type, such as BPR."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -86,8 +86,7 @@ class Result:
         """Numbers of test targets, protocol, seed, best epoch, ties, approximations and joined models, as text."""
         tied = f"{self.tied:.1%} of the targets tied" if self.tied else None
         facts = self.target_counts(), self.protocol, f"seed {self.seed}", f"best epoch {self.best_epoch}"
-        joined = ", ".join(f"{name} {weight:.2f}" for name, weight in (self.weights or {}).items())
-        weights = joined and f"scores joined with weights chosen on the validation split, {joined}"
+        weights = weights_text([self.weights]) if self.weights else None
         return "; ".join(map(str, filter(None, [*facts, tied, self.approximations, weights])))
 
     def target_counts(self) -> str:
@@ -138,6 +137,14 @@ def protocol(loader: Any) -> Protocol:
     else:
         candidates = f"all items{within} ({items} in total)" if within else f"all {items} items"
     return Protocol(dataset.split_text, candidates, loader.mask_history)
+
+
+def weights_text(weights: Sequence[Mapping[str, float]]) -> str:
+    """How the scores of models are joined: the weights by name, means where there are several seeds."""
+    several = "mean " if len(weights) > 1 else ""
+    means = {name: float(np.mean([some[name] for some in weights])) for name in weights[0]}
+    shares = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    return f"scores joined with {several}weights chosen on the validation split, {shares}"
 
 
 def score_text(value: Mapping[str, float], several: bool) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_xfer.comparison.table import Failure, weights_note
+from recbole_xfer.comparison.table import Failure
 from recbole_xfer.ensemble import join_runs
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.result import Result
+from recbole_xfer.evaluation.result import Result, weights_text
 from recbole_xfer.log import logger
 from recbole_xfer.study.cells import Outcome
 
@@ -65,4 +65,4 @@ def join_row(
         results.append(result)
         weights.append(chosen)
     by_label = [dict(zip(members, some, strict=True)) for some in weights]
-    return JoinedRow(results, failed, problems, weights_note(name, by_label) if by_label else "")
+    return JoinedRow(results, failed, problems, f"{name}: {weights_text(by_label)}" if by_label else "")

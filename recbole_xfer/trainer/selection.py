@@ -50,9 +50,10 @@ def choose_weights(trainer: RankingTrainer, loader: TargetLoader, fallback: int 
     spread = margins.where(ranked, 0).square().sum(dim=(1, 2)).div(ranked.sum()).sqrt().clamp(min=TINY)
     margins = (margins / spread[:, None, None]).masked_fill_(~ranked, -torch.inf)
     drawn = ranked.shape[1] / (loader._dataset.item_num - 1)
-    weights = selected(margins, cutoff(trainer.config["topk"]), drawn)
+    k = cutoff(trainer.config["topk"])
+    weights = selected(margins, k, drawn)
     if fallback is not None:
-        weights = cautious(margins, cutoff(trainer.config["topk"]), weights, fallback, drawn)
+        weights = cautious(margins, k, weights, fallback, drawn)
     model.weights = (weights / spread.cpu().numpy()).tolist()
     return weights
 
@@ -118,22 +119,22 @@ def cautious(margins: Tensor, k: int, weights: np.ndarray, fallback: int, drawn:
         weights: of sum 1, [M].
         fallback: the model.
     """
+    alone = np.eye(len(weights))[fallback]
     if margins.shape[1] < 2:
-        return np.eye(len(weights))[fallback]
+        return alone  # one target has no standard error
     best = ndcg_of(_joined(margins, weights), k, drawn)
-    steps = (step * weights + (1 - step) * np.eye(len(weights))[fallback] for step in np.linspace(0, 1, ROUNDS + 1))
-    for mixed in steps:
+    for step in np.linspace(0, 1, ROUNDS + 1)[:-1]:
+        mixed = step * weights + (1 - step) * alone
         lost = best - ndcg_of(_joined(margins, mixed), k, drawn)
         if lost.mean() <= ERRORS * lost.std() / len(lost) ** 0.5:
-            break
-    return mixed
+            return mixed
+    return weights
 
 
 def _joined(margins: Tensor, weights: np.ndarray) -> Tensor:
     """The weighted sum of the margins of models, [B, C]; those of a model without weight may be infinite."""
-    return torch.stack([weight * own for weight, own in zip(weights.tolist(), margins, strict=True) if weight]).sum(
-        dim=0
-    )
+    weighted = [weight * own for weight, own in zip(weights.tolist(), margins, strict=True) if weight]
+    return torch.stack(weighted).sum(dim=0)
 
 
 def ndcg_of(margins: Tensor, k: int, drawn: float) -> Tensor:
