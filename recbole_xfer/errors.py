@@ -37,6 +37,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f". Did you mean '{names[near[0]]}'?" if near else "."
 
 
+def by_reason(failures: Iterable[tuple[str, str]], verb: str) -> list[str]:
+    """One line for each reason, whatever the number of rows that fail for it.
+
+    Args:
+        failures: what failed, and why.
+        verb: such as ``failed``.
+
+    Returns:
+        Lines such as ``ANT on Pantry and 44 other rows failed: ...``.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in failures:
+        names.setdefault(reason, []).append(name)
+    return [f"{own[0]}{_others(len(own) - 1)} {verb}: {reason}" for reason, own in names.items()]
+
+
+def _others(number: int) -> str:
+    return f" and {number} other {'row' if number == 1 else 'rows'}" if number else ""
+
+
 LIBRARIES = {"numpy", "pandas", "scipy", "torch"} | sys.stdlib_module_names
 """Packages that raise errors about the values with which others call them."""
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from recbole_xfer import stages
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.joined import is_joined, member_configs
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, by_reason
 from recbole_xfer.experiment import Experiment, build, fit, identified
 from recbole_xfer.hooks import is_adapted
 from recbole_xfer.log import logger
@@ -116,9 +116,9 @@ class Estimate:
 
     def check(self) -> None:
         """Raises XferError if a row could not be measured."""
-        failures = [f"{row.label} on {row.table} fails: {row.failure}" for row in self.rows if row.failure]
+        failures = [(f"{row.label} on {row.table}", row.failure) for row in self.rows if row.failure]
         if failures:
-            raise XferError("\n  ".join(failures))
+            raise XferError("\n  ".join(by_reason(failures, "cannot run")))
 
     def sentence(self) -> str:
         """Numbers of runs and the time of all, in words."""

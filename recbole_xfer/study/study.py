@@ -10,7 +10,7 @@ from recbole_xfer.comparison.curve import Curve
 from recbole_xfer.comparison.joint import JointAgainstAlone, joint_against_alone
 from recbole_xfer.comparison.table import Comparison, Failure
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.errors import XferError
+from recbole_xfer.errors import XferError, by_reason
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.study.cells import Outcome, run_cells
 from recbole_xfer.study.ensembles import JoinedRow, join_row
@@ -88,21 +88,27 @@ def run_study(plan: StudyPlan, workers: int | None = None) -> Study:
 
 def _failed_searches(plan: StudyPlan) -> list[str]:
     """Why searches of rows failed."""
-    rows = [(table, row) for table in plan.tables for row in table.rows if row.failure]
-    return [f"The search of {row.label} on {table.name} failed: {row.failure}" for table, row in rows]
+    failures = [
+        (f"The search of {row.label} on {table.name}", row.failure)
+        for table in plan.tables
+        for row in table.rows
+        if row.failure
+    ]
+    return by_reason(failures, "failed")
 
 
 def _failed_runs(cells: Mapping[str, Cell], outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Why runs failed, one line for the seeds of a row with one reason."""
+    """Why runs failed, one line for all seeds and rows with one reason."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for identity, cell in cells.items():
         failure = outcomes[identity].failure
         if failure is not None:
             seeds.setdefault((cell.name, failure), []).append(str(cell.keys["seed"]))
-    return [
-        f"{name}, {'seed' if len(own) == 1 else 'seeds'} {', '.join(own)} failed: {reason}"
+    failures = (
+        (f"{name}, {'seed' if len(own) == 1 else 'seeds'} {', '.join(own)}", reason)
         for (name, reason), own in seeds.items()
-    ]
+    )
+    return by_reason(failures, "failed")
 
 
 @dataclass(frozen=True)

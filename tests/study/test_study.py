@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,17 @@ def test_an_ensemble_without_one_of_its_runs_fails_alone(root: Path) -> None:
         ("all", 1, "FDSA failed"), ("all", 2, "FDSA failed"),
     ]  # fmt: skip
     assert [failure.split(":")[0] for failure in made.failures] == ["FDSA on Small, seeds 1, 2 failed"]
+
+
+@pytest.mark.parametrize(("options", "verb"), [(["--dry-run"], "cannot run"), ([], "failed")])
+def test_what_every_row_fails_for_is_said_once(
+    root: Path, options: list[str], verb: str, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["compare", str(root / "plan.yaml"), "--datasets=[Small]", "--published=None", "--mask_history=False"]
+    assert main([*command, "--user_inter_num_interval=[1000,inf)", *options]) == 2
+    error = capsys.readouterr().err.partition("error: ")[2]
+    assert error.count("Filtering removes all users of Small") == 1
+    assert re.search(rf".* on Small.* and \d other rows? {verb}: Filtering", error)
 
 
 def test_runs_that_cannot_be_joined_are_a_failure(
