@@ -84,6 +84,7 @@ OF_MODELS: Mapping[str, Any] = {
     "fusor": Literal["add", "concat", "gating"],
     # RETR and the Pathway models
     "pathway": bool,
+    "pathway_acts_on": Literal["query", "input", "key"],
     "pathway_context": Literal["prefix", "window"],
     "pathway_route": Literal["learned", "random"],
     "pathway_hierarchical": bool,
@@ -107,6 +108,7 @@ OF_MODELS: Mapping[str, Any] = {
     "adversarial_weight": t.NotNegative,
     "overlap_weight": t.NotNegative,
     "betas": t.Betas,
+    "recommendation_loss": Literal["pairwise", "CE"],
     "representation": Literal["prefix", "window"],
     # SyNCRec
     "n_experts": t.Count,

@@ -35,11 +35,22 @@ def init_as_sasrec(module: nn.Module, deviation: float) -> None:
             nn.init.zeros_(part.bias)
 
 
+TINY = 1e-9
+"""The smallest attention that a position pays to its route, by which what it reads is divided."""
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention, causal without a mask, followed by a residual and layer normalisation.
 
     Windows are padded on the right, so that by causal attention a real position never attends to padding.
+
+    Attributes:
+        routed: what a route acts on (RETR, Eq. 7). ``query``: the query of a position off the route is zero, so that it
+            attends evenly. ``input``: its query is that of a zero input, which is the bias of the projection. ``key``:
+            no position attends to it; a position that attends to nothing keeps only its residual.
     """
+
+    routed = "query"
 
     def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float, eps: float) -> None:
         super().__init__()
@@ -51,11 +62,12 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, route: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """[B, L, d] to [B, L, d]; where ``route`` [B, L] is 0 a position attends evenly (RETR, Eq. 7).
+        """[B, L, d] to [B, L, d]; a position is off the route where ``route`` [B, L] is 0.
 
         Where ``mask`` (bool, [B, L, L] or [B, 1, L]) is given, it says which positions (columns) each attends to.
         """
-        return self._mixed(x, *self._project(x, route), None if mask is None else mask[:, None])
+        query, key, value = self._heads(self.query_key_value(x), 3)
+        return self._mixed(x, self._routed(query, route), key, value, route, None if mask is None else mask[:, None])
 
     def at(self, position: Tensor, x: Tensor, route: Tensor | None = None) -> Tensor:
         """What :meth:`forward` gives at one position [B] of each window, [B, 1, d], without the other queries."""
@@ -63,30 +75,43 @@ class SelfAttention(nn.Module):
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
         query = self._heads(F.linear(own, weight[:width], bias[:width]), 1)[0]
         key, value = self._heads(F.linear(x, weight[width:], bias[width:]), 2)
-        if route is not None:
-            query = query * states_at(route, position)[:, None, None, None]
+        query = self._routed(query, None if route is None else states_at(route, position)[:, None])
         seen = torch.arange(x.shape[1], device=x.device) <= position[:, None]  # [B, L]
-        return self._mixed(own, query, key, value, seen[:, None, None])
+        return self._mixed(own, query, key, value, route, seen[:, None, None])
 
-    def _mixed(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+    def _mixed(
+        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, route: Tensor | None, seen: Tensor | None
+    ) -> Tensor:
         """The attention's output for x, [B, L, d], from queries at its positions, [B, h, L, d/h]."""
         share = self.attention_dropout if self.training else 0.0
-        mixed = attention(query, key, value, seen, share)
+        if route is None or self.routed != "key":
+            mixed = attention(query, key, value, seen, share)
+        else:  # a further entry of the values adds up the attention that is paid to the route
+            routed = F.pad(value, (0, 1), value=1.0) * route[:, None, :, None]
+            mixed = attention(query, key, routed, seen, share)
+            mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=TINY)
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:
-        """Attention weights of each position (row) for all positions, [B, h, L, L]; rows sum to 1."""
-        query, key, _ = self._project(x, route)
-        return attention_weights(query, key)
+        """Attention weights of each position (row) for all positions, [B, h, L, L].
 
-    def _project(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, [B, h, L, d/h].
-
-        The route multiplies the query after its projection: the projection has a bias, which would otherwise be the
-        query of a token off the route (RETR, Eq. 7).
+        Rows sum to 1, but for those that attend to nothing.
         """
-        q, k, v = self._heads(self.query_key_value(x), 3)
-        return q if route is None else q * route[:, None, :, None], k, v
+        query, key, _ = self._heads(self.query_key_value(x), 3)
+        weights = attention_weights(self._routed(query, route), key)
+        if route is None or self.routed != "key":
+            return weights
+        weights = weights * route[:, None, None]
+        return weights / weights.sum(dim=-1, keepdim=True).clamp(min=TINY)
+
+    def _routed(self, query: Tensor, route: Tensor | None) -> Tensor:
+        """Queries [B, h, L, d/h] with those off the route [B, L] replaced."""
+        if route is None or self.routed == "key":
+            return query
+        if self.routed == "query":
+            return query * route[:, None, :, None]
+        bias = self.query_key_value.bias[: self.out.in_features].view(1, self.heads, 1, -1)
+        return bias + (query - bias) * route[:, None, :, None]
 
     def _heads(self, projected: Tensor, parts: int) -> Tensor:
         """Projections side by side, [B, L, parts * d], by part and head, [parts, B, h, L, d/h]."""

@@ -150,10 +150,16 @@ class Trace:
 
 
 class PathwayEncoder(CausalEncoder):
-    """The causal encoder with a router before each attention (Eq. 1 and 7)."""
+    """The causal encoder with a router before each attention (Eq. 1 and 7).
+
+    Args:
+        config: also reads the keys of :class:`PathwayRouter`, and ``pathway_acts_on``.
+    """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        for attention in list(self.layers)[::2]:
+            attention.routed = config["pathway_acts_on"]
         self.routers = nn.ModuleList(PathwayRouter(config) for _ in range(config["n_layers"]))
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:

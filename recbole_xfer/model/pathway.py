@@ -16,6 +16,7 @@ from recbole.model.sequential_recommender import BERT4Rec, LightSANs, S3Rec
 from torch import Tensor, nn
 
 from recbole_xfer.collectives import total
+from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.pathway import PathwayRouter, kept_fractions
 
@@ -33,18 +34,25 @@ class Pathway:
 
 
 class RoutedQuery(nn.Module):
-    """A router followed by a query projection (Eq. 7): the query of a behaviour off the pathway is zero."""
+    """A router followed by a query projection (Eq. 7): the query of a behaviour off the pathway, or its input, is zero.
 
-    def __init__(self, query: nn.Linear, router: PathwayRouter, pathway: Pathway) -> None:
+    Args:
+        query: the projection.
+        router: gives the route.
+        pathway: has the route of the previous block.
+        input_only: whether the input is zero, so that the bias of the projection stays.
+    """
+
+    def __init__(self, query: nn.Linear, router: PathwayRouter, pathway: Pathway, input_only: bool) -> None:
         super().__init__()
-        self.query, self.router, self.pathway = query, router, pathway
+        self.query, self.router, self.pathway, self.input_only = query, router, pathway, input_only
 
     def forward(self, z: Tensor) -> Tensor:
         """The block's tokens [B, L, d] to queries [B, L, d]."""
         route = self.router(z, self.pathway.routes[-1], self.pathway.real)
         self.pathway.routes.append(route)
         queried = torch.where(self.pathway.real > 0, route, 1.0)  # padding as in RecBole, since LightSANs attends to it
-        return self.query(z) * queried[..., None]
+        return self.query(z * queried[..., None]) if self.input_only else self.query(z) * queried[..., None]
 
 
 class PathwayMixin(Hooks, nn.Module):
@@ -62,11 +70,14 @@ class PathwayMixin(Hooks, nn.Module):
     def _add_routers(self) -> None:
         if hasattr(self, "pathway"):
             return
+        acts_on = self._config["pathway_acts_on"]
+        if acts_on == "key":
+            raise XferError(f"{type(self).__name__} routes queries only. Set --pathway_acts_on to query or input.")
         self.pathway = Pathway()
         for layer in self.trm_encoder.layer:
             router, attention = PathwayRouter(self._config), layer.multi_head_attention
             router.apply(self._init_weights)
-            attention.query = RoutedQuery(attention.query, router, self.pathway)
+            attention.query = RoutedQuery(attention.query, router, self.pathway, acts_on == "input")
 
     def epoch_scalars(self) -> dict[str, float]:
         """The fraction of behaviours that each block kept."""

@@ -251,6 +251,7 @@ class CDSRec(nn.Module):
     def __init__(self, config: Any, items: DomainItems, domains: int, attends: bool) -> None:
         super().__init__()
         self.negatives = config["negatives"]
+        self.whole_domain = config["recommendation_loss"] == "CE"
         self.embed = Embedding(len(items.domain), config["MAX_ITEM_LIST_LENGTH"], domains, config["hidden_size"])
         self.recommenders = nn.ModuleList(Transformer(config, attends) for _ in range(domains))
         self.items = items
@@ -270,16 +271,23 @@ class CDSRec(nn.Module):
         return states
 
     def loss(self, states: Tensor, target: Tensor) -> Tensor:
-        """Eq. 12, a mean over targets [T] with their q [T, d]."""
-        domain = self.items.domain[target]
-        losses = []
+        """Eq. 12, or cross-entropy over the items of a target's domain; a mean over targets [T] with their q [T, d]."""
+        domain, losses = self.items.domain[target], []
         for number in range(len(self.recommenders)):
-            q, positive = states[domain == number], target[domain == number]
-            negatives = self.embed.items(self.items.draw(positive, number, self.negatives))  # [T, K, d]
-            score = precise((q * self.embed.items(positive)).sum(dim=-1))
-            score_of_negatives = precise(torch.einsum("td,tkd->tk", q, negatives)).mean(dim=1)
-            losses.append(-F.logsigmoid(score) - F.logsigmoid(-score_of_negatives))
-        return mean(torch.cat(losses))
+            own = domain == number
+            losses.append(self._loss_of_domain(states[own], target[own], number) / total(torch.tensor(len(target))))
+        return torch.stack(losses).sum()
+
+    def _loss_of_domain(self, q: Tensor, positive: Tensor, domain: int) -> Tensor:
+        """The sum of losses over targets [T] of a domain."""
+        if self.whole_domain:
+            targets = total(torch.tensor(len(positive)))
+            items = self.embed.items(self.items.of(domain))
+            return targets * item_cross_entropy(q, items, self.items.place[positive]) if targets else q.sum()
+        negatives = self.embed.items(self.items.draw(positive, domain, self.negatives))  # [T, K, d]
+        score = precise((q * self.embed.items(positive)).sum(dim=-1))
+        score_of_negatives = precise(torch.einsum("td,tkd->tk", q, negatives)).mean(dim=1)
+        return -(F.logsigmoid(score) + F.logsigmoid(-score_of_negatives)).sum()
 
 
 class RecGURU(DotProductRecommender):

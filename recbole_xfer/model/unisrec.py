@@ -147,7 +147,9 @@ class XRETR(XSASRec):
     """X-RETR: RETR's encoder."""
 
     encoder_class: ClassVar[type[nn.Module]] = PathwayEncoder
-    encoder_keys: ClassVar = (*XSASRec.encoder_keys, "pathway_context", "pathway_route", "pathway_hierarchical")
+    encoder_keys: ClassVar = (
+        *XSASRec.encoder_keys, "pathway_context", "pathway_route", "pathway_hierarchical", "pathway_acts_on",
+    )  # fmt: skip
 
     def epoch_scalars(self) -> dict[str, float]:
         """The fraction of behaviours that each block kept."""

@@ -94,7 +94,9 @@ def test_a_gpu_is_used_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_model_inherits_the_defaults_of_the_models_in_like() -> None:
     unisrec, xretr = (properties.defaults(model, "Small") for model in ("UniSRec", "XRETR"))
     changed = {key for key in xretr if key not in unisrec or xretr[key] != unisrec[key]}
-    pathway = {"pathway_context", "pathway_route", "pathway_hierarchical", "pathway_temperature"}
+    pathway = {
+        "pathway_context", "pathway_route", "pathway_hierarchical", "pathway_temperature", "pathway_acts_on",
+    }  # fmt: skip
     assert changed == {"item_embedding", "n_heads", "MAX_ITEM_LIST_LENGTH"} | pathway
     lightsans = properties.defaults("PathwayLightSANs", "Small")
     assert lightsans["k_interests"] == 5  # from RecBole's file

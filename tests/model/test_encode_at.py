@@ -14,7 +14,8 @@ from recbole_xfer.testing.data import config, write_small
 
 MODELS: list[tuple[str, dict[str, Any]]] = [
     ("RETR", {"pathway": False}), ("RETR", {}), ("RETR", {"pathway_context": "window", "n_layers": 3}),
-    ("RETR", {"pathway_route": "random", "pathway_hierarchical": False}), ("ANT", {}), ("UniSRec", {}), ("XRETR", {}),
+    ("RETR", {"pathway_route": "random", "pathway_hierarchical": False}), ("RETR", {"pathway_acts_on": "input"}),
+    ("RETR", {"pathway_acts_on": "key"}), ("ANT", {}), ("UniSRec", {}), ("XRETR", {}),
     ("XLightSANs", {}), ("VQRec", {}), ("NOVA", {"n_layers": 1}),
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.layers.pathway import PathwayRouter
 from recbole_xfer.quick_start import run
@@ -75,3 +76,18 @@ def test_s3rec_keeps_its_pre_trained_routers(tmp_path: Path) -> None:
     for name, value in pretrained.model.state_dict().items():
         assert torch.equal(value, finetuned.model.state_dict()[name]), name
     assert run("PathwayS3Rec", "Small", overrides={**keys, **stage}).valid
+
+
+def test_what_the_route_acts_on(tmp_path: Path) -> None:
+    """Off the route a query is zero, or the bias of its projection; keys cannot be routed in RecBole's models."""
+    write_small(tmp_path)
+    for acts_on in ("query", "input"):
+        model = build(config(tmp_path, "PathwayBERT4Rec", pathway_acts_on=acts_on)).model.eval()
+        routed = model.trm_encoder.layer[0].multi_head_attention.query
+        torch.nn.init.normal_(routed.query.bias)
+        routed.router.decide = lambda z, route: torch.zeros_like(route)
+        model.pathway.start(torch.ones(1, 3, dtype=torch.long))
+        expected = routed.query.bias if acts_on == "input" else torch.zeros_like(routed.query.bias)
+        assert torch.equal(routed(torch.randn(1, 3, len(expected)))[0, 1], expected)
+    with pytest.raises(XferError, match="PathwayBERT4Rec routes queries only"):
+        build(config(tmp_path, "PathwayBERT4Rec", pathway_acts_on="key"))

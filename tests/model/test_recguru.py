@@ -165,11 +165,13 @@ def test_the_gradient_penalty_equals_finite_differences() -> None:
         assert abs((ends[0] - ends[1]) / (2 * step) - float(weight.grad[row, column])) < 1e-5
 
 
-@pytest.mark.parametrize("representation", ["prefix", "window"])
+@pytest.mark.parametrize(
+    ("representation", "loss_name"), [("prefix", "pairwise"), ("window", "pairwise"), ("prefix", "CE")]
+)
 def test_recommendation_equals_equations_10_to_12(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str, loss_name: str
 ) -> None:
-    made = exact(tmp_path, representation=representation, negatives=3)
+    made = exact(tmp_path, representation=representation, recommendation_loss=loss_name, negatives=3)
     model = made.model
     batch = next(iter(WindowDataLoader(made.train_data._dataset, 40, seed=0, shuffle=False)))
     negatives: dict[int, Tensor] = {}
@@ -193,11 +195,20 @@ def test_recommendation_equals_equations_10_to_12(
             x = table[read] + reference.positions(len(read), P)
             q[domain].append(reference.transformer(x, params, HEADS, user)[position])
             positives[domain].append(table[targets[position]])
-    losses = [
-        len(q[domain])
-        * reference.next_item_loss(np.stack(q[domain]), np.stack(positives[domain]), table[numpy(rows).astype(int)])
-        for domain, rows in negatives.items()
-    ]
+    if loss_name == "CE":
+        candidates = {domain: table[1:][made.dataset.item_domain[1:] == domain] for domain in q}
+        losses = [
+            len(q[domain])
+            * reference.cross_entropy(np.stack(q[domain]), np.stack(positives[domain]), candidates[domain])
+            for domain in q
+        ]
+        assert not negatives
+    else:
+        losses = [
+            len(q[domain])
+            * reference.next_item_loss(np.stack(q[domain]), np.stack(positives[domain]), table[numpy(rows).astype(int)])
+            for domain, rows in negatives.items()
+        ]
     assert abs(loss - sum(losses) / sum(map(len, q.values()))) < TOLERANCE
     assert all((made.dataset.item_domain[rows] == domain).all() for domain, rows in negatives.items())
 

@@ -67,6 +67,8 @@ def reference_states(model: RETR, items: torch.Tensor, **keys: Any) -> tuple[Arr
         ({}, {}),
         ({"pathway_hierarchical": False}, {"hierarchical": False}),
         ({"pathway_context": "window"}, {"whole_window": True}),
+        ({"pathway_acts_on": "input"}, {"acts_on": "input"}),
+        ({"pathway_acts_on": "key"}, {"acts_on": "key"}),
     ],
 )
 def test_states_and_routes_equal_equations_1_to_7(tmp_path: Path, keys: dict, theirs: dict) -> None:

@@ -119,3 +119,12 @@ def next_item_loss(q: Array, positives: Array, negatives: Sequence[Array]) -> fl
         mean = sum(state @ other for other in others) / len(others)
         losses.append(-math.log(sigmoid(state @ item)) - math.log(1 - sigmoid(mean)))
     return sum(losses) / len(losses)
+
+
+def cross_entropy(q: Array, positives: Array, items: Array) -> float:
+    """In place of Eq. 12: -log softmax of q . item over the items [n, d] of a domain; q and positives are [T, d]."""
+    losses = []
+    for user, positive in zip(q, positives, strict=True):
+        scores = np.array([user @ item for item in items])
+        losses.append(scores.max() + np.log(np.exp(scores - scores.max()).sum()) - user @ positive)
+    return float(np.mean(losses))

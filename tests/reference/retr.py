@@ -70,6 +70,7 @@ def states(
     noise: Sequence[Array],
     hierarchical: bool = True,
     whole_window: bool = False,
+    acts_on: str = "query",
 ) -> tuple[Array, list[Array]]:
     """Z^L [L, d] and the routes R^1 to R^L [L] of one unpadded sequence of item vectors X [L, d]; Eq. 1 to 3, 6, 7."""
     z = X + params["position_embedding.weight"][: len(X)]
@@ -79,7 +80,7 @@ def states(
         decision = sampled(keep_probability(embedded(z, routes[-1], router, whole_window), router), noise[layer])
         routes.append(decision * routes[-1] if hierarchical else decision)  # Eq. 6
         prefix = f"trm_encoder.layer.{layer}"
-        z = self_attention(z, params, f"{prefix}.multi_head_attention", n_heads, routes[-1])  # Eq. 7
+        z = self_attention(z, params, f"{prefix}.multi_head_attention", n_heads, routes[-1], acts_on=acts_on)  # Eq. 7
         z = feed_forward(z, params, f"{prefix}.feed_forward")
     return z, routes[1:]
 

@@ -35,11 +35,18 @@ def gelu(x: Array) -> Array:
 
 
 def self_attention(
-    x: Array, parameters: Parameters, name: str, n_heads: int, route: Array | None = None, causal: bool = True
+    x: Array,
+    parameters: Parameters,
+    name: str,
+    n_heads: int,
+    route: Array | None = None,
+    causal: bool = True,
+    acts_on: str = "query",
 ) -> Array:
     """Multi-head self-attention of x [L, d], with residual and normalisation; returns [L, d].
 
-    `name` is the prefix of the layer's parameters in `parameters`, see `sasrec`; queries are multiplied by `route` [L].
+    `name` is the prefix of the layer's parameters in `parameters`, see `sasrec`; `route` [L] multiplies queries, the
+    inputs of queries, or the attention paid to a position, which is then divided by its sum.
     """
 
     def dense(inputs: Array, part: str) -> Array:
@@ -47,16 +54,23 @@ def self_attention(
 
     length, d = x.shape
     width = d // n_heads
+    route = np.ones(length) if route is None else route
     query, key, value = dense(x, "query"), dense(x, "key"), dense(x, "value")
-    if route is not None:
+    if acts_on == "query":
         query = query * route[:, None]
+    if acts_on == "input":
+        query = dense(x * route[:, None], "query")
     context = np.zeros((length, d))
     for head in range(n_heads):
         part = slice(head * width, (head + 1) * width)
         for t in range(length):
             attended = range(t + 1 if causal else length)
             scores = np.array([query[t, part] @ key[s, part] / math.sqrt(width) for s in attended])
-            for s, weight in enumerate(softmax(scores)):
+            weights = softmax(scores)
+            if acts_on == "key":
+                weights = weights * route[: len(weights)]
+                weights = weights / weights.sum() if weights.any() else weights
+            for s, weight in enumerate(weights):
                 context[t, part] += weight * value[s, part]
     return layer_norm(
         dense(context, "dense") + x, parameters[f"{name}.LayerNorm.weight"], parameters[f"{name}.LayerNorm.bias"]

@@ -45,9 +45,11 @@ def test_explanation_shows_the_computation_of_the_model(folder: str) -> None:
     assert explanation.rank == int((scores > scores[rows["item_id"] - 1]).sum()) + 1
 
 
-def test_weights_are_the_attention_of_the_layer(folder: str) -> None:
+@pytest.mark.parametrize("routed", ["query", "input", "key"])
+def test_weights_are_the_attention_of_the_layer(folder: str, routed: str) -> None:
     """The values weighted by them give the layer's output."""
     layer = load(folder).model.encoder.layers[0]
+    layer.routed = routed
     x, route = torch.randn(2, 7, 16), torch.randint(2, (2, 7)).float()
     value = layer.query_key_value(x)[..., 32:].view(2, 7, 4, 4).transpose(1, 2)
     mixed = (layer.weights(x, route) @ value).transpose(1, 2).reshape(2, 7, 16)

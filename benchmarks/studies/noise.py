@@ -1,0 +1,71 @@
+"""Writes noisy copies of a data set: random items behind each real one of a history.
+
+    python -m benchmarks.studies.noise --data_path=dataset --dataset=Scientific --items 1 3
+
+writes Scientific-noise1 and Scientific-noise3. The items are drawn uniformly. None are behind a user's last two items,
+which are the targets of validation and test, so that all copies rank the same targets among the same items.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbole_xfer.data.atomic import write_domain
+
+SEED = 0
+HELD_OUT = 2
+"""Items of each user that are targets of validation and test."""
+
+
+def noisy(rows: pd.DataFrame, items: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Returns interactions with random items behind the real ones, at times that are positions in a history.
+
+    Args:
+        rows: ``user_id``, ``item_id``, in order of time.
+        items: behind each real one.
+        rng: draws them.
+    """
+    known = np.sort(rows["item_id"].unique())
+    place = rows.groupby("user_id").cumcount() * (items + 1)
+    behind = rows[rows.groupby("user_id").cumcount(ascending=False) >= HELD_OUT].index
+    added = [
+        pd.DataFrame(
+            {
+                "user_id": rows.loc[behind, "user_id"],
+                "item_id": rng.choice(known, len(behind)),
+                "timestamp": place[behind] + number,
+            }
+        )
+        for number in range(1, items + 1)
+    ]
+    return pd.concat([rows[["user_id", "item_id"]].assign(timestamp=place), *added], ignore_index=True)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Returns the users and items of an ``.inter`` file, in order of time."""
+    rows = pd.read_csv(path, sep="\t", dtype=str)
+    rows.columns = [name.split(":")[0] for name in rows.columns]
+    order = rows["timestamp"].astype(float).sort_values(kind="stable").index
+    return rows.loc[order].reset_index(drop=True)
+
+
+def main() -> None:
+    """Writes a copy for each number of items."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_path", type=Path, default=Path("dataset"))
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--items", type=int, nargs="+", default=[1, 3])
+    options = parser.parse_args()
+    rows = read(options.data_path / options.dataset / f"{options.dataset}.inter")
+    for items in options.items:
+        name = f"{options.dataset}-noise{items}"
+        write_domain(options.data_path, name, noisy(rows, items, np.random.default_rng(SEED)), None)
+        print(options.data_path / name)
+
+
+if __name__ == "__main__":
+    main()
