@@ -23,6 +23,9 @@ from recbole_xfer.layers.experts import Experts
 from recbole_xfer.layers.losses import precise
 from recbole_xfer.model.base import DotProductRecommender
 
+SINGLE = "gate/single experts"
+"""Name in the log of the gate's weight for single-domain experts in joined sequences."""
+
 
 class ACMoE(nn.Module):
     """The asymmetric cooperative network with a mixture of sequential experts (section 4.2).
@@ -45,6 +48,7 @@ class ACMoE(nn.Module):
         if not 0 < cross < count:
             raise XferError(f"cross_experts={cross} is invalid: it must be between 1 and n_experts - 1 = {count - 1}.")
         self.decoupled = config["decoupled"]
+        self.read = torch.zeros(2)  # weight of the single-domain experts at items of joined sequences; these items
         self.cross_experts = Experts(config, cross)  # f_TRM^1 to f_TRM^j
         self.single_experts = Experts(config, count - cross)  # f_TRM^(j+1) to f_TRM^K
         self.gate = Gate(config, domains + 1, length)  # g^d and g^cross
@@ -70,6 +74,9 @@ class ACMoE(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or not self.decoupled)):  # SG
                 states.append(experts(x, view.seen).index_select(2, view.read))  # [j or K - j, B, R, r]
         gates = self.gate(x, view, real).permute(2, 0, 1)[..., None]  # [K, B, R, 1]
+        if self.training and not view.single:
+            read = gates[len(states[0]) :, real].detach()
+            self.read = self.read.to(read.device) + torch.stack([read.sum(), real.sum().to(read)])
         mixed = (gates * torch.cat(states)).sum(dim=0).flatten(0, 1)  # f of Eq. 2 and 4
         if not view.single:  # one sequence, so one tower
             return self.towers[-1](mixed).unflatten(0, view.task.shape)
@@ -164,8 +171,9 @@ class SyNCRec(DotProductRecommender):
         self.acmoe = ACMoE(config, count, length)
         self.similarity = nn.Linear(width, width, bias=False)  # W^H
         init_as_sasrec(self, config["initializer_range"])
-        self.alpha = nn.Parameter(torch.tensor(float(config["weight_memory"])))
-        self.beta = nn.Parameter(torch.tensor(float(config["gap_influence"])))
+        trained = config["trained_correction"]
+        self.alpha = nn.Parameter(torch.tensor(float(config["weight_memory"])), requires_grad=trained)
+        self.beta = nn.Parameter(torch.tensor(float(config["gap_influence"])), requires_grad=trained)
         self.register_buffer("item_domain", torch.from_numpy(dataset.item_domain).long(), persistent=False)
         self.register_buffer("gap", torch.zeros(count))  # phi
         self.register_buffer("weight", torch.zeros(count))  # lambda
@@ -281,10 +289,14 @@ class SyNCRec(DotProductRecommender):
         return torch.cat(losses).sum()
 
     def epoch_scalars(self) -> dict[str, float]:
-        """Gap and weight of each domain, as means over the training steps since the last call; alpha and beta."""
+        """Gap and weight of each domain, and how much the joined sequence is read by experts that never learn from it.
+
+        Means over the training steps since the last call; alpha and beta as they are.
+        """
         gap, weight = torch.stack(self._steps).mean(dim=0).tolist()
-        self._steps = []
-        values = {"alpha": float(self.alpha.detach()), "beta": float(self.beta.detach())}
+        read, items = total(self.acmoe.read).tolist()
+        self._steps, self.acmoe.read = [], torch.zeros(2)
+        values = {"alpha": float(self.alpha.detach()), "beta": float(self.beta.detach()), SINGLE: read / items}
         for name, by_domain in (("gap", gap), ("weight", weight)):
             values |= {f"{name}/{domain}": value for domain, value in zip(self.domains, by_domain, strict=True)}
         return values

@@ -273,6 +273,31 @@ def test_alpha_and_beta_are_trained_and_gaps_and_weights_are_kept(
     assert made.model.epoch_scalars()["gap/A"] == pytest.approx(float(made.model.gap[0]))
 
 
+def test_alpha_and_beta_stay_where_they_are_not_trained(tmp_path: Path) -> None:
+    """The gaps still give the weights."""
+    write_joined(tmp_path)
+    keys = {"n_experts": 2, "cross_experts": 1, "weight_memory": 0.5, "gap_influence": 2.0, "trained_correction": False}
+    made = build(config(tmp_path, "SyNCRec", DATASET, **keys))
+    fit(made)
+    values = made.trainer.history[-1]["train"]
+    assert (values["alpha"], values["beta"]) == (0.5, 2)
+    assert len({values[f"weight/{name}"] for name in "ABC"}) == 3
+
+
+def test_the_weight_of_single_domain_experts_in_joined_sequences_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = experiment(tmp_path)
+    model, batch = made.model.train(), batch_of(made)
+    forward, gates = model.acmoe.gate.forward, []
+    monkeypatch.setattr(model.acmoe.gate, "forward", lambda *inputs: gates.append(forward(*inputs)) or gates[-1])
+    model.calculate_loss(batch)
+    joined, real = gates[0], batch["item_id_list"] > 0
+    first = len(model.acmoe.cross_experts.norm.weight)
+    expected = float(joined[real][:, first:].sum(dim=1).mean())
+    assert model.epoch_scalars()["gate/single experts"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_without_loss_correction_weights_are_1_and_without_sc_mim_there_is_no_such_loss(tmp_path: Path) -> None:
     made = experiment(tmp_path, loss_correction=False, harmonic_factor=1.0)
     losses = made.model.train().calculate_loss(batch_of(made))
@@ -324,4 +349,4 @@ def test_from_two_to_twenty_domains(tmp_path: Path, domains: int) -> None:
     keys = {"n_experts": 2, "cross_experts": 1, "epochs": 1, "train_batch_size": 512}
     made = build(config(tmp_path, "SyNCRec", "+".join(names), **keys))
     fit(made)
-    assert len(made.trainer.history[0]["train"]) == 1 + 2 + 2 * domains
+    assert len(made.trainer.history[0]["train"]) == 1 + 3 + 2 * domains
