@@ -71,6 +71,10 @@ class TransferMatrix(Comparison):
         name = self.name or self.results[0].dataset
         return Layout(self.title(), name, self.caption(), ["source"], heads, lines)
 
+    def layouts(self) -> list[Layout]:
+        """The matrix, and a table of all metrics of its rows."""
+        return [self.layout(), super().layout()]
+
     def title(self) -> str:
         """Such as ``Transfer of ANT to Office: NDCG@10``."""
         return f"Transfer of {self.model} to {self.name or self.results[0].dataset}: {self.metric.upper()}"

@@ -128,6 +128,14 @@ def test_the_command_trains_nothing_again_and_writes_every_format(
     kept, masked = json.loads((tmp_path / "transfer.json").read_text())["tables"]
     assert [cell["row"] for cell in kept["matrix"]] == CELLS[:2] and "on validation" in kept["verdict"]
     assert kept["summary"][CELLS[0]] == matrix.summary()[CELLS[0]] and "history masked" in masked["measured"]
+    of_metrics = kept["layouts"][1]
+    assert of_metrics["columns"][:2] == ["recall@10", "ndcg@10"]  # of the rows of the matrix and the reference
+    assert [line["names"] for line in of_metrics["lines"]] == [
+        ["ANT (scratch)"],
+        ["ContentKNN"],
+        *([row] for row in CELLS[:2]),
+    ]
+    assert "## Test results on Shop, history kept" in (tmp_path / "transfer.md").read_text()
     names = [picture.name for picture in report([tmp_path]).pictures()]
     assert [name for name in names if name.startswith("matrix")] == [
         "matrix-Shop-history-kept", "matrix-Shop-history-masked"
