@@ -39,8 +39,11 @@ class TestANT(PlantedTruth):
     }  # fmt: skip
 
 
-def write_tastes(root: Path, name: str, users: int, length: int, seed: int) -> None:
-    """Writes users of one taste each: the next item has the taste of most items before it, not of the last one."""
+def write_tastes(root: Path, name: str, users: int, length: int, seed: int, told_by: str = "text") -> None:
+    """Writes users of one taste each: the next item has the taste of most items before it, not of the last one.
+
+    The vectors of one modality tell the taste of an item; with pictures, those of texts tell nothing.
+    """
     rng = np.random.default_rng(seed)
     centers = np.random.default_rng(99).normal(size=(TASTES, SIGNAL))
     signal = centers[np.arange(ITEMS) % TASTES] + 0.35 * rng.normal(size=(ITEMS, SIGNAL))
@@ -53,8 +56,10 @@ def write_tastes(root: Path, name: str, users: int, length: int, seed: int) -> N
     columns = {"user_id": user.astype(str), "item_id": item.astype(str), "timestamp": np.arange(users * length)}
     ids = np.arange(ITEMS).astype(str)
     write_domain(root, name, pd.DataFrame(columns), pd.DataFrame({"item_id": ids, "text": "words"}))
-    path = root / name / f"{name}.text.parquet"
-    write_vectors(path, ids, vectors.astype(np.float32), encoder="planted", source="planted")
+    told = {"text": rng.normal(size=vectors.shape), told_by: vectors}
+    for modality, values in told.items():
+        path = root / name / f"{name}.{modality}.parquet"
+        write_vectors(path, ids, values.astype(np.float32), encoder="planted", source="planted")
 
 
 def test_relearning_ranks_above_training_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +80,16 @@ def test_relearning_ranks_above_training_from_scratch(tmp_path: Path, monkeypatc
             source = {} if way == "scratch" else {"source": "Source"}
             recalls.append(run("ANT", "Target", overrides={**keys, **source}).test["recall@20"])
     assert np.mean(found["relearn"]) > 1.15 * np.mean(found["scratch"])
+
+
+def test_pictures_transfer_what_texts_do_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recall@20 was 0.38 relearned with texts and pictures, 0.07 with texts alone, and 0.12 from scratch with both."""
+    isolate(tmp_path, monkeypatch)
+    write_tastes(tmp_path, "Source", users=1500, length=12, seed=1, told_by="image")
+    write_tastes(tmp_path, "Target", users=800, length=8, seed=2, told_by="image")
+    found = {}
+    both, source = ["text", "image"], {"source": "Source", "adaptation": "relearn"}
+    for name, modalities, way in (("texts", ["text"], source), ("both", both, source), ("scratch", both, {})):
+        keys = {**KEYS, **paths(tmp_path), "seed": 11, "adaptation": "scratch", "modalities": modalities, **way}
+        found[name] = run("ANT", "Target", overrides=keys).test["recall@20"]
+    assert found["both"] > 2 * max(found["scratch"], found["texts"])
