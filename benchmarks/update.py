@@ -32,7 +32,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.experiment import Experiment, build, load
 from recbole_xfer.quick_start import refit, run, update
 from recbole_xfer.serving.whole import train

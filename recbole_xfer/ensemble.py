@@ -28,7 +28,8 @@ from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import Experiment, load
 from recbole_xfer.measure import measure
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import UNIMPORTANT
 from recbole_xfer.trainer.selection import choose_weights
 from recbole_xfer.trainer.trainer import XferTrainer
 

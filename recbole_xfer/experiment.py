@@ -27,7 +27,8 @@ from recbole_xfer.log import logger
 from recbole_xfer.model.joined import JoinedRecommender
 from recbole_xfer.processes import count
 from recbole_xfer.trainer.phases import trainer_class
-from recbole_xfer.trainer.run_folder import EARLIER, UNIMPORTANT, RunFolder, weights_digest
+from recbole_xfer.trainer.run_folder import EARLIER, RunFolder
+from recbole_xfer.trainer.run_identity import UNIMPORTANT, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer
 from recbole_xfer.trainer.untrained import JoinedTrainer
 

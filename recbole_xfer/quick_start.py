@@ -28,7 +28,8 @@ from recbole_xfer.serving.recommend import Wish, recommendations
 from recbole_xfer.study.plan import read_plan
 from recbole_xfer.study.study import Study, run_study
 from recbole_xfer.study.transfer import plan_transfer
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import UNIMPORTANT
 
 __all__ = [
     "compare", "ensemble", "evaluate", "export", "load", "pretrain", "recommend", "refit", "run", "separability",

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from benchmarks.speed.data import PantryLike, pantry_like
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.data.vectors import write_vectors

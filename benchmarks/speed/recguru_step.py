@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed.data import pantry_like
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import CRITIC, HISTORIES, DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.trainer.recguru import ADVERSARIAL

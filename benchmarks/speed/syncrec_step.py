@@ -27,7 +27,7 @@ from recbole.data.interaction import Interaction
 from torch.profiler import ProfilerActivity, profile
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.experiment import Experiment, build
 

@@ -26,7 +26,7 @@ from recbole.data.interaction import Interaction
 
 from benchmarks.speed.data import pantry_like
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.experiment import Experiment, build

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.experiment import build, fit
 from recbole_xfer.measure import measure
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header
+from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header
+from recbole_xfer.data.atomic_writer import check_domain_name
 from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.splits import leave_one_out

@@ -19,7 +19,8 @@ from recbole_xfer.config.config import FIELDS, item_features
 from recbole_xfer.config.schema import check
 from recbole_xfer.config.value_types import Interval, Tokens
 from recbole_xfer.config.values import join_domains, split_domains
-from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_atomic_file, read_header, split_sequences
+from recbole_xfer.data.atomic import AtomicFormat, read_atomic_file, read_header, split_sequences
+from recbole_xfer.data.atomic_writer import check_domain_name
 from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.data.histories import Sequences, ranges
 from recbole_xfer.data.parts import FILE, LINE, PART, assemble, concatenate, numbered, part_files

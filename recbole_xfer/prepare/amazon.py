@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from recbole_xfer.data.atomic import check_domain_name, write_domain, write_table
+from recbole_xfer.data.atomic_writer import check_domain_name, write_domain, write_table
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.log import logger

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.prepare.options import DEPARTMENTS

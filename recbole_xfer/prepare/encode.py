@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.data.atomic import check_domain_name, read_header
+from recbole_xfer.data.atomic import read_header
+from recbole_xfer.data.atomic_writer import check_domain_name
 from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.data.vectors import read_metadata, write_vectors
 from recbole_xfer.errors import XferError

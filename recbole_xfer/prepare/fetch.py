@@ -21,7 +21,8 @@ from PIL import Image
 from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError, ResponseError
 
 from recbole_xfer.config.values import split_domains
-from recbole_xfer.data.atomic import check_domain_name, read_atomic_file, read_header
+from recbole_xfer.data.atomic import read_atomic_file, read_header
+from recbole_xfer.data.atomic_writer import check_domain_name
 from recbole_xfer.data.domain_folder import check_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.files import explaining, locked, replacing, workspace

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbole_xfer.data.atomic import is_writable
+from recbole_xfer.data.atomic_writer import is_writable
 from recbole_xfer.prepare.dropped import Dropped
 from recbole_xfer.prepare.options import Duplicates
 from recbole_xfer.prepare.times import MILLISECONDS

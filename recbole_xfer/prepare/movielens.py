@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from recbole_xfer.data.atomic import check_domain_name, write_domain
+from recbole_xfer.data.atomic_writer import check_domain_name, write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.reading import TextFormat, check_unpacked_size, read_table
 from recbole_xfer.prepare.summary import Summary, describe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recbole_xfer.data.atomic import write_table
+from recbole_xfer.data.atomic_writer import write_table
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.dropped import Dropped

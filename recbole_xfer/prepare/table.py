@@ -15,7 +15,8 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 from pandas.tseries.api import guess_datetime_format
 
-from recbole_xfer.data.atomic import READ_AS_MISSING, check_domain_name, write_domain
+from recbole_xfer.data.atomic import READ_AS_MISSING
+from recbole_xfer.data.atomic_writer import check_domain_name, write_domain
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.log import logger

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import check_domain_name, write_domain
+from recbole_xfer.data.atomic_writer import check_domain_name, write_domain
 from recbole_xfer.data.parts import FILE, assemble, concatenate
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError

@@ -10,7 +10,7 @@ from recbole_xfer.comparison.layout import Layout
 from recbole_xfer.comparison.table import Change
 from recbole_xfer.config.plain import reason_of
 from recbole_xfer.errors import XferError
-from recbole_xfer.trainer.run_folder import Measured
+from recbole_xfer.trainer.run_records import Measured
 
 FILES = "study.json", "transfer.json"
 """Names of the files of a study."""

@@ -14,7 +14,8 @@ from recbole_xfer.config.values import split_domains
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.report.content import Table
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import UNIMPORTANT
 
 
 @dataclass(frozen=True)

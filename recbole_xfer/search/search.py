@@ -26,7 +26,8 @@ from recbole_xfer.search.record import Search
 from recbole_xfer.search.space import Space, draw, read_space
 from recbole_xfer.search.trials import run_trials
 from recbole_xfer.stages import starting_point
-from recbole_xfer.trainer.run_folder import UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import UNIMPORTANT
 
 NOT_SEARCHED = {
     "model", "dataset", "source", "pretrained", "adaptation", "data_path", "checkpoint_dir", "run_dir", "epochs",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_xfer.data.atomic import AtomicFormat, check_domain_name, read_item_column
+from recbole_xfer.data.atomic import AtomicFormat, read_item_column
+from recbole_xfer.data.atomic_writer import check_domain_name
 from recbole_xfer.data.features import ItemFeatures, listed_items, load_item_features, with_items
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.experiment import Experiment, label

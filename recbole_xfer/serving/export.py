@@ -47,7 +47,8 @@ from recbole_xfer.serving.user_encoder import (
     random_histories,
     write_onnx,
 )
-from recbole_xfer.trainer.run_folder import RunFolder, weights_digest
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import weights_digest
 from recbole_xfer.version import __version__
 
 FORMAT = 1

@@ -23,7 +23,8 @@ from recbole_xfer.log import logger
 from recbole_xfer.serving import whole
 from recbole_xfer.serving.neighbours import Neighbours, neighbours_of_new
 from recbole_xfer.serving.tables import Axes, Moves, tables
-from recbole_xfer.trainer.run_folder import RunFolder, weights_digest
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import weights_digest
 
 OF_DATA = {"data_path", "dataset", "overlap_file"}
 """Keys that name the new data."""

@@ -13,7 +13,9 @@ from recbole_xfer.config.values import parse_values
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, describe, fit, label, target
 from recbole_xfer.log import logger
-from recbole_xfer.trainer.run_folder import KINDS, UNIMPORTANT, RunFolder
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import UNIMPORTANT
+from recbole_xfer.trainer.run_records import KINDS
 
 
 def allowed_keys(

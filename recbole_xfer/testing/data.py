@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.config.config import XferConfig, known_keys
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import build, fit

@@ -18,18 +18,16 @@ them, and the others get what it read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
+from pydantic import TypeAdapter, ValidationError
 from recbole.config import Config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -38,99 +36,22 @@ from torch import Tensor
 from recbole_xfer.collectives import in_first
 from recbole_xfer.config.plain import as_json, plain, reason_of
 from recbole_xfer.config.schema import check_values
-from recbole_xfer.config.values import read_yaml_file, split_domains, text_of, write_yaml
+from recbole_xfer.config.values import read_yaml_file, text_of, write_yaml
 from recbole_xfer.errors import XferError
-from recbole_xfer.evaluation.result import Result
 from recbole_xfer.files import explaining, remove_leftovers, replacing
 from recbole_xfer.log import logger, logging_to
+from recbole_xfer.trainer.run_identity import ORIGIN, UNIMPORTANT, digest, short_name
+from recbole_xfer.trainer.run_records import KINDS, Epoch, Pretrained
 from recbole_xfer.version import __version__
-
-ORIGIN = {"data_digest", "pretrained_digest"}
-"""Keys that identify the data and the pre-trained model of a run."""
-
-UNIMPORTANT = ORIGIN | {
-    "checkpoint_dir", "data_path", "device", "gpu_id", "log_wandb", "pretrained", "wandb_project", "resume", "run_dir",
-    "show_progress", "state", "use_gpu", "config_files", "local_rank", "single_spec", "worker",
-}  # fmt: skip
-"""Keys that change neither what is learned nor what is measured."""
 
 SHOWN = 5
 """Number of differing keys that a message lists."""
-
-LONGEST_NAME = 120
-"""Characters of joined domains in the name of a folder; file systems allow 255 bytes."""
 
 EARLIER: Mapping[str, Any] = {"vector_scaling": "none", "train_share": 1.0}
 """Values of keys with which runs were trained before these keys existed."""
 
 REQUIRED = ("model", "dataset", "seed", "eval_args", "valid_metric")
 """Keys that every ``config.yaml`` has."""
-
-HINTS = get_type_hints(Result)
-Measured = create_model(
-    "Measured",
-    **{
-        field.name: (HINTS[field.name], ... if field.default is field.default_factory is MISSING else None)
-        for field in fields(Result)
-        if field.repr
-    },
-)  # type: ignore[call-overload]
-"""``result.json`` of a run that was evaluated on a test split: what :meth:`Result.as_dict` returns."""
-
-
-class Pretrained(BaseModel):
-    """``result.json`` of a pre-training."""
-
-    model: str
-    source: str
-    valid: dict[str, float]
-    best_epoch: int
-    seconds: float
-    seed: int
-
-
-class Unmeasured(BaseModel):
-    """``result.json`` of a training on all interactions, of which nothing can be tested.
-
-    Attributes:
-        verb: what made it.
-        origins: the folders from which it was made, the latest first; test results of the last one estimate it.
-        best_epoch: the last one, whose parameters are kept.
-        steps: of all epochs.
-        epochs_anew: that training anew takes, as validation chose.
-        interactions: that were trained on.
-        new_interactions: in an update, how many of them the earlier data lacks.
-        tokens: in an update, how many tokens of each field are known, new and dropped.
-        neighbours: in an update, how many new items start from their nearest known ones.
-    """
-
-    verb: Literal["refit", "update"]
-    model: str
-    dataset: str
-    origins: list[str] = Field(min_length=1)
-    epochs: int
-    best_epoch: int
-    steps: int
-    epochs_anew: int
-    interactions: int
-    seed: int
-    seconds: float
-    new_interactions: int | None = None
-    tokens: dict[str, dict[str, int]] = {}
-    neighbours: int = 0
-
-
-KINDS = {"test": Measured, "origins": Unmeasured}
-"""Kinds of ``result.json`` by a key that only they have."""
-
-
-class Epoch(BaseModel):
-    """A record of ``epochs.json``."""
-
-    epoch: int
-    phase: str | None
-    train: dict[str, float | None] = Field(min_length=1)
-    valid: dict[str, float | None] = {}
 
 
 class RunFolder:
@@ -459,24 +380,3 @@ class RunFolder:
             return adapter.dump_python(adapter.validate_json(content, strict=True), exclude_unset=True)
         except ValidationError as error:
             raise self.damaged(name, reason_of(error)) from error
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits of the settings that matter to a run."""
-    important = {key: value for key, value in plain(settings).items() if key not in UNIMPORTANT}
-    return hashlib.blake2b(json.dumps(important, sort_keys=True).encode(), digest_size=4).hexdigest()
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Returns a digest of parameters: equal values under equal names give the same one."""
-    made = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(weights.items()):
-        made.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        made.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
-    return made.hexdigest()
-
-
-def short_name(dataset: str) -> str:
-    """The name of a dataset, or the first of many joined domains and the number of the others."""
-    first, *others = split_domains(dataset)
-    return f"{first}+{len(others)}-more" if len(dataset) > LONGEST_NAME else dataset

@@ -17,7 +17,7 @@ from recbole_xfer.check.check import check
 from recbole_xfer.check.domain import Domain, Facts, likeness
 from recbole_xfer.check.suspicions import suspicions
 from recbole_xfer.cli.main import main
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.testing.data import write_small
 

@@ -15,7 +15,7 @@ from scipy import stats
 from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.comparison.joint import JointAgainstAlone, Pair, references
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import Experiment, build

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build

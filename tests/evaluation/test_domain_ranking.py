@@ -14,7 +14,7 @@ from recbole.quick_start import run_recbole
 from rich.console import Console
 
 from recbole_xfer.comparison.table import Comparison
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS, TransferDataset
 from recbole_xfer.errors import XferError

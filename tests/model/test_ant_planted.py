@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import paths

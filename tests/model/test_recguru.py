@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import CRITIC, HISTORIES, SHARED, DomainPairDataLoader, WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS
 from recbole_xfer.errors import XferError

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.batches import DomainPairDataLoader
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.testing.data import paths

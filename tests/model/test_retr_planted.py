@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import run
 from recbole_xfer.testing.data import paths

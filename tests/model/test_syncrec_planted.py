@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.config.config import XferConfig
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.experiment import Experiment, build, fit
 from recbole_xfer.measure import measure
 from recbole_xfer.testing.data import paths

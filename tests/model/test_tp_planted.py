@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import load
 from recbole_xfer.model.tp import Discriminator

@@ -18,7 +18,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.vectors import VectorTable, read_metadata, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare import encode, text_encoder

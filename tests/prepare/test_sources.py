@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.summary import describe
 from tests.helpers.preparing import interactions

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.prepare.unisrec import prepare_unisrec

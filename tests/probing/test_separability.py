@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recbole_xfer.cli.main import main
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.dataset import TransferDataset
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError

@@ -17,7 +17,7 @@ from recbole_xfer import quick_start
 from recbole_xfer.cli import main as cli
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.properties import folder
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.errors import XferError
 from recbole_xfer.search import search, trials
 from recbole_xfer.search.record import Search, Trial

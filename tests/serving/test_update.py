@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recbole_xfer.cli.main import main
-from recbole_xfer.data.atomic import write_domain
+from recbole_xfer.data.atomic_writer import write_domain
 from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, load

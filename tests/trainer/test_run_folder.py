@@ -20,7 +20,8 @@ from recbole_xfer.files import replacing
 from recbole_xfer.quick_start import run
 from recbole_xfer.report.report import report
 from recbole_xfer.testing.data import config, settings, write_small
-from recbole_xfer.trainer.run_folder import RunFolder, weights_digest
+from recbole_xfer.trainer.run_folder import RunFolder
+from recbole_xfer.trainer.run_identity import weights_digest
 
 
 @pytest.mark.parametrize("written", ["weights", "state", "result", "config"])
