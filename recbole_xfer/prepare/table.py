@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,27 +147,17 @@ def prepare_table(
     """
     if name is None and domain_column is None:
         raise XferError("The domain has no name. Set --name, or split the interactions with --domain_column.")
-    parts = []
-    for path in map(Path, [interactions] if isinstance(interactions, str | Path) else interactions):
-        raw = _read(path, form, [columns["user"], columns["item"]], skip_missing_ids)
-        part = interactions_of(raw, columns, path, time_format)
-        parts.append(part.assign(domain="" if domain_column is None else _tokens(raw, domain_column, path)))
-    table = pd.concat(parts, ignore_index=True)
+    paths = [Path(path) for path in ([interactions] if isinstance(interactions, str | Path) else interactions)]
+    table = pd.concat(
+        [_interactions(path, columns, domain_column, form, time_format, skip_missing_ids) for path in paths],
+        ignore_index=True,
+    )
     if "time" not in columns:
         table["timestamp"] = np.arange(1.0, len(table) + 1)
     domains = table.pop("domain")
     names = {value: "-".join(filter(None, [name, value])) for value in domains.unique()}
-    for domain in names.values():
-        check_domain_name(domain)
-        old = Path(output) / domain / f"{domain}.item"
-        if items is None and old.is_file():
-            logger.warning(f"{old} of an earlier preparation is kept. Remove it, or name --items to write it again.")
-    catalogue = None
-    if items is not None:
-        of_items = replace(form, header=form.header if items.header is None else items.header)
-        catalogue = _read(items.path, of_items, [items.columns["item"]], skip_missing_ids)
-        if domain_column is not None and items.all_items:
-            check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
+    _check_names(output, names.values(), keeps_items=items is None)
+    catalogue = None if items is None else _catalogue(items, domain_column, form, skip_missing_ids)
 
     named = names.values() if items is not None and "image" in items.columns else ()
     with replacing_folders(output, is_old_picture(names.values() if images else (), named)) as temporary:
@@ -177,6 +167,38 @@ def prepare_table(
                 listed = catalogue[catalogue[domain_column].astype(str) == value]
             _write(temporary, names[str(value)], rows, listed, items, images)
     return [Path(output) / domain for domain in names.values()]
+
+
+def _interactions(
+    path: Path,
+    columns: Mapping[str, str],
+    domain_column: str | None,
+    form: TextFormat,
+    time_format: str | None,
+    skip_missing_ids: bool,
+) -> pd.DataFrame:
+    """The interactions of a file, with a column ``domain``; arguments as for :func:`prepare_table`."""
+    raw = _read(path, form, [columns["user"], columns["item"]], skip_missing_ids)
+    domain = "" if domain_column is None else _tokens(raw, domain_column, path)
+    return interactions_of(raw, columns, path, time_format).assign(domain=domain)
+
+
+def _check_names(output: Path, domains: Iterable[str], keeps_items: bool) -> None:
+    """Checks the names of domains, and warns of items of an earlier preparation that are kept."""
+    for domain in domains:
+        check_domain_name(domain)
+        old = Path(output) / domain / f"{domain}.item"
+        if keeps_items and old.is_file():
+            logger.warning(f"{old} of an earlier preparation is kept. Remove it, or name --items to write it again.")
+
+
+def _catalogue(items: ItemTable, domain_column: str | None, form: TextFormat, skip_missing_ids: bool) -> pd.DataFrame:
+    """The rows of the item table."""
+    own = replace(form, header=form.header if items.header is None else items.header)
+    catalogue = _read(items.path, own, [items.columns["item"]], skip_missing_ids)
+    if domain_column is not None and items.all_items:
+        check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain
+    return catalogue
 
 
 def _read(path: Path, form: TextFormat, ids: Sequence[str], skip_missing_ids: bool) -> pd.DataFrame:
