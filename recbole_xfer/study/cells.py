@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,13 @@ import torch
 
 from recbole_xfer import stages
 from recbole_xfer.config.config import XferConfig
+from recbole_xfer.config.plain import plain
+from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.experiment import load
 from recbole_xfer.files import explaining
+from recbole_xfer.hooks import is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
 from recbole_xfer.study.plan import Cell
@@ -146,10 +150,14 @@ def _on_ray(cells: Sequence[Cell], workers: int | None) -> Iterator[Outcome]:
         machines = sum(node["Alive"] for node in ray.nodes())
         share = share_of(ray.cluster_resources(), machines, workers)
         task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(run_in_worker)
-        running = {task.remote(cell, share): number for number, cell in enumerate(cells)}
+        later = waiting(cells)
+        held = {number for numbers in later.values() for number in numbers}
+        order = [*later, *(number for number in range(len(cells)) if number not in held | later.keys())]
+        running = {task.remote(cells[number], share): number for number in order}
         while running:
             (ended,), _ = ray.wait(list(running), num_returns=1)
             number = running.pop(ended)
+            running |= {task.remote(cells[other], share): other for other in later.get(number, [])}
             try:
                 outcomes[number] = ray.get(ended)
             except ray.exceptions.RayTaskError as error:  # such as a folder that another machine does not have
@@ -158,6 +166,25 @@ def _on_ray(cells: Sequence[Cell], workers: int | None) -> Iterator[Outcome]:
                 outcomes[number] = Outcome(failure=DIED)
             logger.info(_line(len(outcomes), cells, cells[number], outcomes[number]))
     yield from (outcomes[number] for number in range(len(cells)))
+
+
+OF_TARGET = {"dataset", "adaptation", "train_share"}
+"""Keys of a cell that its pre-training does not have."""
+
+
+def waiting(cells: Sequence[Cell]) -> dict[int, list[int]]:
+    """The cells that adapt a pre-training, by the first of them, which pre-trains; the others would wait for it.
+
+    Returns:
+        Numbers of cells, in their order.
+    """
+    found: dict[str, list[int]] = {}
+    for number, cell in enumerate(cells):
+        if is_adapted(cell.keys.get("adaptation")) and not cell.keys.get("pretrained"):
+            keys = {key: value for key, value in plain(cell.keys).items() if key not in OF_TARGET}
+            own = {key: value for key, value in keys.items() if f"{STAGE_PREFIX}{key}" not in keys}
+            found.setdefault(json.dumps(own, sort_keys=True), []).append(number)
+    return {first: others for first, *others in found.values()}
 
 
 def run_in_worker(cell: Cell, share: Share) -> Outcome:

@@ -19,7 +19,7 @@ from recbole_xfer.cli.main import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.quick_start import ensemble
 from recbole_xfer.study import ensembles, searching
-from recbole_xfer.study.cells import DIED, Cell, run_cells, share_of
+from recbole_xfer.study.cells import DIED, Cell, run_cells, share_of, waiting
 from recbole_xfer.study.plan import make_plan, read_plan
 from recbole_xfer.study.study import Study, run_study
 from recbole_xfer.testing.data import SMALL, paths, write_small
@@ -233,6 +233,25 @@ def test_processes_give_the_same_results_and_a_dead_one_ends_its_cell_only(root:
     for result, table in zip(outcome.results, study.tables, strict=False):
         (own,) = (one for one in table.by_label()["SASRec"] if one.seed == 2)
         assert result.test == own.test and (result.by_row == own.by_row).all()
+
+
+def test_cells_that_adapt_one_pretraining_wait_for_the_first_of_them() -> None:
+    """Otherwise a process would only wait while another one pre-trains."""
+    ant = {"model": "ANT", "dataset": "Shop", "source": "A", "epochs": 3}
+    keys = [
+        {**ant, "adaptation": "scratch", "source": None},
+        {**ant, "adaptation": "relearn"},
+        {**ant, "adaptation": "finetune", "dataset": "Other", "train_share": 0.1},
+        {**ant, "adaptation": "relearn", "source": "B"},
+        {**ant, "adaptation": "relearn", "epochs": 4},  # also epochs of pre-training
+        {**ant, "adaptation": "relearn", "pretrained": "folder"},
+        {"model": "Pop", "dataset": "Shop"},
+    ]
+    cells = [Cell("", {**own, "seed": 1}) for own in keys]
+    assert waiting(cells) == {1: [2], 3: [], 4: []}
+    own_lengths = [Cell("", {**own, "seed": 1, "pretrain_epochs": 2, "pretrain_seed": 5}) for own in keys]
+    seeds = [Cell("", {**cell.keys, "seed": 2}) for cell in own_lengths]
+    assert waiting([*own_lengths, *seeds]) == {1: [2, 4, 8, 9, 11], 3: [10]}
 
 
 def test_what_a_process_gets() -> None:
