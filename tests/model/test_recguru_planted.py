@@ -3,7 +3,7 @@
 RecGURU ranks better than AutoRec of only the target, as in the paper's Table 2, after equally many epochs, which are
 more than twice as many steps on two domains. With twice the autoencoder's epochs, AutoRec of the target is as good, so
 the gain may come from the additional steps. The game, which makes the domains indistinguishable, has no effect on
-the ranking: AutoRec on both domains is as good.
+the ranking: AutoRec on both domains is as good. Common users do have one, by the penalty of Eq. 9 alone.
 """
 
 from __future__ import annotations
@@ -49,6 +49,19 @@ def write_tastes(root: Path, name: str, users: int, items: int, length: int, rng
     }
     ids = np.char.add("i", np.arange(items).astype(str))
     write_domain(root, name, pd.DataFrame(rows), pd.DataFrame({"item_id": ids}))
+
+
+def write_common_users(root: Path, rng: np.random.Generator) -> None:
+    """Of 60 target users of six tastes, half are among the 400 of Source; most items of Target are seen once."""
+    taste_of_user = rng.choice(TASTES, 430)
+    users = {"Source": np.arange(400), "Target": np.arange(370, 430)}
+    for name, items, length in (("Source", 60, 8), ("Target", 200, 6)):
+        taste_of_item = rng.permutation(np.arange(items) % TASTES)
+        taken = [rng.choice(np.flatnonzero(taste_of_item == taste_of_user[user]), length) for user in users[name]]
+        user, time = np.repeat(users[name], length), np.tile(np.arange(length), len(users[name]))
+        rows = pd.DataFrame({"user_id": user.astype(str), "item_id": np.concatenate(taken).astype(str)})
+        ids = pd.DataFrame({"item_id": np.arange(items).astype(str)})
+        write_domain(root, name, rows.assign(timestamp=time.astype(float)), ids)
 
 
 def experiment(root: Path, dataset: str, **keys: Any) -> Experiment:
@@ -126,3 +139,24 @@ def test_the_game_makes_domains_indistinguishable(tmp_path: Path, monkeypatch: p
     fit(made)
     assert before[0] > 0.95
     assert domain_accuracy(made) < 0.7  # 0.58 to 0.67 with other seeds; chance gives up to 0.58 of 200 guesses
+
+
+def test_known_common_users_help(tmp_path: Path) -> None:
+    """Eq. 9 without the game: the encoder learns the tastes of Target's items from users that Source knows well.
+
+    The target's rank of seeds 0 to 2 was 0.58, 0.58 and 0.61 where no common user is known, and 0.61, 0.63 and 0.63
+    where all are.
+    """
+    keys = {
+        "autoencoder_epochs": 6, "adversarial_epochs": 60, "adversarial_learning_rate": 3e-3, "critic_steps": 1,
+        "adversarial_weight": 0.0, "overlap_weight": 10.0, "epochs": 6,
+    }  # fmt: skip
+    ranks: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for seed in range(2):
+        root = tmp_path / str(seed)
+        write_common_users(root, np.random.default_rng(seed))
+        for overlap, found in ranks.items():
+            made = experiment(root, "Source+Target", overlap=overlap, **keys)
+            fit(made)
+            found.append(target_rank(made))
+    assert np.mean(ranks[1.0]) > np.mean(ranks[0.0]) + 0.01
