@@ -7,6 +7,7 @@ gradients are added up too: :func:`mean` divides by the number of rows of all pr
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from torch import Tensor, distributed
 
 from recbole_xfer.device import random_state, seeded, set_random_state
 from recbole_xfer.errors import Lost, XferError
+from recbole_xfer.network import use_network_of
 from recbole_xfer.processes import count, is_first, number
 
 PATIENCE = timedelta(days=7)
@@ -43,6 +45,7 @@ def connected() -> Iterator[None]:
         Lost: if another process ended during the block.
     """
     if not distributed.is_initialized():
+        use_network_of(os.environ.get("MASTER_ADDR", ""))
         try:
             distributed.init_process_group(backend(), timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:

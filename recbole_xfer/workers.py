@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from recbole_xfer.cluster import cluster_or_local_ray
@@ -21,6 +22,7 @@ from recbole_xfer.collectives import PATIENCE, backend
 from recbole_xfer.errors import Lost, XferError
 from recbole_xfer.files import workspace
 from recbole_xfer.log import show_messages
+from recbole_xfer.network import use_network_of
 from recbole_xfer.processes import is_first
 
 OBJECT_STORE = 100 * 2**20
@@ -55,7 +57,7 @@ def on_workers(command: Callable[[], str], workers: int, gpus: bool = True) -> s
         files.mkdir()
         trainer = TorchTrainer(
             partial(call, command, Path.cwd(), files, cores),
-            torch_config=TorchConfig(backend=backend(), timeout_s=int(PATIENCE.total_seconds())),
+            torch_config=OwnNetwork(backend=backend(), timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": cores, **({"GPU": 1} if gpus else {})}
             ),
@@ -65,8 +67,30 @@ def on_workers(command: Callable[[], str], workers: int, gpus: bool = True) -> s
             with printing(files / MESSAGES):
                 trainer.fit()
         except Exception as error:
-            raise explained(error) from error
+            raise explained(error, started=(files / MESSAGES).exists()) from error
         return (files / PRINTED).read_text(encoding="utf-8")
+
+
+class OwnNetwork(TorchConfig):
+    """PyTorch's processes on Ray, connected by the network of Ray's machines."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend that connects them."""
+        return Connecting
+
+
+class Connecting(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray's backend, each of whose processes first chooses its network."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Connects the processes."""
+        worker_group.execute(_use_network_of_ray)
+        super().on_start(worker_group, backend_config)
+
+
+def _use_network_of_ray() -> None:
+    use_network_of(ray.util.get_node_ip_address())
 
 
 def cores_of_each(workers: int) -> int:
@@ -115,11 +139,18 @@ def printing(file: Path) -> Iterator[None]:
         thread.join()
 
 
-def explained(error: Exception) -> XferError:
-    """The error of the command among those that Ray reports, or the death of a process."""
-    found = [cause for cause in causes(error) if isinstance(cause, XferError)]
-    own = [cause for cause in found if not isinstance(cause, Lost)]
-    return XferError(str(own[0])) if own else Lost()
+def explained(error: Exception, started: bool = True) -> XferError:
+    """The error of the command among those that Ray reports, or why its processes did not start or one of them died."""
+    found = list(causes(error))
+    own = [cause for cause in found if isinstance(cause, XferError) and not isinstance(cause, Lost)]
+    if own:
+        return XferError(str(own[0]))
+    reason = str(found[-1]).strip().splitlines()[-1]  # the other lines are a traceback
+    return (
+        Lost()
+        if started
+        else XferError(f"The processes cannot be connected: {reason}. Can the machines reach each other?")
+    )
 
 
 def causes(error: Any) -> Iterator[BaseException]:

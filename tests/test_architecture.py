@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 PACKAGE = "recbole_xfer"
 
 LAYERS = (
-    "version", "runtime", "errors", "processes", "hooks", "files", "log", "import_hooks", "device", "collectives",
-    "compat", "reaper", "cluster", "workers",
+    "version", "runtime", "errors", "network", "processes", "hooks", "files", "log", "import_hooks", "device",
+    "collectives", "compat", "reaper", "cluster", "workers",
     "config", "data", "layers", "prepare", "model", "evaluation", "comparison", "trainer",
     "experiment", "measure", "ensemble", "stages", "serving", "search", "study", "probing", "report", "check",
     "quick_start", "demo", "testing", "cli", "__main__", "plugin",

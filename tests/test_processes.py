@@ -317,6 +317,15 @@ def test_an_error_of_rays_processes_is_a_sentence(failures: dict[int, Exception]
     assert str(explained(WorkerGroupError("many lines", failures))) == sentence
 
 
+def test_why_processes_of_ray_cannot_be_connected() -> None:
+    from recbole_xfer.workers import explained
+
+    error = RuntimeError("ray::execute()\n  File torch.py\nRuntimeError: Gloo timed out connecting\n")
+    assert str(explained(error, started=False)) == (
+        "The processes cannot be connected: RuntimeError: Gloo timed out connecting. Can the machines reach each other?"
+    )
+
+
 def test_a_number_of_workers_is_at_least_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--ray_workers=0"]) == 2
     expected = "error: Argument --ray_workers: 0 is invalid: it must be an integer of at least 1."
