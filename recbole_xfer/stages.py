@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from recbole_xfer.config.config import XferConfig, settings, stages
 from recbole_xfer.config.joined import is_joined, member_configs
+from recbole_xfer.config.plain import plain
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.values import in_order, read_yaml_files, split_domains
 from recbole_xfer.data.splits import holds_nothing_out
@@ -18,6 +21,7 @@ from recbole_xfer.experiment import Experiment, build, describe, fit, label, tar
 from recbole_xfer.hooks import hooks_of, is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.measure import groups_of, measure
+from recbole_xfer.processes import count
 from recbole_xfer.trainer.run_folder import RunFolder
 
 
@@ -61,15 +65,40 @@ def pretrain(
     Keys with the prefix ``pretrain_`` replace those without it. The last item of each history is not trained on; it
     chooses the epoch.
     """
-    experiment = build(source_config(model, source, config_files, overrides), stage="pretrain")
+    config = source_config(model, source, config_files, overrides)
+    identity = _identity(config)
+    if identity in _finished and _finished[identity].result():
+        return _reused(config, _finished[identity])
+    experiment = build(config, stage="pretrain")
     folder = experiment.folder
     with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
         if folder.result():
-            logger.info(f"Pre-training on {experiment.config['dataset']}: reusing the identical run {folder}.")
+            _reused(config, folder)
         else:
             with folder.logging():
                 train_source_model(experiment)
+    if count() == 1:  # several must agree on what they build
+        _finished[identity] = folder
     return folder
+
+
+def _reused(config: XferConfig, folder: RunFolder) -> RunFolder:
+    logger.info(f"Pre-training on {config['dataset']}: reusing the identical run {folder}.")
+    return folder
+
+
+_finished: dict[str, RunFolder] = {}
+"""The pre-trainings that this process has seen: the cells of a study need not build the data of their sources again."""
+
+
+def _identity(config: XferConfig) -> str:
+    """What a pre-training depends on: its configuration, and the places, sizes and times of the files that it reads."""
+    root = Path(config["data_path"]).parent
+    folders = [root / domain for domain in split_domains(config["dataset"])]
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+    files += [Path(config["overlap_file"])] if config["overlap_file"] else []
+    stats = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
+    return json.dumps([os.getcwd(), plain(config.final_config_dict), stats], sort_keys=True)
 
 
 def source_config(

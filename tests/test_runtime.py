@@ -60,3 +60,22 @@ def test_freed_memory_is_kept(given: dict[str, str], kept: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ALLOCATION} | given
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert (int(done.stdout) < 100) == kept
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc is asked")
+def test_freed_memory_is_returned_between_other_blocks() -> None:
+    program = """if True:
+        import recbole_xfer
+        from recbole_xfer.runtime import return_freed_memory
+        def megabytes():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096 // 2**20
+        blocks = [bytearray(2**20) for _ in range(400)]
+        full = megabytes()
+        del blocks[:-1]
+        freed = megabytes()
+        return_freed_memory()
+        print(full - freed, freed - megabytes())
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    kept, returned = map(int, done.stdout.split())
+    assert kept < 50 and returned > 300

@@ -23,6 +23,7 @@ from recbole_xfer.files import explaining
 from recbole_xfer.hooks import is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.measure import measure
+from recbole_xfer.runtime import return_freed_memory
 from recbole_xfer.study.plan import Cell
 
 OBJECT_STORE = 2**28
@@ -74,6 +75,8 @@ def run_cell(cell: Cell, **keys: Any) -> Outcome:
         return Outcome([result, *(again(result, masked, keys) for masked in cell.histories[1:])])
     except Exception as error:
         return Outcome(failure=_reason(error, cell))
+    finally:
+        return_freed_memory()  # else a process grows with the number of its cells
 
 
 def again(result: Result, masked: bool | None, keys: Mapping[str, Any]) -> Result:
