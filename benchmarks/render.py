@@ -102,6 +102,7 @@ class Study(Strict):
     seeds: list[int] | None
     protocol: Protocol | None
     notes: list[Text]
+    picture: Text | None = None  # in docs/images
 
     def table(self, title: str) -> Table:
         """Returns the table of this title."""
