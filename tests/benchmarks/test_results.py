@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.curves import IMAGE, picture
 from benchmarks.render import PAGES, RESULTS, SUMMARIES, ResultError, read, render, stale
 from tests.conftest import ROOT
 
@@ -26,6 +27,10 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def test_every_page_equals_its_data() -> None:
     assert stale(render()) == [], "run: python -m benchmarks.render"
+
+
+def test_the_picture_of_curves_equals_its_data() -> None:
+    assert IMAGE.read_text(encoding="utf-8") == picture()
 
 
 def test_a_changed_a_missing_and_a_leftover_page_are_stale(tmp_path: Path) -> None:
