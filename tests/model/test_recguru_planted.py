@@ -151,12 +151,10 @@ def test_known_common_users_help(tmp_path: Path) -> None:
         "autoencoder_epochs": 6, "adversarial_epochs": 60, "adversarial_learning_rate": 3e-3, "critic_steps": 1,
         "adversarial_weight": 0.0, "overlap_weight": 10.0, "epochs": 6,
     }  # fmt: skip
-    ranks: dict[float, list[float]] = {0.0: [], 1.0: []}
-    for seed in range(2):
-        root = tmp_path / str(seed)
-        write_common_users(root, np.random.default_rng(seed))
-        for overlap, found in ranks.items():
-            made = experiment(root, "Source+Target", overlap=overlap, **keys)
-            fit(made)
-            found.append(target_rank(made))
-    assert np.mean(ranks[1.0]) > np.mean(ranks[0.0]) + 0.01
+    write_common_users(tmp_path, np.random.default_rng(1))
+    ranks = []
+    for overlap in (0.0, 1.0):
+        made = experiment(tmp_path, "Source+Target", overlap=overlap, **keys)
+        fit(made)
+        ranks.append(target_rank(made))
+    assert ranks[1] > ranks[0] + 0.015
