@@ -145,12 +145,10 @@ def explained(error: Exception, started: bool = True) -> XferError:
     own = [cause for cause in found if isinstance(cause, XferError) and not isinstance(cause, Lost)]
     if own:
         return XferError(str(own[0]))
+    if started:
+        return Lost()
     reason = str(found[-1]).strip().splitlines()[-1]  # the other lines are a traceback
-    return (
-        Lost()
-        if started
-        else XferError(f"The processes cannot be connected: {reason}. Can the machines reach each other?")
-    )
+    return XferError(f"The processes cannot be connected: {reason}. Can the machines reach each other?")
 
 
 def causes(error: Any) -> Iterator[BaseException]:

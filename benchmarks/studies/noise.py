@@ -1,8 +1,8 @@
-"""Writes noisy copies of a data set: random items behind each real one of a history.
+"""Writes noisy copies of a data set: random items after each real item of a history.
 
     python -m benchmarks.studies.noise --data_path=dataset --dataset=Scientific --items 1 3
 
-writes Scientific-noise1 and Scientific-noise3. The items are drawn uniformly. None are behind a user's last two items,
+writes Scientific-noise1 and Scientific-noise3. The items are drawn uniformly. None follow a user's last two items,
 which are the targets of validation and test, so that all copies rank the same targets among the same items.
 """
 
@@ -22,11 +22,11 @@ HELD_OUT = 2
 
 
 def noisy(rows: pd.DataFrame, items: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Returns interactions with random items behind the real ones, at times that are positions in a history.
+    """Returns interactions with random items after the real ones, at times that are positions in a history.
 
     Args:
         rows: ``user_id``, ``item_id``, in order of time.
-        items: behind each real one.
+        items: number of random items after each real one.
         rng: draws them.
     """
     known = np.sort(rows["item_id"].unique())

@@ -272,11 +272,9 @@ class CDSRec(nn.Module):
 
     def loss(self, states: Tensor, target: Tensor) -> Tensor:
         """Eq. 12, or cross-entropy over the items of a target's domain; a mean over targets [T] with their q [T, d]."""
-        domain, losses = self.items.domain[target], []
-        for number in range(len(self.recommenders)):
-            own = domain == number
-            losses.append(self._loss_of_domain(states[own], target[own], number) / total(torch.tensor(len(target))))
-        return torch.stack(losses).sum()
+        domain, targets = self.items.domain[target], total(torch.tensor(len(target)))
+        own = [domain == number for number in range(len(self.recommenders))]
+        return torch.stack([self._loss_of_domain(states[o], target[o], n) for n, o in enumerate(own)]).sum() / targets
 
     def _loss_of_domain(self, q: Tensor, positive: Tensor, domain: int) -> Tensor:
         """The sum of losses over targets [T] of a domain."""
