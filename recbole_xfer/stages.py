@@ -66,20 +66,23 @@ def pretrain(
     chooses the epoch.
     """
     config = source_config(model, source, config_files, overrides)
-    identity = _identity(config)
-    if identity in _finished and _finished[identity].result():
-        return _reused(config, _finished[identity])
+    known = _folders.get(_identity(config))
+    if known and known.result():
+        return _reused(config, known)
     experiment = build(config, stage="pretrain")
-    folder = experiment.folder
+    folder = _remembered(config, experiment)
     with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
         if folder.result():
             _reused(config, folder)
         else:
             with folder.logging():
                 train_source_model(experiment)
-    if count() == 1:  # several must agree on what they build
-        _finished[identity] = folder
     return folder
+
+
+def pretraining_folder(config: XferConfig) -> RunFolder:
+    """The folder of a pre-training, finished or not, whose configuration is that of :func:`source_config`."""
+    return _folders.get(_identity(config)) or _remembered(config, build(config, stage="pretrain"))
 
 
 def _reused(config: XferConfig, folder: RunFolder) -> RunFolder:
@@ -87,8 +90,14 @@ def _reused(config: XferConfig, folder: RunFolder) -> RunFolder:
     return folder
 
 
-_finished: dict[str, RunFolder] = {}
+_folders: dict[str, RunFolder] = {}
 """The pre-trainings that this process has seen: the cells of a study need not build the data of their sources again."""
+
+
+def _remembered(config: XferConfig, experiment: Experiment) -> RunFolder:
+    if count() == 1:  # several must agree on what they build
+        _folders[_identity(config)] = experiment.folder
+    return experiment.folder
 
 
 def _identity(config: XferConfig) -> str:

@@ -31,7 +31,7 @@ def test_only_an_identical_pretraining_is_reused(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(stages, "build", None)  # nor is the data of the sources built again
         assert pretrain("ANT", "A+B", overrides=keys) == first
-    stages._finished.clear()  # as in another process
+    stages._folders.clear()  # as in another process
     assert pretrain("ANT", "A+B", overrides=keys) == first
     assert (first / RunFolder.WEIGHTS).stat().st_mtime_ns == trained
     assert pretrain("ANT", "A+B", overrides={**keys, "pretrain_learning_rate": 0.01}) != first

@@ -209,7 +209,7 @@ class _Measurer:
         if config["pretrained"]:
             return RunFolder(config["pretrained"])
         source = stages.source_config(config["model"], config["source"], [], keys)
-        folder = build(source, stage="pretrain").folder
+        folder = stages.pretraining_folder(source)
         if folder.result():
             return folder
         if str(folder) not in self.pretrainings:

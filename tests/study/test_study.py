@@ -17,9 +17,11 @@ import yaml
 from recbole_xfer import stages
 from recbole_xfer.cli.main import main
 from recbole_xfer.errors import XferError
+from recbole_xfer.experiment import build
 from recbole_xfer.quick_start import ensemble
 from recbole_xfer.study import ensembles, searching
 from recbole_xfer.study.cells import DIED, Cell, run_cells, share_of, waiting
+from recbole_xfer.study.estimate import estimate
 from recbole_xfer.study.plan import make_plan, read_plan
 from recbole_xfer.study.study import Study, run_study
 from recbole_xfer.testing.data import SMALL, paths, write_small
@@ -190,6 +192,25 @@ def test_a_dry_run_says_what_is_finished_and_leaves_nothing(
     assert "Small Pop 2 3 1 0 s" in printed and "SASRec 2 3 1 " in printed
     assert "2 runs to do, 2 finished: at most" in printed
     assert set(root.rglob("*")) == before
+
+
+def test_a_dry_run_builds_the_data_of_a_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Source", "Target"):
+        write_small(tmp_path, name)
+    ant = {"model": "ANT", "source": "Source", "modalities": ["text"], "pretrain_seed": 1, **SIZES}
+    rows = [{**ant, "adaptation": "relearn"}, {**ant, "adaptation": "finetune"}, {**ant, "adaptation": "scratch"}]
+    plan = make_plan({**SHARED, **paths(tmp_path), "dataset": "Target", "seeds": [1, 2], "rows": rows})
+    built = []
+
+    def counted(*args: Any, **keys: Any) -> Any:
+        built.append(keys["stage"])
+        return build(*args, **keys)
+
+    monkeypatch.setattr(stages, "build", counted)
+    estimated = estimate(plan)
+    estimated.check()
+    assert [row.missing for row in estimated.rows] == [[1, 2]] * 3
+    assert built == ["pretrain"]
 
 
 def test_a_failed_run_does_not_stop_the_others(root: Path, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
