@@ -21,7 +21,7 @@ from recbole_xfer.hooks import is_adapted
 SHARE = "train_share"
 """Key of the fraction of users trained, which can be a list in a plan."""
 
-TABLE_KEYS = frozenset(("name", "alone", "search", "trials"))
+TABLE_KEYS = frozenset(("name", "alone", "alone_keys", "search", "trials"))
 """Keys of a row that are about the table or a search; they are not keys of a run."""
 
 PLAN_KEYS = frozenset(("rows", "seeds", "datasets", "settings", "ensembles", "baseline", "published", "trials"))
@@ -181,6 +181,11 @@ def row_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {**keys, **{key: value for key, value in row.items() if key not in TABLE_KEYS}}
 
 
+def alone_keys(plan: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that replace those of a row where its model is trained on one domain."""
+    return {**plan, **row}.get("alone_keys") or {}
+
+
 def known_to(plan: Mapping[str, Any], row: Mapping[str, Any]) -> set[str]:
     """The keys that the model of a row knows."""
     model, dataset = str(row["model"]), str({**plan, **row}["dataset"])
@@ -216,5 +221,9 @@ def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
             )
         if reference is not None:
             check_pairing(config, own_model=reference == number)
+        if alone_keys(plan, row):
+            if reference != number:
+                raise XferError(f"alone_keys ({config['model']}): it needs 'alone: True' in the same row.")
+            check_pairing(XferConfig(overrides={**row_keys(plan, row), **alone_keys(plan, row)}), own_model=True)
     check_keys(plan, TABLE_KEYS.union(*(known_to(plan, row) for row in rows)))
     return against

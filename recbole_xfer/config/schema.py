@@ -145,6 +145,7 @@ PLAN: Mapping[str, Any] = {
     # Of a row
     "name": t.Name,
     "alone": bool | t.Name,
+    "alone_keys": t.Keys | None,
     "search": t.Space,
     "trials": t.Count,
 }
@@ -180,6 +181,7 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
     "trials": "In a comparison or a row of it: number of configurations that `search` draws.",
     "name": "In a row of a comparison, its label in the table.",
     "alone": "In a row of a comparison: compare with a model of each domain alone; True, or the name of another row.",
+    "alone_keys": "In a row with `alone: True`: keys of its models of one domain, such as more epochs for equal steps.",
 }
 """The keys of ours that no yaml file has, and their meaning."""
 

@@ -150,6 +150,11 @@ def estimate(plan: StudyPlan, workers: int = 1) -> Estimate:
     return Estimate(rows, sum(measurer.pretrainings.values()), workers)
 
 
+def _identity(row: Row) -> tuple:
+    """Equal for rows with equal runs."""
+    return tuple(Cell(row.label, keys).identity for keys in (row.keys, row.alone_keys)), row.space, row.trials
+
+
 class _Measurer:
     """Measures each configuration once, whatever the number of tables and seeds that have it.
 
@@ -172,7 +177,7 @@ class _Measurer:
             row: of the table.
             alone: whether its model is also trained on single domains, which together have as many targets.
         """
-        planned, identity = Planned(table, row.label), (Cell(row.label, row.keys).identity, row.space, row.trials)
+        planned, identity = Planned(table, row.label), _identity(row)
         if identity in self.tables:
             planned.shared = self.tables[identity]
             return planned
@@ -181,9 +186,12 @@ class _Measurer:
             self._find(row, planned)
             if planned.missing:
                 logger.info(f"Measuring one epoch of {row.label} on {table}")
-                speed = measured(XferConfig(overrides={**row.keys, "seed": self.seeds[0]}))
+                keys = {**row.keys, "seed": self.seeds[0]}
+                speed = measured(XferConfig(overrides=keys))
+                of_domains = measured(XferConfig(overrides={**keys, **row.alone_keys})) if row.alone_keys else speed
                 planned.epochs, planned.trials = speed.epochs, self._trials(row)
-                planned.seconds = speed.run * (len(planned.missing) * (1 + alone) + planned.trials)
+                runs = len(planned.missing) + planned.trials
+                planned.seconds = speed.run * runs + alone * of_domains.run * len(planned.missing)
         except XferError as error:
             planned.failure = str(error)
         return planned

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_xfer.comparison.plan import TableKeys, check_rows, histories_of, load_plan, row_keys, shares_of, tables_of
+from recbole_xfer.comparison.plan import (
+    TableKeys,
+    alone_keys,
+    check_rows,
+    histories_of,
+    load_plan,
+    row_keys,
+    shares_of,
+    tables_of,
+)
 from recbole_xfer.comparison.published import Published
 from recbole_xfer.comparison.table import distinct_labels
 from recbole_xfer.config.config import XferConfig
@@ -37,6 +46,7 @@ class Row:
         space: a file, or True for the model's own; None if the row is not searched.
         trials: number of configurations to draw; None for all of the space.
         failure: why its search failed.
+        alone_keys: those that replace ``keys`` in its single-domain models.
     """
 
     label: str
@@ -45,6 +55,7 @@ class Row:
     space: str | bool | None = None
     trials: int | None = None
     failure: str | None = None
+    alone_keys: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ class StudyPlan:
                     joint[place] = self._cell(f"{row.label} on {table.name}", row.keys, seed)
                     for domain in split_domains(table.dataset) if number in references else ():
                         name = f"{row.label} on {domain} alone of {table.name}"
-                        keys = {**row.keys, "single_domain": domain}
+                        keys = {**row.keys, **row.alone_keys, "single_domain": domain}
                         alone[place._replace(domain=domain)] = self._cell(name, keys, seed)
         return {**joint, **alone}
 
@@ -181,7 +192,14 @@ def _table(table: TableKeys, plan: Mapping[str, Any]) -> TablePlan:
         _check_files(row, config)
     labels = _labels(rows, configs)
     made = [
-        Row(one, row_keys(shared, row), reference, row.get("search"), row.get("trials", plan.get("trials")))
+        Row(
+            one,
+            row_keys(shared, row),
+            reference,
+            row.get("search"),
+            row.get("trials", plan.get("trials")),
+            alone_keys=alone_keys(shared, row),
+        )
         for row, one, reference in zip(rows, labels, against, strict=True)
     ]
     ensembles = _ensembles(plan.get("ensembles") or {}, rows, labels)

@@ -9,7 +9,7 @@ from typing import Any
 from recbole_xfer.comparison.curve import Curve
 from recbole_xfer.comparison.joint import JointAgainstAlone, joint_against_alone
 from recbole_xfer.comparison.table import Comparison, Failure
-from recbole_xfer.config.values import split_domains
+from recbole_xfer.config.values import split_domains, text_of
 from recbole_xfer.errors import XferError, by_reason
 from recbole_xfer.evaluation.result import Result
 from recbole_xfer.study.cells import Outcome, run_cells
@@ -168,6 +168,8 @@ class _Maker:
         """The results of a row, or of its model of one domain, one per seed that did not fail."""
         outcomes = [self._outcome(row, domain, seed) for seed in self.plan.seeds]
         name = self.table.rows[row].label
+        if domain and self.table.rows[row].alone_keys:
+            name += f", {text_of(self.table.rows[row].alone_keys)}"
         return [replace(outcome.results[self.number], label=name) for outcome in outcomes if not outcome.failure]
 
     def _ensemble(self, name: str, rows: Sequence[int]) -> JoinedRow:

@@ -21,6 +21,7 @@ from recbole_xfer.evaluation.result import Protocol, Result
 from recbole_xfer.experiment import Experiment, build
 from recbole_xfer.quick_start import compare, evaluate, run
 from recbole_xfer.testing.data import SIZES, SMALL, config, settings, write_joined
+from recbole_xfer.trainer.run_folder import RunFolder
 
 SPLITS = [{"LS": "valid_and_test"}, {"NU": 0.3}, {"HU": [6, 2, 2]}, {"RS": [0.5, 0.2, 0.3]}]
 
@@ -128,6 +129,20 @@ def test_comparison_of_joint_and_single_domain_training(
     assert compare(file).as_dict()["joint_against_alone"] == table
 
 
+def test_models_of_one_domain_have_keys_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"model": "BPR", "alone": True, "alone_keys": {"epochs": 2}}]
+    file = plan(tmp_path, rows=rows)
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal breaks the names of a table on its side
+    assert main(["compare", str(file), "--dry-run"]) == 0
+    assert main(["compare", str(file), "--result=table.json"]) == 0
+    assert "BPR (alone: BPR, epochs=2)" in " ".join(capsys.readouterr().out.split())
+    content = json.loads(Path("table.json").read_text())
+    runs = [*content["runs"], *content["joint_against_alone"]["runs_alone"]]
+    assert [len(RunFolder(run["folder"]).epochs()) for run in runs] == [1, 2, 2, 2]
+
+
 def result(label: str, seed: int, by_row: np.ndarray, users: list[str]) -> Result:
     return Result(
         label=label, model=label, dataset="A+B", source=None, adaptation=None, protocol=Protocol("", "", False),
@@ -171,6 +186,8 @@ def test_change_is_measured_on_equal_targets_in_any_order() -> None:
         ({"rows": [{"model": "SyNCRec", "alone": "SASRec"}]}, "alone: SASRec must be the name .* 0 such rows exist"),
         ({"rows": [{"model": "SyNCRec", "alone": True}]}, r"SyNCRec on A\+B\+C.* cannot learn one domain"),
         ({"dataset": "A+B", "rows": [{"model": "RecGURU", "alone": True}]}, "RecGURU .* cannot learn one domain"),
+        ({"rows": [{"model": "Pop", "alone_keys": {"epochs": 2}}]}, "alone_keys .Pop.: it needs 'alone: True'"),
+        ({"rows": [{"model": "BPR", "alone": True, "alone_keys": {"epoch": 2}}]}, "Unknown key 'epoch'. Did you mean 'epochs'"),
     ],
 )
 def test_invalid_pairing_is_rejected_before_training(
