@@ -14,7 +14,7 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -171,9 +171,9 @@ def gain(new: Decimal, old: Decimal) -> str:
     return f"{100 * (new / old - 1):+.0f}%"
 
 
-def changes(studies: dict[str, Study], without: str) -> list[Change]:
-    """Returns all changes in all tables, without the rows of one model."""
-    rows = (row for study in studies.values() for table in study.tables for row in table.rows)
+def changes(studies: dict[str, Study], names: Iterable[str], without: str) -> list[Change]:
+    """Returns all changes in the tables of some studies, without the rows of one model."""
+    rows = (row for name in names for table in studies[name].tables for row in table.rows)
     return [cell for row in rows if row[0] != without for cell in row if isinstance(cell, Change)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.curves import IMAGE, picture
-from benchmarks.render import PAGES, RESULTS, SUMMARIES, ResultError, read, render, stale
+from benchmarks.render import PAGES, RESULTS, SUMMARIES, Change, ResultError, read, render, stale
 from tests.conftest import ROOT
 
 STUDIES = sorted(RESULTS.glob("*.json"))
@@ -84,6 +84,14 @@ def test_the_front_page_follows_the_data(tmp_path: Path) -> None:
     assert f"| {value} |" in render()["index.md"]
     assert "| 0.9876 |" in render(tmp_path)["index.md"]
     assert value not in render(tmp_path)["index.md"]
+
+
+def test_joint_models_are_counted_in_comparisons_with_one_domain_only() -> None:
+    page = render()["when_transfer_pays.md"]
+    counted = int(re.search(r"Of (\d+) comparisons of a joint model with models of one\s+domain", page)[1])
+    tables = [table for path in STUDIES for table in read(path).tables if "joint against" in table.title]
+    rows = [row for table in tables for row in table.rows if row[0] != "BPR"]
+    assert counted == sum(isinstance(cell, Change) for row in rows for cell in row)
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
