@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+AGAINST = "vs "
+"""Begins the head of the column of changes."""
 
 
 def cell(text: str, change: Mapping[str, Any] | None = None) -> str:
@@ -44,37 +47,39 @@ def tables(study: Mapping[str, Any], title: str, only: Sequence[str] = ()) -> li
     return made
 
 
+def _lines(table: Mapping[str, Any]) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """Yields the model of each line, its domain or group if it has one, and the json of its cells by column."""
+    layout, changes = table["layouts"][0], table.get("against", {}).get("changes", {})
+    model = ""
+    for line in layout["lines"]:
+        first, *part = line["names"]
+        model = first or model
+        change = changes.get(model) if part in ([], ["all"]) else None
+        texts = zip(layout["columns"], (entry["text"] for entry in line["entries"]), strict=True)
+        yield model, part, {head: cell(text, change if head.startswith(AGAINST) else None) for head, text in texts}
+
+
 def _measured(table: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
     """The table of all rows; one metric of several domains or groups has a column for each."""
-    layout, changes = table["layouts"][0], table.get("against", {}).get("changes", {})
-    heads, wanted = layout["columns"], {metric.lower() for metric in only}
-    kept = [n for n, head in enumerate(heads) if not wanted or head in wanted or head.startswith("vs ")]
-    metrics = [n for n in kept if not heads[n].startswith("vs ")]
-    note, model, parts = f"{layout['caption'].rstrip('.')}.", "", []  # rows: model, domain or group, cells
-    for line in layout["lines"]:
-        model, (*part,) = line["names"][0] or model, line["names"][1:]
-        if any(line["entries"][n]["text"] for n in kept):
-            change = changes.get(model) if part in ([], ["all"]) else None
-            texts = {n: line["entries"][n]["text"] for n in kept}
-            parts.append((model, part, [cell(texts[n], None if n in metrics else change) for n in kept]))
-    if len(layout["names"]) == 2 and len(metrics) == 1:
-        columns = list(dict.fromkeys(part for _, (part,), _ in parts))
-        by_model: dict[str, dict[str, str]] = {}
-        for model, (part,), cells in parts:
-            by_model.setdefault(model, {})[part] = cells[0]
-            if len(cells) > 1 and cells[1] != "null":
-                by_model[model]["vs"] = cells[1]
-        places = [*columns, *(["vs"] if len(kept) > 1 else [])]
-        rows = [[json.dumps(m), *(cells.get(place, "null") for place in places)] for m, cells in by_model.items()]
-        return {
-            "note": f"{heads[metrics[0]]}. {note}",
-            "columns": ["model", *columns, *(heads[n] for n in kept if n not in metrics)],
-            "rows": rows,
-        }
+    layout, wanted = table["layouts"][0], {metric.lower() for metric in only}
+    metrics = [head for head in layout["columns"] if not head.startswith(AGAINST) and (not wanted or head in wanted)]
+    against = [head for head in layout["columns"] if head.startswith(AGAINST)]
+    names, columns = layout["names"], [*metrics, *against]
+    rows = [line for line in _lines(table) if any(line[2][head] != "null" for head in columns)]
+    if len(names) == 2 and len(metrics) == 1:
+        names, columns = names[:1], [*dict.fromkeys(part[0] for _, part, _ in rows), *against]
+        wide: dict[str, dict[str, str]] = {}
+        for model, (part,), cells in rows:
+            changes = {head: cells[head] for head in against if cells[head] != "null"}
+            wide.setdefault(model, {}).update({part: cells[metrics[0]], **changes})
+        rows = [(model, [], cells) for model, cells in wide.items()]
     return {
-        "note": note,
-        "columns": [*layout["names"], *(heads[n] for n in kept)],
-        "rows": [[json.dumps(model), *map(json.dumps, part), *cells] for model, part, cells in parts],
+        "note": f"{metrics[0].upper()}; " * (len(metrics) == 1) + f"{layout['caption'].rstrip('.')}.",
+        "columns": [*names, *columns],
+        "rows": [
+            [*map(json.dumps, (model, *part)), *(cells.get(head, "null") for head in columns)]
+            for model, part, cells in rows
+        ],
     }
 
 
