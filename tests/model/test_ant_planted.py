@@ -65,19 +65,22 @@ def write_tastes(root: Path, name: str, users: int, length: int, seed: int, told
 def test_relearning_ranks_above_training_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper's claim: a user model that counts tastes is kept, and the new items' representations are learned.
 
-    Recall@20 of seeds 11 to 13 was 0.45, 0.48 and 0.43 relearned, 0.36, 0.36 and 0.30 from scratch, and 0.63
-    fine-tuned; the nearest neighbours of the history, which do not count, have 0.31. If all vectors of the target are
-    rotated by one orthogonal matrix, fine-tuning (0.51) still ranks above re-learning (0.37), because it trains the
-    items' representations too.
+    Recall@20 of seeds 11 to 13 was 0.30, 0.39 and 0.31 relearned, 0.15, 0.29 and 0.26 from scratch. With twice the
+    training users it was 0.48, 0.52 and 0.48, and 0.43, 0.36 and 0.41 on the same machine, 0.45, 0.48 and 0.43, and
+    0.36, 0.36 and 0.30 on another one; the nearest neighbours of the history, which do not count, have 0.31. There
+    fine-tuning has 0.63, and if all vectors of the target are rotated by one orthogonal matrix, it (0.51) still ranks
+    above re-learning (0.37), because it trains the items' representations too.
     """
     isolate(tmp_path, monkeypatch)
     write_tastes(tmp_path, "Source", users=1500, length=12, seed=1)
     write_tastes(tmp_path, "Target", users=800, length=8, seed=2)
-    found = {}
-    for way, source in (("scratch", {}), ("relearn", {"source": "Source"})):
-        keys = {**KEYS, **paths(tmp_path), "seed": 11, "adaptation": way, **source}
-        found[way] = run("ANT", "Target", overrides=keys).test["recall@20"]
-    assert found["relearn"] > 1.15 * found["scratch"]
+    found: dict[str, list[float]] = {"scratch": [], "relearn": []}
+    for seed in (11, 12, 13):
+        for way, recalls in found.items():
+            keys = {**KEYS, **paths(tmp_path), "seed": seed, "adaptation": way, "train_share": 0.15}
+            source = {} if way == "scratch" else {"source": "Source"}
+            recalls.append(run("ANT", "Target", overrides={**keys, **source}).test["recall@20"])
+    assert np.mean(found["relearn"]) > 1.15 * np.mean(found["scratch"])
 
 
 def test_pictures_transfer_what_texts_do_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
