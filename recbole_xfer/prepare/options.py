@@ -166,6 +166,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--items_header", choices=["first", "none"], help="the same for the items, where it differs")
     add("--images", type=Path, metavar="FOLDER", help="pictures of the items, as ITEM.jpg or ITEM/*.jpg")
     add("--encoding", default="utf-8", help="encoding of text files, such as cp1252 (default: %(default)s)")
+    add("--items_encoding", metavar="ENCODING", help="the same for the items, where it differs")
     add(
         "--quotes",
         choices=["csv", "none"],

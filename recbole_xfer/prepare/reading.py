@@ -82,7 +82,7 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
                 table = _read_separated(path, file, suffix, form)
     except LookupError:
         raise XferError(
-            f"--encoding={form.encoding} is unknown to Python. Use an encoding such as utf-8 or latin-1."
+            f"The encoding {form.encoding} is unknown to Python. Use one such as utf-8, cp1252 or latin-1."
         ) from None
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
@@ -103,7 +103,9 @@ def read_table(path: Path, form: TextFormat) -> pd.DataFrame:
 def _hint(error: Exception) -> str:
     """What to do about a file that cannot be read."""
     if isinstance(error, UnicodeError):
-        return " Name its encoding with --encoding, such as cp1252 or latin-1."
+        return (
+            " Name its encoding, such as cp1252, with --encoding, or with --items_encoding if only the items have it."
+        )
     if isinstance(error, pd.errors.ParserError):
         return " Correct the line, or set another --separator, or --quotes none."
     return " The file is cut off. Get or write it again." if isinstance(error, EOFError) else ""

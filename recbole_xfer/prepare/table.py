@@ -49,6 +49,8 @@ class ItemTable:
     """Whether to keep items without interactions, which can be scored by their features."""
     header: bool | None = None
     """Whether the first line of separated values names the columns; None: as in the interactions."""
+    encoding: str | None = None
+    """Of text files; None: as in the interactions."""
 
 
 def run(args: argparse.Namespace) -> list[Summary]:
@@ -60,7 +62,13 @@ def run(args: argparse.Namespace) -> list[Summary]:
         roles = parse_roles(args.item_columns, "--item_columns", ("item", "text", "price", "image"), ("item",))
         header = {None: None, "first": True, "none": False}[args.items_header]
         items = ItemTable(
-            args.items, roles, args.price_format, args.skip_unreadable_prices, args.all_items, header=header
+            args.items,
+            roles,
+            args.price_format,
+            args.skip_unreadable_prices,
+            args.all_items,
+            header=header,
+            encoding=args.items_encoding,
         )
     folders = prepare_table(
         args.output,
@@ -194,7 +202,8 @@ def _check_names(output: Path, domains: Iterable[str], keeps_items: bool) -> Non
 
 def _catalogue(items: ItemTable, domain_column: str | None, form: TextFormat, skip_missing_ids: bool) -> pd.DataFrame:
     """The rows of the item table."""
-    own = replace(form, header=form.header if items.header is None else items.header)
+    header = form.header if items.header is None else items.header
+    own = replace(form, header=header, encoding=items.encoding or form.encoding)
     catalogue = _read(items.path, own, [items.columns["item"]], skip_missing_ids)
     if domain_column is not None and items.all_items:
         check_column(catalogue, domain_column, items.path)  # the only source of an unused item's domain

@@ -126,6 +126,17 @@ class TestTable:
         (folder,) = prepare("table", tmp_path, "--input", log, "--items", items, *options)
         assert item(folder)["text"].tolist() == ["Tea, hot", "Cake"] and (folder / "images" / "2.jpg").exists()
 
+    def test_items_have_an_encoding_of_their_own(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "user,item\nJosé,a\nJosé,b\nJosé,c\n")
+        items = tmp_path / "items.csv"
+        items.write_bytes("item;title\na;Müller\nb;Söhne\nc;Tee\n".encode("cp1252"))
+        options = ["--columns", "user=user", "item=item", "--item_columns", "item=item", "text=title", "--name", "D"]
+        options = ["--input", log, "--items", items, *options]
+        with pytest.raises(XferError, match=r"items.csv cannot be read: .*--items_encoding if only the items have it"):
+            prepare("table", tmp_path, *options)
+        (folder,) = prepare("table", tmp_path, *options, "--items_encoding", "cp1252")
+        assert item(folder)["text"].tolist() == ["Müller", "Söhne", "Tee"] and set(inter(folder)["user_id"]) == {"José"}
+
     def test_a_column_of_pictures(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         log = self.write(tmp_path, "user,item,time\nu,a,1\nu,b,2\nu,c,3\nu,d/d,4\nu,e,5\n")
         covers = tmp_path / "covers"
