@@ -60,6 +60,7 @@ def update(folder: str | Path, output: str | Path, overrides: Mapping[str, Any] 
     moves = Moves.between(before.dataset, now.dataset)
     _check_data(run, before, now, moves)
     fresh = _new_interactions(before, now, moves)
+    _warn_of_gone(run, before, now, fresh)
     found = tables(now.config, now.train_data._dataset, now.model)
     neighbours = neighbours_of_new(now.train_data._dataset, moves.source[now.dataset.iid_field] >= 0)
     anew = result["epochs_anew"] if "origins" in result else result["best_epoch"] + 1
@@ -154,6 +155,17 @@ def _new_interactions(before: Experiment, now: Experiment, moves: Moves) -> int:
     new = (counts[1] < 0).any(axis=1)
     earlier, later = counts[0].value_counts(), counts[1][~new].value_counts()
     return int(new.sum() + (later - earlier.reindex(later.index, fill_value=0)).clip(lower=0).sum())
+
+
+def _warn_of_gone(run: RunFolder, before: Experiment, now: Experiment, fresh: int) -> None:
+    """Warns where the data lacks most of the earlier interactions, as a file of only new ones does."""
+    earlier, later = (len(experiment.train_data._dataset.sequences.items) for experiment in (before, now))
+    if later - fresh < earlier / 2:
+        logger.warning(
+            f"{now.config['dataset']} in {now.dataset.root} has {later - fresh:,} of the {earlier:,} interactions that "
+            f"{run} was trained on. An update forgets users and items that are gone: prepare the earlier interactions "
+            f"and the new ones together, with `--input OLD NEW`."
+        )
 
 
 def _load(

@@ -211,6 +211,19 @@ def test_a_run_without_the_state_of_the_optimizer_is_updated_with_a_new_one(
     assert result(live)["epochs"] == 1
 
 
+def test_data_with_new_interactions_only_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, today = finished(tmp_path), tmp_path / "today" / "Small"
+    update(folder, tmp_path / "live", grown(tmp_path))
+    assert "forgets" not in caplog.text
+    log = pd.read_csv(today / "Small.inter", sep="\t")
+    log[log["timestamp:float"] >= log["timestamp:float"].quantile(0.7)].to_csv(
+        today / "Small.inter", sep="\t", index=False
+    )
+    update(folder, tmp_path / "later", {"data_path": str(tmp_path / "today")})
+    warned = re.search(r"has ([\d,]+) of the ([\d,]+) interactions .* An update forgets users and items", caplog.text)
+    assert warned and int(warned[1].replace(",", "")) < int(warned[2].replace(",", "")) / 2
+
+
 def test_frozen_parameters_stay_frozen(tmp_path: Path) -> None:
     write_small(tmp_path, "A", seed=1)
     folder = finished(tmp_path, "ANT", source="A", adaptation="relearn", pretrain_epochs=1)
