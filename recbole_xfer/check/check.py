@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from recbole.utils import get_model
@@ -16,6 +17,7 @@ from recbole_xfer.check.suspicions import suspicions
 from recbole_xfer.config import properties
 from recbole_xfer.config.config import XferConfig
 from recbole_xfer.config.values import join_domains
+from recbole_xfer.data.domain_folder import command
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import progress_bar
@@ -109,7 +111,7 @@ def check(names: Sequence[str], keys: Mapping[str, Any] | None = None) -> Check:
     shared = [_shared(first, second) for first, second in combinations(domains, 2)]
     users = Counter(user for domain in domains for user in domain.user.dropna().unique())
     common = sum(count > 1 for count in users.values())
-    uses = [use_of(model, facts, common) for model in properties.models()]
+    uses = [use_of(model, facts, common, domains[0].folder.parent) for model in properties.models()]
     return Check(domains, facts, found, shared, common, uses)
 
 
@@ -124,8 +126,8 @@ def _shared(first: Domain, second: Domain) -> Shared:
     return Shared((first.name, second.name), users, items)
 
 
-def use_of(model: str, facts: Sequence[Facts], common_users: int) -> Use:
-    """Returns what a model can do with domains of these facts."""
+def use_of(model: str, facts: Sequence[Facts], common_users: int, root: Path) -> Use:
+    """Returns what a model can do with domains of these facts, whose folders are in ``root``."""
     names = [domain.name for domain in facts]
     hooks, joined = hooks_of(get_model(model)), join_domains(names)
     if hooks.needs_several_domains(XferConfig(model, joined)):
@@ -140,7 +142,7 @@ def use_of(model: str, facts: Sequence[Facts], common_users: int) -> Use:
     able = [name for name, found in features.items() if found and (wanted is None or set(wanted) <= set(found))]
     if not able:
         lacking = "text" if any(domain.texts for domain in facts) else "item"
-        remedy = f": `recbole-xfer encode --dataset={joined}`" if lacking == "text" else ""
+        remedy = f": `{command('encode', joined, root)}`" if lacking == "text" else ""
         return Use(model, [], f"needs {lacking} vectors{remedy}")
     read = dict.fromkeys(kind for name in able for kind in features[name])
     return Use(model, able, f"reads {', '.join(read)}{adapts}")

@@ -1,11 +1,21 @@
-"""Whether the folder of a domain is there, and what to do if it is not."""
+"""Whether the folder of a domain is there, and the commands that make what it lacks."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.files import check_complete
+
+DATA_PATH = Path("dataset")
+"""Folder of the domains where ``data_path`` is not set."""
+
+
+def command(verb: str, dataset: str, root: Path) -> str:
+    """A command about domains in a folder, such as ``recbole-xfer encode --dataset=Shop``."""
+    place = "" if root == DATA_PATH else f" --data_path={shlex.quote(str(root))}"
+    return f"recbole-xfer {verb} --dataset={dataset}{place}"
 
 
 def check_domain(folder: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.atomic import RECBOLE_FORMAT, AtomicFormat, read_atomic_file, read_header, read_item_column
+from recbole_xfer.data.domain_folder import command
 from recbole_xfer.data.vectors import WORD_DROP, VectorTable, allocate, find_vectors, read_vectors, vector_ids
 from recbole_xfer.errors import XferError
 
@@ -151,14 +152,14 @@ def load_word_drop(
         name = join_domains(domains)
         raise XferError(
             f"{name}: the vectors of the texts ({text.encoder}) and of the texts without some words ({table.encoder}) "
-            f"come from different encoders. Encode both with one encoder: `{word_drop_command(name)}`."
+            f"come from different encoders. Encode both with one encoder: `{word_drop_command(name, root)}`."
         )
     return table
 
 
-def word_drop_command(dataset: str) -> str:
+def word_drop_command(dataset: str, root: Path) -> str:
     """Returns the command that makes the vectors of texts without some of their words."""
-    return f"recbole-xfer encode --dataset={dataset} --drop_words=0.2"
+    return f"{command('encode', dataset, root)} --drop_words=0.2"
 
 
 def _items_by_domain(item_domain: np.ndarray, domains: int) -> list[np.ndarray]:
@@ -184,7 +185,7 @@ def _joined_vectors(
             raise XferError(
                 f"The {modality} vectors of {domains[index]} ({table.encoder}, {table.values.shape[1]} values) and of "
                 f"{domains[next(iter(tables))]} ({first.encoder}, {first.values.shape[1]} values) differ. "
-                f"Encode both with one encoder: `recbole-xfer encode --dataset={join_domains(domains)}`."
+                f"Encode both with one encoder: `{command('encode', join_domains(domains), root)}`."
             )
     values = allocate((len(tokens), first.values.shape[1]), first.values.dtype)
     present = np.zeros(len(tokens), dtype=bool)
@@ -225,12 +226,12 @@ def _what_is_missing(root: Path, domains: Sequence[str], missing: Sequence[str],
     sentence = f"{name} has no {' and no '.join(missing)} ({', '.join(places[kind] for kind in missing)})."
     header = read_header(Path(f"{first}.item"), form) if Path(f"{first}.item").is_file() else {}
     if "text" in missing and "text" in header:
-        sentence += f" Make the text vectors with `recbole-xfer encode --dataset={name}`."
+        sentence += f" Make the text vectors with `{command('encode', name, root)}`."
     elif missing != ["image"]:
         sentence += " Add an item table with text or price with `recbole-xfer prepare table --items FILE ...`."
     if "image" in missing:
         sentence += (
             f" Put pictures into {root / domains[0] / 'images'}, named after the items, and make their vectors with "
-            f"`recbole-xfer encode --dataset={name}`, or add your own as a file with the columns item_id and vector."
+            f"`{command('encode', name, root)}`, or add your own as a file with the columns item_id and vector."
         )
     return sentence

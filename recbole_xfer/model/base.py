@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from recbole_xfer.collectives import gather
 from recbole_xfer.config.recbole_keys import SPARSE_ADAM
+from recbole_xfer.config.values import join_domains
 from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import TARGETS, TransferDataset
+from recbole_xfer.data.domain_folder import command
 from recbole_xfer.data.features import ItemFeatures
 from recbole_xfer.errors import XferError
 from recbole_xfer.hooks import Hooks
@@ -344,10 +346,11 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
         return self._directions if ids is None else self._directions[ids]
 
 
-def check_texts(config: Any, features: FeatureTables) -> None:
+def check_texts(dataset: TransferDataset, features: FeatureTables) -> None:
     """Raises XferError for a model of texts whose items have none."""
     if "text" not in features.modalities:
-        raise XferError(f"{config['dataset']} has no text vectors. Make them with `recbole-xfer encode`.")
+        name = join_domains(dataset.domains)
+        raise XferError(f"{name} has no text vectors. Make them with `{command('encode', name, dataset.root)}`.")
 
 
 def look_up(items: Tensor, ids: Tensor, table: Tensor) -> Tensor:

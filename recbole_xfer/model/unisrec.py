@@ -52,7 +52,7 @@ class UniSRec(FeatureRecommender):
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
-        check_texts(config, self.features)
+        check_texts(dataset, self.features)
         self.contrast_weight = float(config["contrast_weight"])
         self.item_drop = config["item_drop"]
         self.word_drop_share = self._add_word_drop(config, dataset) if self.contrast_weight else 0.0
@@ -72,7 +72,7 @@ class UniSRec(FeatureRecommender):
         if WORD_DROP not in kinds or (dataset.word_drop is None and not asked):
             return 0.0
         if dataset.word_drop is None:
-            command = word_drop_command(config["dataset"])
+            command = word_drop_command(config["dataset"], dataset.root)
             raise XferError(f"{config['dataset']} has no vectors for word_drop. Make them with `{command}`.")
         self.features.add(WORD_DROP, dataset.word_drop, scaled_as="text")
         return config["word_drop_share"] if len(kinds) > 1 else 1.0

@@ -212,7 +212,7 @@ class VQRec(FeatureRecommender):
 
     def __init__(self, config: Any, dataset: TransferDataset) -> None:
         super().__init__(config, dataset)
-        check_texts(config, self.features)
+        check_texts(dataset, self.features)
         codes, self.values, width = config["codes"], config["code_values"], self.features.sizes()["text"]
         if codes > width:
             raise XferError(f"codes={codes} exceeds the {width} values of a text vector. Set --codes={width} or fewer.")

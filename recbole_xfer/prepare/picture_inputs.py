@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from recbole_xfer.data.atomic import read_atomic_file
+from recbole_xfer.data.domain_folder import command
 from recbole_xfer.errors import XferError
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.decoding import MOST_BYTES, ahead
@@ -90,7 +91,7 @@ def find_pictures(folder: Path, name: str) -> Inputs:
     if not found:
         raise XferError(
             f"{root} has no picture of an item of {name}. Name each file by its item, such as B001.jpg, or B001/1.jpg "
-            f"for several, or run `recbole-xfer fetch --dataset={name}`."
+            f"for several, or run `{command('fetch', name, folder.parent)}`."
         )
     with ThreadPoolExecutor() as pool:
         digests = list(ahead(pool, _digest_of, found.values()))

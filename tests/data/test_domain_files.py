@@ -134,6 +134,19 @@ def test_word_in_a_sequence_of_numbers(tmp_path: Path) -> None:
         TransferDataset(config(tmp_path, load_col=None))
 
 
+@pytest.mark.parametrize("place", ["dataset", "my data"])
+def test_a_command_that_makes_vectors_names_the_folder_of_the_domains(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_small(Path(place))
+    for file in folder.glob("*.parquet"):
+        file.unlink()
+    option = "" if place == "dataset" else " --data_path='my data'"
+    with pytest.raises(XferError, match=f"`recbole-xfer encode --dataset=Small{option}`"):
+        _ = TransferDataset(config(Path(place), "UniSRec")).features
+
+
 def test_unknown_encoding(tmp_path: Path) -> None:
     write_small(tmp_path)
     with pytest.raises(XferError, match="encoding=klingon is unknown to Python"):
