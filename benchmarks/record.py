@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 AGAINST = "vs "
@@ -30,18 +31,23 @@ def cell(text: str, change: Mapping[str, Any] | None = None) -> str:
     return f"[{found[1]}, 0{found[2]}]" if found[2] else found[1]
 
 
-def tables(study: Mapping[str, Any], title: str, only: Sequence[str] = ()) -> list[dict[str, Any]]:
+def tables(
+    study: Mapping[str, Any], title: str, only: Sequence[str] = (), validation: str | None = None
+) -> list[dict[str, Any]]:
     """Returns the tables of a ``study.json``; the rows are lists of json texts.
 
     Args:
         study: content of the file.
         title: begins that of each table.
         only: metrics to keep; all if empty.
+        validation: metric of the validation split, which has the last column.
     """
     made = []
     for table in study["tables"]:
         named = f"{title}: {table['layouts'][0]['name']}"
         made.append({"title": named, **_measured(table, only)})
+        if validation:
+            _add_validation(made[-1], table["runs"], validation.lower())
         if "joint_against_alone" in table:
             made.append({"title": f"{named}, joint against one domain", **_joint(table["joint_against_alone"])})
     return made
@@ -83,6 +89,20 @@ def _measured(table: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _add_validation(made: dict[str, Any], runs: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """Adds the mean and spread of the validation split to the first line of each model."""
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        scores.setdefault(run["label"], []).append(run["valid"][metric])
+    spreads = {
+        label: f" ±{stdev(own):.4f}".replace("0.", ".", 1) if len(own) > 1 else "" for label, own in scores.items()
+    }
+    texts = {label: f"{mean(own):.4f}{spreads[label]}" for label, own in scores.items()}
+    made["columns"].append(f"validation {metric}")
+    for row in made["rows"]:
+        row.append(cell(texts.pop(json.loads(row[0]), "")))
+
+
 def _joint(joint: Mapping[str, Any]) -> dict[str, Any]:
     """The table of joint against single-domain training: a row for each model, a column for each domain."""
     domains = {f"{change['domain']} ({change['targets']:,})": change["domain"] for change in joint["changes"]}
@@ -112,9 +132,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="that --output of compare named")
     parser.add_argument("--title", required=True, help="begins the title of each table")
     parser.add_argument("--only", nargs="+", default=[], help="metrics to keep")
+    parser.add_argument("--validation", metavar="METRIC", help="also this metric of the validation split")
     options = parser.parse_args()
     study = json.loads((options.folder / "study.json").read_text(encoding="utf-8"))
-    print(",\n".join(map(text, tables(study, options.title, options.only))))
+    print(",\n".join(map(text, tables(study, options.title, options.only, options.validation))))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ class Protocol(Strict):
 class Study(Strict):
     """One question, the measurements that answer it, and their provenance."""
 
-    topic: Literal["speed", "models", "transfer"]
+    topic: Literal["speed", "models", "transfer", "papers"]
     title: Text
     question: Text
     answer: Text
@@ -171,9 +171,10 @@ def gain(new: Decimal, old: Decimal) -> str:
     return f"{100 * (new / old - 1):+.0f}%"
 
 
-def changes(studies: dict[str, Study], names: Iterable[str], without: str) -> list[Change]:
-    """Returns all changes in the tables of some studies, without the rows of one model."""
-    rows = (row for name in names for table in studies[name].tables for row in table.rows)
+def changes(studies: dict[str, Study], kind: str, without: str) -> list[Change]:
+    """Returns all changes in the tables whose title has these words, without the rows of one model."""
+    tables = (table for study in studies.values() for table in study.tables if kind in table.title.lower())
+    rows = (row for table in tables for row in table.rows)
     return [cell for row in rows if row[0] != without for cell in row if isinstance(cell, Change)]
 
 

@@ -56,6 +56,14 @@ def test_several_metrics_have_a_line_for_each_domain(study: dict[str, Any]) -> N
     assert float(spread) == pytest.approx(summary["spread"], abs=1e-4)
 
 
+def test_a_metric_of_the_validation_split_has_a_column(study: dict[str, Any]) -> None:
+    joint, _ = recorded(study, validation="NDCG@10")
+    assert joint.columns[-1] == "validation ndcg@10"
+    scores = [run["valid"]["ndcg@10"] for run in study["tables"][0]["runs"] if run["label"] == "BPR"]
+    first, *others = [row[-1] for row in joint.rows if row[0] == "BPR"]
+    assert float(first[0]) == pytest.approx(sum(scores) / 2, abs=1e-4) and set(others) == {None}
+
+
 def test_digits_are_kept() -> None:
     assert [cell("0.2020 ±.0070"), cell("0.5000"), cell(""), cell("failed")] == [
         "[0.2020, 0.0070]", "0.5000", "null", '"failed"',
