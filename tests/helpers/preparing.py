@@ -32,6 +32,13 @@ def prepare(source: str, output: Path, *options: object) -> list[Path]:
     return [summary.folder for summary in summaries]
 
 
+def table_file(folder: Path, content: str, name: str = "log.csv") -> Path:
+    """Returns the path of a new file."""
+    path = folder / name
+    path.write_text(content)
+    return path
+
+
 def inter(folder: Path) -> pd.DataFrame:
     return read_atomic_file(folder / f"{folder.name}.inter")
 
