@@ -54,6 +54,7 @@ def check_together(config: Mapping[str, Any], model: type) -> None:
     _check_heads(config.get("hidden_size"), config.get("n_heads"))
     _check_loss(config.get("loss_type"), model)
     _check_sampled(config)
+    _check_repeat_bias(config)
     _check_adaptation(config.get("adaptation"), model)
 
 
@@ -74,6 +75,17 @@ def _check_sampled(config: Mapping[str, Any]) -> None:
         for key in ("weight_decay", "clip_grad_norm"):
             if config.get(key):
                 raise XferError(f"learner=sparse_adam does not support {key}. Leave {key} out, or set --learner=adam.")
+
+
+def _check_repeat_bias(config: Mapping[str, Any]) -> None:
+    if not config.get("repeat_bias"):
+        return
+    if config.get("loss_type") not in (None, "CE"):
+        raise XferError(f"repeat_bias is learned by cross-entropy, not {config['loss_type']}. Set --loss_type=CE.")
+    if config.get("adaptation") == AUTO:
+        raise XferError(
+            "adaptation=auto joins models by their vectors, which have no repeat_bias. Leave one of them out."
+        )
 
 
 def _check_adaptation(adaptation: str | None, model: type) -> None:

@@ -120,6 +120,7 @@ OF_MODELS: Mapping[str, Any] = {
     "weight_scale": t.Positive,
     "weight_memory": t.Number,
     "gap_influence": t.Number,
+    "repeat_bias": bool,
     "trained_correction": bool,
     "bounded_scores": bool,
     "harmonic_factor": t.Fraction,
@@ -157,7 +158,7 @@ BY_MODEL: Mapping[str, Mapping[str, Any]] = {
     "CARCA": {"negatives": Literal["full", "sampled"]},
     "NOVA": {"negatives": Literal["full", "sampled"]},
     "RETR": {"negatives": Literal["full", "sampled"]},
-    "TPRETR": {"negatives": Literal["full"]},
+    "TPRETR": {"negatives": Literal["full"], "repeat_bias": Literal[False]},
 }
 """Keys that mean another thing in one model."""
 

@@ -33,12 +33,35 @@ class Correction(NamedTuple):
     certain: Tensor
 
 
+class Repeats(NamedTuple):
+    """A bias of the logits of candidates that a user had before.
+
+    Attributes:
+        bias: [].
+        places: indices of each user's earlier candidates, each once; -1 for none, [T, L].
+    """
+
+    bias: Tensor
+    places: Tensor
+
+    def entries(self, rows: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Indices, and what is added there to the logits of some users, [R, L] each; zero where there is none."""
+        places = self.places[rows]
+        return places.clamp(min=0), self.bias * (places >= 0)
+
+    def gradient(self, of_logits: Tensor, rows: Tensor) -> Tensor:
+        """The gradient of the bias by that of some users' logits, [R, C]."""
+        places = self.places[rows]
+        return (of_logits.gather(1, places.clamp(min=0)) * (places >= 0)).sum()
+
+
 def item_cross_entropy(
     users: Tensor,
     items: Tensor,
     target: Tensor,
     excluded: Tensor | None = None,
     correction: Correction | None = None,
+    repeats: Repeats | None = None,
 ) -> Tensor:
     """Mean over targets of -log softmax(user . item) at the target; never holds all logits in memory.
 
@@ -50,8 +73,10 @@ def item_cross_entropy(
         target: index of each user's own candidate, [T].
         excluded: candidates that are not negatives of a user, bool [T, C]; never the target itself.
         correction: of sampled candidates; None where they are all items, or the loss is that of the candidates.
+        repeats: a bias of the candidates that a user had before.
     """
-    return _ItemCrossEntropy.apply(users, items, target, excluded, correction)
+    bias = None if repeats is None else repeats.bias
+    return _ItemCrossEntropy.apply(users, items, bias, target, excluded, correction, repeats)
 
 
 def cosine_cross_entropy(
@@ -72,18 +97,23 @@ class _ItemCrossEntropy(torch.autograd.Function):
         ctx: Any,
         users: Tensor,
         items: Tensor,
+        bias: Tensor | None,
         target: Tensor,
         excluded: Tensor | None,
         correction: Correction | None,
+        repeats: Repeats | None,
     ) -> Tensor:
         kind = users.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else users.dtype
         table = items.to(dtype)
         size = max(FEWEST_ROWS, TILE.get(kind, TILE["cuda"]) // len(items))
         losses, users_gradient, items_gradient = [], [], precise(torch.zeros_like(items))
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
         for rows in torch.arange(len(users), device=users.device).split(size):
             user, own = users[rows].to(dtype), (torch.arange(len(rows), device=rows.device), target[rows])
             logits = precise(user @ table.T)
+            if repeats is not None:
+                logits.scatter_add_(1, *repeats.entries(rows))
             if excluded is not None:
                 logits.masked_fill_(excluded[rows], -torch.inf)
             if correction is not None:
@@ -95,18 +125,19 @@ class _ItemCrossEntropy(torch.autograd.Function):
             # log-sum-exp by the largest term; the target's own probability may underflow
             losses.append(largest - probability.amax(dim=1).log() - of_target)
             probability[own] -= 1
+            if repeats is not None and bias_gradient is not None:
+                bias_gradient += repeats.gradient(probability, rows)
             gradient = probability.to(dtype)
             users_gradient.append(gradient @ table)
             items_gradient += gradient.T @ user
-        ctx.save_for_backward(torch.cat(users_gradient).to(users.dtype), items_gradient.to(items.dtype))
+        ctx.save_for_backward(torch.cat(users_gradient).to(users.dtype), items_gradient.to(items.dtype), bias_gradient)
         ctx.targets = total(torch.tensor(len(users)))
         return mean(torch.cat(losses))
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
-        users_gradient, items_gradient = ctx.saved_tensors
         share = gradient[0] / ctx.targets
-        return users_gradient * share, items_gradient * share, None, None, None
+        return *(part if part is None else part * share for part in ctx.saved_tensors), None, None, None, None
 
 
 def chunked_cross_entropy(
@@ -116,6 +147,7 @@ def chunked_cross_entropy(
     chunks: Sequence[Tensor],
     temperature: float,
     excluded: Callable[[Tensor], Tensor] | None = None,
+    repeats: Callable[[Tensor], Repeats | None] | None = None,
 ) -> Tensor:
     """:func:`item_cross_entropy` of user . item / temperature over a catalogue that is encoded in pieces.
 
@@ -127,11 +159,15 @@ def chunked_cross_entropy(
         encode: item ids [C] to items [C, d]; the gradient of its parameters is added to their ``grad``.
         chunks: item ids of each piece, ascending.
         excluded: item ids [C] to those that are not negatives of a user, bool [T, C]; never the target itself.
+        repeats: item ids [C] to a bias of those that a user had before, or None.
     """
 
     def piece(users: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-sum-exp over a piece, [T], and the target's logit, or 0 where it is in another piece, [T]."""
         logits = precise(users @ encode(ids).T / temperature)
+        biased = None if repeats is None else repeats(ids)
+        if biased is not None:
+            logits = logits.scatter_add(1, *biased.entries())
         if excluded is not None:
             logits = logits.masked_fill(excluded(ids), torch.finfo(logits.dtype).min)  # finite: it may be all of them
         place = torch.searchsorted(ids, target).clamp(max=len(ids) - 1)

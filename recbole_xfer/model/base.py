@@ -30,7 +30,8 @@ from recbole_xfer.hooks import Hooks
 from recbole_xfer.layers.content import ContentStart
 from recbole_xfer.layers.encoder import last_states, states_at
 from recbole_xfer.layers.items import FeatureTables
-from recbole_xfer.layers.losses import chunked_cross_entropy, item_cross_entropy
+from recbole_xfer.layers.losses import Repeats, chunked_cross_entropy, item_cross_entropy
+from recbole_xfer.layers.repeats import RepeatBias
 from recbole_xfer.layers.sampling import Candidates, CandidateSampler
 
 EMBEDDING_RANGE = 0.02
@@ -76,6 +77,11 @@ class VectorRecommender(Hooks, SequentialRecommender):
 
     loader: ClassVar = WindowDataLoader
 
+    def __init__(self, config: Any, dataset: TransferDataset) -> None:
+        super().__init__(config, dataset)
+        self.temperature = 1.0  # a score is a logit times it
+        self.repeat_bias = RepeatBias() if config["repeat_bias"] else None
+
     def encode(self, items: Tensor) -> Tensor:
         """Windows [B, L] to the state at every position, [B, L, d]."""
         raise NotImplementedError
@@ -99,11 +105,32 @@ class VectorRecommender(Hooks, SequentialRecommender):
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, [B, n_items]."""
-        return self.user_vectors(interaction) @ self.item_vectors().T
+        scores = self.user_vectors(interaction) @ self.item_vectors().T
+        if self.repeat_bias is None:
+            return scores
+        return self.repeat_bias.added_to(scores, interaction[self.ITEM_SEQ], self.temperature)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """The score of one item per row, [B]."""
-        return (self.user_vectors(interaction) * self.item_vectors(interaction[self.ITEM_ID])).sum(dim=-1)
+        items = interaction[self.ITEM_ID]
+        scores = (self.user_vectors(interaction) * self.item_vectors(items)).sum(dim=-1)
+        if self.repeat_bias is None:
+            return scores
+        repeated = (interaction[self.ITEM_SEQ] == items[:, None]).any(dim=1)
+        return scores + self.repeat_bias.bias * self.temperature * repeated
+
+    def repeats(self, items: Tensor, targets: Tensor, candidates: Tensor | None = None) -> Repeats | None:
+        """The learned bias of a loss, if the model has one.
+
+        Args:
+            items: of windows, [B, L].
+            targets: the next item at each position, 0 where there is none, [B, L].
+            candidates: item ids, ascending, [C]; None: all items.
+        """
+        if self.repeat_bias is None:
+            return None
+        every = torch.arange(1, self.n_items, device=items.device) if candidates is None else candidates
+        return self.repeat_bias.of_targets(items, targets, every)
 
 
 class DotProductRecommender(VectorRecommender):
@@ -124,17 +151,20 @@ class DotProductRecommender(VectorRecommender):
         """See :meth:`VectorRecommender.item_vectors`."""
         return self.item_table.weight if ids is None else self.item_table(ids)
 
-    def cross_entropy(self, states: Tensor, targets: Tensor) -> Tensor:
+    def cross_entropy(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of the next item among all items, or among sampled candidates.
 
         Args:
             states: at the positions with a target, [T, d].
-            targets: of windows, 0 where there is none, [B, L].
+            items: of windows, [B, L].
+            targets: the next item at each position, 0 where there is none, [B, L].
         """
         if self.candidates is not None:
             ids, target, correction = self.candidates(targets)
-            return item_cross_entropy(states, self.item_table(ids), target, correction=correction)
-        return item_cross_entropy(states, self.item_table.weight[1:], targets[targets > 0] - 1)
+            repeats = self.repeats(items, targets, ids)
+            return item_cross_entropy(states, self.item_table(ids), target, correction=correction, repeats=repeats)
+        repeats = self.repeats(items, targets)
+        return item_cross_entropy(states, self.item_table.weight[1:], targets[targets > 0] - 1, repeats=repeats)
 
 
 class ContentRecommender(Hooks, SequentialRecommender):
@@ -274,7 +304,8 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
     def next_item_loss(self, step: Step) -> Tensor:
         """Cross-entropy of the next item among the whole catalogue, sampled candidates, or the batch's targets.
 
-        Items of a user's own window are not negatives in a batch, nor with a content start, to which they are nearest.
+        Items of a user's own window are not negatives in a batch, nor with a content start, to which they are nearest,
+        unless a learned bias tells how often they are repeated.
         """
         target = step.targets[step.targets > 0]
         users = self.user_directions(step.users, step.histories)
@@ -283,17 +314,19 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
             own = torch.searchsorted(candidates, target)  # [T]
             items = step.ranked[step.row(candidates)]
             return item_cross_entropy(users / self.temperature, items, own, self._in_window(step, candidates))
-        spared = partial(self._in_window, step) if self.content_start is not None else None
+        starts = self.content_start is not None and self.repeat_bias is None
+        spared = partial(self._in_window, step) if starts else None
+        repeats = partial(self.repeats, step.items, step.targets)
         if step.candidates is not None:
             ids, own, correction = step.candidates
-            excluded = None if spared is None else spared(ids)
-            return item_cross_entropy(users / self.temperature, step.ranked[step.row(ids)], own, excluded, correction)
+            excluded, items = None if spared is None else spared(ids), step.ranked[step.row(ids)]
+            return item_cross_entropy(users / self.temperature, items, own, excluded, correction, repeats(ids))
         if self._whole:
-            excluded = None if spared is None else spared(step.ids)
-            return item_cross_entropy(users / self.temperature, step.ranked, step.row(target), excluded)
+            excluded, own, biased = None if spared is None else spared(step.ids), step.row(target), repeats(step.ids)
+            return item_cross_entropy(users / self.temperature, step.ranked, own, excluded, repeats=biased)
         chunks = torch.arange(1, self.n_items, device=target.device).split(self.chunk)
         encode = lambda ids: self.directions(ids, self.encode_items(ids)[0])  # noqa: E731
-        return chunked_cross_entropy(users, target, encode, chunks, self.temperature, spared)
+        return chunked_cross_entropy(users, target, encode, chunks, self.temperature, spared, repeats)
 
     def _in_window(self, step: Step, candidates: Tensor) -> Tensor:
         """Which candidates [C], ascending, are in a target's own window and not the target, bool [T, C]."""

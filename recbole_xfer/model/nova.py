@@ -134,4 +134,4 @@ class NOVA(ContentRecommender, DotProductRecommender):
         ids = items.unique()
         ids = ids[ids > 0]
         modalities = look_up(items, ids, self.encode_items(ids)[0])
-        return self.cross_entropy(self.encode_states(items, modalities)[targets > 0], targets)
+        return self.cross_entropy(self.encode_states(items, modalities)[targets > 0], items, targets)

@@ -78,6 +78,6 @@ class RETR(DotProductRecommender):
         real = targets > 0
         users = self.encode(items)[real]  # [T, d]
         if self.loss_type == "CE":
-            return self.cross_entropy(users, targets)
+            return self.cross_entropy(users, items, targets)
         ahead = self.item_embedding(targets[real]) - self.item_embedding(interaction[NEGATIVES][real])
         return -mean(F.logsigmoid(precise((users * ahead).sum(dim=-1))))

@@ -9,3 +9,7 @@ class TestANT(CausalContract):
 
 class TestANTWithItemEmbeddingsAndInBatchNegatives(TestANT):
     keys = {"item_embedding": True, "negatives": "in_batch", "alignment_weight": 0.01}
+
+
+class TestANTWithABiasOfRepeats(TestANT):
+    keys = {"repeat_bias": True}

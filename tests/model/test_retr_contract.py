@@ -13,3 +13,7 @@ class TestRETRWithoutPathwayByCrossEntropy(TestRETR):
 
 class TestRETRAsInTable7(TestRETR):
     keys = {"pathway_hierarchical": False, "pathway_temperature": 0.5}
+
+
+class TestRETRWithABiasOfRepeats(TestRETR):
+    keys = {"repeat_bias": True}
