@@ -304,8 +304,7 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
     def next_item_loss(self, step: Step) -> Tensor:
         """Cross-entropy of the next item among the whole catalogue, sampled candidates, or the batch's targets.
 
-        Items of a user's own window are not negatives in a batch, nor with a content start, to which they are nearest,
-        unless a learned bias tells how often they are repeated.
+        Items of a user's own window are not negatives in a batch, nor with a content start, to which they are nearest.
         """
         target = step.targets[step.targets > 0]
         users = self.user_directions(step.users, step.histories)
@@ -314,8 +313,7 @@ class FeatureRecommender(ContentRecommender, VectorRecommender):
             own = torch.searchsorted(candidates, target)  # [T]
             items = step.ranked[step.row(candidates)]
             return item_cross_entropy(users / self.temperature, items, own, self._in_window(step, candidates))
-        starts = self.content_start is not None and self.repeat_bias is None
-        spared = partial(self._in_window, step) if starts else None
+        spared = partial(self._in_window, step) if self.content_start is not None else None
         repeats = partial(self.repeats, step.items, step.targets)
         if step.candidates is not None:
             ids, own, correction = step.candidates
