@@ -82,6 +82,8 @@ def _check_repeat_bias(config: Mapping[str, Any]) -> None:
         return
     if config.get("loss_type") not in (None, "CE"):
         raise XferError(f"repeat_bias is learned by cross-entropy, not {config['loss_type']}. Set --loss_type=CE.")
+    if config.get("content_start"):
+        raise XferError("repeat_bias is learned from the items that content_start spares. Leave one of them out.")
     if config.get("adaptation") == AUTO:
         raise XferError(
             "adaptation=auto joins models by their vectors, which have no repeat_bias. Leave one of them out."

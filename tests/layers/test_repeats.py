@@ -147,6 +147,7 @@ def test_items_of_the_history_are_recommended_by_the_bias(tmp_path: Path) -> Non
     [
         ("RETR", {"loss_type": "BPR"}, "repeat_bias is learned by cross-entropy, not BPR. Set --loss_type=CE"),
         ("ANT", {"adaptation": "auto", "source": "Small"}, "adaptation=auto joins .* Leave one of them out"),
+        ("ANT", {"content_start": True}, "learned from the items that content_start spares. Leave one of them out"),
         ("TPRETR", {}, "repeat_bias=True is invalid"),
         ("SyNCRec", {}, "Unknown key 'repeat_bias'"),
     ],
