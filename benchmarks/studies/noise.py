@@ -2,8 +2,10 @@
 
     python -m benchmarks.studies.noise --data_path=dataset --dataset=Scientific --items 1 3
 
-writes Scientific-noise1 and Scientific-noise3. The items are drawn uniformly. None follow a user's last two items,
-which are the targets of validation and test, so that all copies rank the same targets among the same items.
+writes Scientific-noise1 and Scientific-noise3. The items are drawn uniformly, and their number after each real item
+from a geometric distribution of this mean: a fixed number would tell a model whether a real item is next. None follow a
+user's last two items, which are the targets of validation and test, so that all copies rank the same targets among the
+same items.
 """
 
 from __future__ import annotations
@@ -21,28 +23,28 @@ HELD_OUT = 2
 """Items of each user that are targets of validation and test."""
 
 
-def noisy(rows: pd.DataFrame, items: int, rng: np.random.Generator) -> pd.DataFrame:
+def noisy(rows: pd.DataFrame, items: float, rng: np.random.Generator) -> pd.DataFrame:
     """Returns interactions with random items after the real ones, at times that are positions in a history.
 
     Args:
         rows: ``user_id``, ``item_id``, in order of time.
-        items: number of random items after each real one.
+        items: mean number of random items after each real one.
         rng: draws them.
     """
     known = np.sort(rows["item_id"].unique())
-    place = rows.groupby("user_id").cumcount() * (items + 1)
-    behind = rows[rows.groupby("user_id").cumcount(ascending=False) >= HELD_OUT].index
-    added = [
-        pd.DataFrame(
-            {
-                "user_id": rows.loc[behind, "user_id"],
-                "item_id": rng.choice(known, len(behind)),
-                "timestamp": place[behind] + number,
-            }
-        )
-        for number in range(1, items + 1)
-    ]
-    return pd.concat([rows[["user_id", "item_id"]].assign(timestamp=place), *added], ignore_index=True)
+    numbers = np.where(held_out(rows), 0, rng.geometric(1 / (1 + items), len(rows)) - 1)
+    real = rows[["user_id", "item_id"]].assign(timestamp=np.arange(len(rows)) + np.cumsum(numbers) - numbers)
+    place = real.index.repeat(numbers)
+    behind = real.loc[place].groupby(level=0).cumcount().to_numpy() + 1
+    times = real["timestamp"].loc[place].to_numpy() + behind
+    users, drawn = real["user_id"].loc[place].to_numpy(), rng.choice(known, len(place))
+    added = pd.DataFrame({"user_id": users, "item_id": drawn, "timestamp": times})
+    return pd.concat([real, added], ignore_index=True)
+
+
+def held_out(rows: pd.DataFrame) -> pd.Series:
+    """Returns whether an interaction is a target of validation or test."""
+    return rows.groupby("user_id").cumcount(ascending=False) < HELD_OUT
 
 
 def read(path: Path) -> pd.DataFrame:
