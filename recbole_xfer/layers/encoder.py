@@ -89,7 +89,9 @@ class SelfAttention(nn.Module):
         else:  # a further entry of the values adds up the attention that is paid to the route
             routed = F.pad(value, (0, 1), value=1.0) * route[:, None, :, None]
             mixed = attention(query, key, routed, seen, share)
-            mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=TINY)
+            paid = mixed[..., -1:]
+            some = paid > TINY  # without it, a position that attends to nothing would have a huge gradient
+            mixed = some * mixed[..., :-1] / paid.where(some, 1)
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape))))
 
     def weights(self, x: Tensor, route: Tensor | None = None) -> Tensor:

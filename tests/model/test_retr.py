@@ -17,7 +17,7 @@ from recbole_xfer.data.batches import WindowDataLoader
 from recbole_xfer.data.dataset import NEGATIVES, TARGETS
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build
-from recbole_xfer.layers.encoder import CausalEncoder
+from recbole_xfer.layers.encoder import CausalEncoder, SelfAttention
 from recbole_xfer.layers.pathway import PathwayRouter
 from recbole_xfer.model.retr import RETR
 from recbole_xfer.testing.data import config, settings, write_small
@@ -275,3 +275,17 @@ def test_a_random_route_keeps_about_half(tmp_path: Path) -> None:
     assert not torch.equal(trained, anew)
     assert all(0.45 < float(kept.mean()) < 0.55 for kept in (route, trained, anew))
     assert settings(tmp_path, "RETR")["n_layers"] == 2
+
+
+def test_a_position_that_attends_to_nothing_has_no_gradient_of_its_attention() -> None:
+    """Once it was larger than all others by orders of magnitude, and routed keys did not train."""
+    torch.manual_seed(0)
+    attention = SelfAttention(8, 2, 0.0, 0.0, 1e-12)
+    attention.routed = "key"
+    x = torch.randn(3, 5, 8)
+    route = torch.tensor([[0.0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [1, 1, 1, 1, 1]]).requires_grad_()
+    out = attention(x, route)
+    out.square().sum().backward()
+    assert route.grad is not None and route.grad.abs().max() < 100
+    assert not route.grad[0].any() and route.grad[1, 2:].any()
+    assert torch.equal(out[0], attention.norm(x[0] + attention.out.bias))
