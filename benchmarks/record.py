@@ -79,8 +79,9 @@ def _measured(table: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
             changes = {head: cells[head] for head in against if cells[head] != "null"}
             wide.setdefault(model, {}).update({part: cells[metrics[0]], **changes})
         rows = [(model, [], cells) for model, cells in wide.items()]
+    only_metric = f"{metrics[0].upper()}; " if len(metrics) == 1 else ""
     return {
-        "note": f"{metrics[0].upper()}; " * (len(metrics) == 1) + f"{layout['caption'].rstrip('.')}.",
+        "note": f"{only_metric}{layout['caption'].rstrip('.')}.",
         "columns": [*names, *columns],
         "rows": [
             [*map(json.dumps, (model, *part)), *(cells.get(head, "null") for head in columns)]
@@ -94,13 +95,13 @@ def _add_validation(made: dict[str, Any], runs: Sequence[Mapping[str, Any]], met
     scores: dict[str, list[float]] = {}
     for run in runs:
         scores.setdefault(run["label"], []).append(run["valid"][metric])
-    spreads = {
-        label: f" ±{stdev(own):.4f}".replace("0.", ".", 1) if len(own) > 1 else "" for label, own in scores.items()
+    cells = {
+        label: f"[{mean(own):.4f}, {stdev(own):.4f}]" if len(own) > 1 else f"{own[0]:.4f}"
+        for label, own in scores.items()
     }
-    texts = {label: f"{mean(own):.4f}{spreads[label]}" for label, own in scores.items()}
     made["columns"].append(f"validation {metric}")
     for row in made["rows"]:
-        row.append(cell(texts.pop(json.loads(row[0]), "")))
+        row.append(cells.pop(json.loads(row[0]), "null"))
 
 
 def _joint(joint: Mapping[str, Any]) -> dict[str, Any]:

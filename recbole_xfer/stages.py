@@ -66,11 +66,12 @@ def pretrain(
     chooses the epoch.
     """
     config = source_config(model, source, config_files, overrides)
-    known = _folders.get(_identity(config))
+    identity = _identity(config)
+    known = _folders.get(identity)
     if known and known.result():
         return _reused(config, known)
     experiment = build(config, stage="pretrain")
-    folder = _remembered(config, experiment)
+    folder = _remembered(identity, experiment)
     with folder.lock():  # of several processes one pre-trains, and the others wait and reuse its result
         if folder.result():
             _reused(config, folder)
@@ -82,7 +83,8 @@ def pretrain(
 
 def pretraining_folder(config: XferConfig) -> RunFolder:
     """The folder of a pre-training, finished or not, whose configuration is that of :func:`source_config`."""
-    return _folders.get(_identity(config)) or _remembered(config, build(config, stage="pretrain"))
+    identity = _identity(config)
+    return _folders.get(identity) or _remembered(identity, build(config, stage="pretrain"))
 
 
 def _reused(config: XferConfig, folder: RunFolder) -> RunFolder:
@@ -94,9 +96,9 @@ _folders: dict[str, RunFolder] = {}
 """The pre-trainings that this process has seen: the cells of a study need not build the data of their sources again."""
 
 
-def _remembered(config: XferConfig, experiment: Experiment) -> RunFolder:
+def _remembered(identity: str, experiment: Experiment) -> RunFolder:
     if count() == 1:  # several must agree on what they build
-        _folders[_identity(config)] = experiment.folder
+        _folders[identity] = experiment.folder
     return experiment.folder
 
 

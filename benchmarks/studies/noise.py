@@ -33,13 +33,11 @@ def noisy(rows: pd.DataFrame, items: float, rng: np.random.Generator) -> pd.Data
     """
     known = np.sort(rows["item_id"].unique())
     numbers = np.where(held_out(rows), 0, rng.geometric(1 / (1 + items), len(rows)) - 1)
-    real = rows[["user_id", "item_id"]].assign(timestamp=np.arange(len(rows)) + np.cumsum(numbers) - numbers)
-    place = real.index.repeat(numbers)
-    behind = real.loc[place].groupby(level=0).cumcount().to_numpy() + 1
-    times = real["timestamp"].loc[place].to_numpy() + behind
-    users, drawn = real["user_id"].loc[place].to_numpy(), rng.choice(known, len(place))
-    added = pd.DataFrame({"user_id": users, "item_id": drawn, "timestamp": times})
-    return pd.concat([real, added], ignore_index=True)
+    copy = rows.loc[rows.index.repeat(numbers + 1), ["user_id", "item_id"]]
+    copy["timestamp"] = np.arange(len(copy))
+    added = copy.index.duplicated()
+    copy.loc[added, "item_id"] = rng.choice(known, added.sum())
+    return pd.concat([copy[~added], copy[added]], ignore_index=True)
 
 
 def held_out(rows: pd.DataFrame) -> pd.Series:

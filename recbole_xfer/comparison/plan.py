@@ -221,9 +221,9 @@ def check_rows(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> li
             )
         if reference is not None:
             check_pairing(config, own_model=reference == number)
-        if alone_keys(plan, row):
+        if own := alone_keys(plan, row):
             if reference != number:
                 raise XferError(f"alone_keys ({config['model']}): it needs 'alone: True' in the same row.")
-            check_pairing(XferConfig(overrides={**row_keys(plan, row), **alone_keys(plan, row)}), own_model=True)
+            check_pairing(XferConfig(overrides={**row_keys(plan, row), **own}), own_model=True)
     check_keys(plan, TABLE_KEYS.union(*(known_to(plan, row) for row in rows)))
     return against

@@ -52,7 +52,9 @@ def vectors_of(model: Any, rows: Interaction) -> Vectors | None:
         rows: two rows of different users, on the model's device.
     """
     if getattr(type(model), "full_sort_predict", None) is VectorRecommender.full_sort_predict:
-        return Vectors(model.item_vectors(), model.user_vectors) if model.repeat_bias is None else None
+        if model.repeat_bias is not None:  # is added to the products
+            return None
+        return Vectors(model.item_vectors(), model.user_vectors)
     if type(model).full_sort_predict is AbstractRecommender.full_sort_predict:
         return None
     matrices = []

@@ -45,7 +45,7 @@ class Repeats(NamedTuple):
     places: Tensor
 
     def entries(self, rows: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Indices, and what is added there to the logits of some users, [R, L] each; zero where there is none."""
+        """Of some users, the candidates whose logits change, and by how much, [R, L] each; by 0 where there is none."""
         places = self.places[rows]
         return places.clamp(min=0), self.bias * (places >= 0)
 
@@ -75,7 +75,7 @@ def item_cross_entropy(
         correction: of sampled candidates; None where they are all items, or the loss is that of the candidates.
         repeats: a bias of the candidates that a user had before.
     """
-    bias = None if repeats is None else repeats.bias
+    bias = None if repeats is None else repeats.bias  # an argument of its own, so that it has a gradient
     return _ItemCrossEntropy.apply(users, items, bias, target, excluded, correction, repeats)
 
 
@@ -136,8 +136,10 @@ class _ItemCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
+        users_gradient, items_gradient, bias_gradient = ctx.saved_tensors
         share = gradient[0] / ctx.targets
-        return *(part if part is None else part * share for part in ctx.saved_tensors), None, None, None, None
+        of_bias = None if bias_gradient is None else bias_gradient * share
+        return users_gradient * share, items_gradient * share, of_bias, None, None, None, None
 
 
 def chunked_cross_entropy(

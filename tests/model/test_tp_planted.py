@@ -101,8 +101,8 @@ def test_tail_and_new_users_gain(tmp_path: Path) -> None:
 
 
 def test_a_new_discriminator_distinguishes_head_and_tail_less_well(tmp_path: Path) -> None:
-    """On average of two seeds; three differed by 0.02, 0.03 and 0.03."""
+    """On average of three seeds; they differed by 0.02, 0.03 and 0.03."""
     write_planted(tmp_path, noise=0.7, own=0.0)
-    runs = [trained(tmp_path, adversary_weight=0.3, seed=seed, epochs=20) for seed in (2020, 2021)]
+    runs = [trained(tmp_path, adversary_weight=0.3, seed=seed, epochs=20) for seed in (2020, 2021, 2022)]
     plain, ours = np.mean([[head_tail_auc(result.folder) for result in pair] for pair in runs], axis=0)
     assert ours < plain - 0.01

@@ -163,7 +163,8 @@ def test_each_sequence_loses_items_or_words(tmp_path: Path, monkeypatch: pytest.
 def test_word_drop_is_used_where_its_vectors_exist(tmp_path: Path) -> None:
     write_small(tmp_path)
     assert small(tmp_path, contrast_weight=0.3)[0].word_drop_share == 0
-    with pytest.raises(XferError, match="Make them with `recbole-xfer encode --dataset=Small .*--drop_words=0.2`"):
+    command = f"recbole-xfer encode --dataset=Small --data_path={tmp_path} --drop_words=0.2"
+    with pytest.raises(XferError, match=f"Make them with `{command}`"):
         small(tmp_path, contrast_weight=0.3, augmentation=["item_drop", "word_drop"])
     small(tmp_path, augmentation=["word_drop"])  # without that task there is nothing to augment
     with pytest.raises(XferError, match="it must be a list of some of item_drop, word_drop"):
