@@ -55,10 +55,11 @@ def write_pantry_like(root: Path, data: PantryLike, name: str = "Pantry") -> Non
 
 
 def experiment(precision: str, **keys: object) -> Experiment:
-    """Returns ANT with the paper's sizes on the random data."""
+    """Returns ANT with the paper's sizes, and without a bias that it does not have, on the random data."""
     with tempfile.TemporaryDirectory() as folder:
         write_pantry_like(Path(folder), pantry_like())
-        overrides = {"data_path": folder, "checkpoint_dir": folder, "precision": precision, **keys}
+        overrides = {"data_path": folder, "checkpoint_dir": folder, "precision": precision, "repeat_bias": False}
+        overrides |= keys
         return build(XferConfig("ANT", "Pantry", overrides=overrides))
 
 

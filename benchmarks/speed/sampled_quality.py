@@ -27,7 +27,10 @@ COMMON = {
     "n_layers": 2, "n_heads": 2, "train_batch_size": 512, "learning_rate": 0.001, "epochs": 1000, "stopping_step": 1000,
     "topk": [10], "show_progress": False,
 }  # fmt: skip
-OF_MODEL = {"RETR": {"pathway": False, "loss_type": "CE"}, "UniSRec": {}}
+OF_MODEL = {
+    "RETR": {"pathway": False, "loss_type": "CE", "repeat_bias": False},
+    "UniSRec": {"repeat_bias": False},
+}
 OF_DATA = {
     "Pantry": {"MAX_ITEM_LIST_LENGTH": 20, "hidden_dropout_prob": 0.5, "attn_dropout_prob": 0.5},
     "Movies": {"MAX_ITEM_LIST_LENGTH": 50, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},

@@ -34,8 +34,8 @@ from recbole_xfer.trainer.sparse_adam import SparseAdam
 TEXT = 384
 SIZES = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "MAX_ITEM_LIST_LENGTH": 20}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "id": ("RETR", {"pathway": False, "loss_type": "CE"}),
-    "feature": ("UniSRec", {}),
+    "id": ("RETR", {"pathway": False, "loss_type": "CE", "repeat_bias": False}),
+    "feature": ("UniSRec", {"repeat_bias": False}),
 }
 LOSSES = {
     "full": {},

@@ -46,7 +46,7 @@ RECBOLE_BATCHES = 8
 
 def ours(options: argparse.Namespace, **keys: Any) -> Experiment:
     """Returns RETR with cross-entropy; without its pathway it equals RecBole's SASRec, dropout included."""
-    common = {"loss_type": "CE", "train_neg_sample_args": None, "data_path": options.data_path, "show_progress": False}
+    common = {"loss_type": "CE", "repeat_bias": False, "data_path": options.data_path, "show_progress": False}
     return build(XferConfig("RETR", options.dataset, overrides={**SIZES, **common, **keys}))
 
 
@@ -61,7 +61,7 @@ def our_unisrec(options: argparse.Namespace) -> Experiment:
         vectors = np.random.default_rng(0).standard_normal((len(tokens), TEXT_WIDTH), dtype=np.float32)
         path = folder / f"{options.dataset}.text.parquet"
         write_vectors(path, tokens, vectors, encoder="none", source="random numbers")
-        keys = {**SIZES, "data_path": root, "show_progress": False}
+        keys = {**SIZES, "repeat_bias": False, "data_path": root, "show_progress": False}
         return build(XferConfig("UniSRec", options.dataset, overrides=keys))
 
 

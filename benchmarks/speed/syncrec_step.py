@@ -125,7 +125,7 @@ if __name__ == "__main__":
     plain = {"pathway": False, "negatives_within_domain": True}
     models = {
         "SASRec, pairwise": experiment("RETR", 5, loss_type="BPR", **plain),
-        "SASRec, cross-entropy": experiment("RETR", 5, loss_type="CE", **plain),
+        "SASRec, cross-entropy": experiment("RETR", 5, loss_type="CE", repeat_bias=False, **plain),
         "SASRec of RecBole, cross-entropy": experiment("SASRec", 5),
     }
     models |= {f"SyNCRec, {domains} domains": experiment("SyNCRec", domains, **split) for domains in options.domains}

@@ -16,7 +16,7 @@ from recbole.utils import ModelType, argument_list
 
 from recbole_xfer.collectives import total
 from recbole_xfer.config import properties
-from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, trained_by_tp
+from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, learns_repeats, trained_by_tp
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.recbole_keys import STAGES
 from recbole_xfer.config.schema import check_keys, check_values
@@ -143,6 +143,10 @@ def add_defaults(config: Config, model: str, model_class: type, dataset: str) ->
     defaults.update(properties.defaults(model, dataset))
     check_together({**defaults, **given}, model_class)
     defaults.update(_defaults_by_type(defaults, given))
+    if defaults.get("repeat_bias", False) is None:
+        defaults["repeat_bias"] = learns_repeats({**defaults, **given})
+        if given.get("repeat_bias", False) is None:
+            del given["repeat_bias"]
     defaults["load_col"] = _columns(defaults, given)
     if "valid_metric" not in given and "topk" in given:
         defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])

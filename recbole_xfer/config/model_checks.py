@@ -77,6 +77,12 @@ def _check_sampled(config: Mapping[str, Any]) -> None:
                 raise XferError(f"learner=sparse_adam does not support {key}. Leave {key} out, or set --learner=adam.")
 
 
+def learns_repeats(config: Mapping[str, Any]) -> bool:
+    """Whether a loss learns a bias of repeats (docs/decisions/0034): one over items among which repeats are."""
+    over_items = config.get("loss_type") in (None, "CE") and config.get("negatives") != "in_batch"
+    return over_items and not config.get("content_start")
+
+
 def _check_repeat_bias(config: Mapping[str, Any]) -> None:
     if not config.get("repeat_bias"):
         return
@@ -84,10 +90,6 @@ def _check_repeat_bias(config: Mapping[str, Any]) -> None:
         raise XferError(f"repeat_bias is learned by cross-entropy, not {config['loss_type']}. Set --loss_type=CE.")
     if config.get("content_start"):
         raise XferError("repeat_bias is learned from the items that content_start spares. Leave one of them out.")
-    if config.get("adaptation") == AUTO:
-        raise XferError(
-            "adaptation=auto joins models by their vectors, which have no repeat_bias. Leave one of them out."
-        )
 
 
 def _check_adaptation(adaptation: str | None, model: type) -> None:

@@ -120,7 +120,7 @@ OF_MODELS: Mapping[str, Any] = {
     "weight_scale": t.Positive,
     "weight_memory": t.Number,
     "gap_influence": t.Number,
-    "repeat_bias": bool,
+    "repeat_bias": bool | None,
     "trained_correction": bool,
     "bounded_scores": bool,
     "harmonic_factor": t.Fraction,

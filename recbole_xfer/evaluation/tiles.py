@@ -41,6 +41,19 @@ class Ranking(NamedTuple):
     tied: Tensor
 
 
+class Repeated(NamedTuple):
+    """Pairs of a user and an item of the history, to whose scores something is added.
+
+    Attributes:
+        row, item: positions, in order of users.
+        score: what is added, [].
+    """
+
+    row: Tensor
+    item: Tensor
+    score: Tensor
+
+
 @dataclass(frozen=True)
 class VectorScores:
     """Scores that are products of the vectors of users and items: computed in tiles, never whole in memory.
@@ -49,11 +62,13 @@ class VectorScores:
         users: [B, d].
         items: [C, d].
         left_out: pairs of a user's and an item's position that are not ranked, in order of users.
+        repeated: pairs whose scores are larger or smaller than the product; None for none.
     """
 
     users: Tensor
     items: Tensor
     left_out: tuple[Tensor, Tensor]
+    repeated: Repeated | None = None
 
     def best(self, k: int, number: Tensor, row: Tensor, target: Tensor | None = None) -> Ranking:
         """Ranks the items of each user; exact, in an order of ties as in :func:`~.ties.best`.
@@ -77,9 +92,16 @@ class VectorScores:
         return Ranking(*map(torch.cat, zip(*parts, strict=True)))
 
     def _part(self, start: int, end: int) -> VectorScores:
-        row, item = self.left_out
-        own = slice(*torch.searchsorted(row, torch.tensor([start, end], device=row.device)).tolist())
-        return VectorScores(self.users[start:end], self.items, (row[own] - start, item[own]))
+        """The scores of some users."""
+
+        def own(row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+            some = slice(*torch.searchsorted(row, torch.tensor([start, end], device=row.device)).tolist())
+            return row[some] - start, item[some]
+
+        repeated = None
+        if self.repeated is not None:
+            repeated = Repeated(*own(self.repeated.row, self.repeated.item), self.repeated.score)
+        return VectorScores(self.users[start:end], self.items, own(*self.left_out), repeated)
 
 
 def _rank(tiles: _Tiles, k: int, number: Tensor, row: Tensor, target: Tensor | None) -> Ranking:
@@ -110,18 +132,26 @@ class _Tiles:
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """Yields the first item of each tile and its scores [B, T]."""
-        users, items, (row, item) = self.scores.users, self.scores.items, self.scores.left_out
-        by_item = item.argsort()
-        row, item = row[by_item], item[by_item]
-        bounds = torch.searchsorted(item, torch.tensor(self.starts, device=item.device)).tolist()
+        users, items, repeated = self.scores.users, self.scores.items, self.scores.repeated
+        left_out = self._by_tile(*self.scores.left_out)
+        more = None if repeated is None else self._by_tile(repeated.row, repeated.item)
         memory = dict[int, Tensor]()
-        for (start, end), pairs in zip(pairwise(self.starts), pairwise(bounds), strict=True):
+        for tile, (start, end) in enumerate(pairwise(self.starts)):
             if end - start not in memory:  # new memory for each tile would cost as much as the product
                 memory[end - start] = users.new_empty(len(users), end - start)
             scores = torch.mm(users, items[start:end].T, out=memory[end - start])
-            own = slice(*pairs)
-            scores[row[own], item[own] - start] = -torch.inf
+            if repeated is not None and more is not None:
+                scores[more[tile]] += repeated.score  # once, also where an item is several times in a history
+            scores[left_out[tile]] = -torch.inf
             yield start, scores
+
+    def _by_tile(self, row: Tensor, item: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of a user and an item as places in each tile."""
+        by_item = item.argsort()
+        row, item = row[by_item], item[by_item]
+        bounds = torch.searchsorted(item, torch.tensor(self.starts, device=item.device)).tolist()
+        pairs = zip(self.starts, pairwise(bounds), strict=False)
+        return [(row[first:last], item[first:last] - start) for start, (first, last) in pairs]
 
 
 class _Ties:
@@ -149,6 +179,9 @@ class _Ties:
         for number in tile[tile > 0].unique().tolist():
             own, some = (tile == number).nonzero().flatten(), items[starts[number] : starts[number + 1]]
             found[own] = (users[own] @ some.T).gather(1, self.target[own, None] - starts[number])[:, 0]
+        repeated = self.tiles.scores.repeated
+        if repeated is not None:
+            found[repeated.row[repeated.item == self.target[repeated.row]]] += repeated.score
         return found
 
     def add(self, scores: Tensor, start: int) -> None:

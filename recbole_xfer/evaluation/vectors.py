@@ -13,6 +13,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from recbole_xfer.evaluation.tiles import Repeated
 from recbole_xfer.model.base import VectorRecommender
 
 PRODUCTS = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}
@@ -25,15 +26,26 @@ class Vectors:
     Attributes:
         items: by item id, [n_items, d].
         users: those of the users of rows, [B, d].
+        repeat_score: what is added to the scores of the items of a history, [], or None.
+        history: the column of histories.
     """
 
     items: Tensor
     users: Callable[[Interaction], Tensor]
+    repeat_score: Tensor | None = None
+    history: str = ""
 
     @cached_property
     def longest(self) -> Tensor:
         """The largest norm of an item but the padding; found once, because it reads all items."""
         return self.items[1:].float().norm(dim=1).max()
+
+    def repeated(self, rows: Interaction) -> Repeated | None:
+        """The items of the histories of rows, by item id, if something is added to their scores."""
+        if self.repeat_score is None:
+            return None
+        row, column = (rows[self.history] > 0).nonzero(as_tuple=True)
+        return Repeated(row, rows[self.history][row, column], self.repeat_score.float())
 
     def bounded(self, users: Tensor) -> bool:
         """Whether no product with the vectors of users, [B, d], can overflow."""
@@ -52,9 +64,7 @@ def vectors_of(model: Any, rows: Interaction) -> Vectors | None:
         rows: two rows of different users, on the model's device.
     """
     if getattr(type(model), "full_sort_predict", None) is VectorRecommender.full_sort_predict:
-        if model.repeat_bias is not None:  # is added to the products
-            return None
-        return Vectors(model.item_vectors(), model.user_vectors)
+        return Vectors(model.item_vectors(), model.user_vectors, model.repeat_score, model.ITEM_SEQ)
     if type(model).full_sort_predict is AbstractRecommender.full_sort_predict:
         return None
     matrices = []

@@ -44,7 +44,7 @@ class RepeatBias(nn.Module):
         before = torch.arange(items.shape[1], device=items.device) <= position[:, None]
         return Repeats(self.bias, place.where(before, -1))
 
-    def added_to(self, scores: Tensor, items: Tensor, temperature: float) -> Tensor:
-        """Scores [B, n_items], which are logits times the temperature, with the bias at histories' items [B, L]."""
-        repeated = torch.zeros_like(scores).scatter_(1, items, 1.0)  # padding, too, which is not ranked
-        return scores + self.bias * temperature * repeated
+
+def add_to_repeats(scores: Tensor, items: Tensor, score: Tensor) -> Tensor:
+    """Scores [B, n_items] with another one added at the items of histories [B, L], and at the padding."""
+    return scores.scatter(1, items, scores.gather(1, items) + score)

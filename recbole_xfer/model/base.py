@@ -31,7 +31,7 @@ from recbole_xfer.layers.content import ContentStart
 from recbole_xfer.layers.encoder import last_states, states_at
 from recbole_xfer.layers.items import FeatureTables
 from recbole_xfer.layers.losses import Repeats, chunked_cross_entropy, item_cross_entropy
-from recbole_xfer.layers.repeats import RepeatBias
+from recbole_xfer.layers.repeats import RepeatBias, add_to_repeats
 from recbole_xfer.layers.sampling import Candidates, CandidateSampler
 
 EMBEDDING_RANGE = 0.02
@@ -72,7 +72,8 @@ class Step:
 class VectorRecommender(Hooks, SequentialRecommender):
     """Scores items by the dot product of their vectors and the vector of the user, which is read from a history.
 
-    A subclass defines :meth:`encode` and :meth:`item_vectors`.
+    With ``repeat_bias`` the items of the history have a learned score more. A subclass defines :meth:`encode` and
+    :meth:`item_vectors`.
     """
 
     loader: ClassVar = WindowDataLoader
@@ -103,21 +104,25 @@ class VectorRecommender(Hooks, SequentialRecommender):
         """The vectors of the users of rows with histories, [B, d]."""
         return self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
 
+    @property
+    def repeat_score(self) -> Tensor | None:
+        """What is added to the scores of the items of a history, []; None without ``repeat_bias``."""
+        return None if self.repeat_bias is None else self.repeat_bias.bias * self.temperature
+
+    def products(self, interaction: Interaction) -> Tensor:
+        """The products of the vectors of users and of all items, [B, n_items]."""
+        return self.user_vectors(interaction) @ self.item_vectors().T
+
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, [B, n_items]."""
-        scores = self.user_vectors(interaction) @ self.item_vectors().T
-        if self.repeat_bias is None:
-            return scores
-        return self.repeat_bias.added_to(scores, interaction[self.ITEM_SEQ], self.temperature)
+        scores, more = self.products(interaction), self.repeat_score
+        return scores if more is None else add_to_repeats(scores, interaction[self.ITEM_SEQ], more)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """The score of one item per row, [B]."""
         items = interaction[self.ITEM_ID]
-        scores = (self.user_vectors(interaction) * self.item_vectors(items)).sum(dim=-1)
-        if self.repeat_bias is None:
-            return scores
-        repeated = (interaction[self.ITEM_SEQ] == items[:, None]).any(dim=1)
-        return scores + self.repeat_bias.bias * self.temperature * repeated
+        scores, more = (self.user_vectors(interaction) * self.item_vectors(items)).sum(dim=-1), self.repeat_score
+        return scores if more is None else scores + more * (interaction[self.ITEM_SEQ] == items[:, None]).any(dim=1)
 
     def repeats(self, items: Tensor, targets: Tensor, candidates: Tensor | None = None) -> Repeats | None:
         """The learned bias of a loss, if the model has one.

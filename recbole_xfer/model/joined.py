@@ -19,7 +19,7 @@ class JoinedRecommender(VectorRecommender):
     """Ranks by a weighted sum of the scores of models that rank by vectors.
 
     Such a sum is one product again: of the models' vectors of an item side by side, and those of a user times the
-    weights. A model without weight is not computed.
+    weights; what they add to the scores of a history's items is one sum. A model without weight is not computed.
 
     Args:
         members: the models by name.
@@ -33,6 +33,7 @@ class JoinedRecommender(VectorRecommender):
 
     def __init__(self, config: Any, dataset: TransferDataset, members: Mapping[str, VectorRecommender]) -> None:
         super().__init__(config, dataset)
+        self.repeat_bias = None  # each member may have its own
         self.members = nn.ModuleDict(members)
         self.weights = [1.0] * len(members)
         self.shares = [1 / len(members)] * len(members)
@@ -65,6 +66,14 @@ class JoinedRecommender(VectorRecommender):
         """Histories [B, L] of given lengths [B] to the vectors of their users, [B, sum of the widths]."""
         vectors = [weight * member(item_seq, item_seq_len) for weight, member in self._weighted]
         return torch.cat(vectors, dim=-1)
+
+    @property
+    def repeat_score(self) -> Tensor | None:
+        """See :class:`~recbole_xfer.model.base.VectorRecommender`."""
+        weighted = [
+            weight * member.repeat_score for weight, member in self._weighted if member.repeat_score is not None
+        ]
+        return torch.stack(weighted).sum() if weighted else None
 
     def member_scores(self, rows: Interaction) -> Iterator[Tensor]:
         """The scores of all items by each member, [B, n_items] each."""

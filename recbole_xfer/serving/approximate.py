@@ -41,16 +41,42 @@ def search(index: Any, users: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
 
 def best_by_index(scores: VectorScores, index: Any, k: int, number: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
     """As :meth:`VectorScores.best`, but approximate: searched in an index of the items' vectors, on the CPU."""
-    users, left_out = scores.users, scores.left_out
-    most = int(torch.bincount(left_out[0], minlength=1).max())
+    users, left_out = scores.users, scores.left_out[0] * index.ntotal + scores.left_out[1]
+    own_values, own_places = _of_histories(scores, left_out)
+    most = int(torch.bincount(scores.left_out[0], minlength=1).max()) + own_places.shape[1]
     found = search(index, users.cpu().numpy(), min(k + most, index.ntotal))
     values, places = (torch.from_numpy(part).to(users.device) for part in found)
-    pairs = left_out[0] * index.ntotal + left_out[1]
-    cells = torch.arange(len(users), device=users.device)[:, None] * index.ntotal + places
-    values[torch.isin(cells, pairs) | (places < 0)] = -torch.inf
-    places = places.clamp(min=0)
+    first = torch.arange(len(users), device=users.device)[:, None] * index.ntotal
+    known = torch.cat([left_out, (first + own_places)[own_values > -torch.inf]])
+    values[torch.isin(first + places, known) | (places < 0)] = -torch.inf
+    values, places = torch.cat([own_values, values], dim=1), torch.cat([own_places, places.clamp(min=0)], dim=1)
     values, order = best(values, min(k, values.shape[1]), number[places], row)
     return values, places.gather(1, order)
+
+
+def _of_histories(scores: VectorScores, left_out: Tensor) -> tuple[Tensor, Tensor]:
+    """The exact scores and the positions of the ranked items to which something is added, [B, R].
+
+    Args:
+        scores: of B users and C items.
+        left_out: row * C + item of what is not ranked.
+
+    Returns:
+        values, minus infinity where there are fewer, and positions.
+    """
+    users, items, repeated = scores.users, scores.items, scores.repeated
+    if repeated is None:
+        return users.new_empty(len(users), 0), left_out.new_empty(len(users), 0)
+    cells = (repeated.row * len(items) + repeated.item).unique()
+    cells = cells[~torch.isin(cells, left_out)]
+    row, item = cells // len(items), cells % len(items)
+    counts = torch.bincount(row, minlength=len(users))
+    place = row, torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    values = users.new_full((len(users), int(counts.max())), -torch.inf)
+    values[place] = (users[row] * items[item]).sum(dim=1) + repeated.score
+    places = torch.zeros_like(values, dtype=torch.long)
+    places[place] = item
+    return values, places
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> float:

@@ -3,7 +3,8 @@
 ======================= =======================================================================================
 ``items.parquet``       ids, domains, texts, vectors and popularity of the items; row i is the item i + 1 of the
                         user encoder, whose 0 is padding
-``user_encoder.onnx``   histories to vectors of users, whose products with the items' vectors are the run's scores
+``user_encoder.onnx``   histories to vectors of users, whose products with the items' vectors are the run's scores; an
+                        item of the history has ``repeat_score`` of the manifest more
 ``users.parquet``       instead of the encoder, for models that know users by their ids: the vectors of the users
 ``index.faiss``         the items' vectors for search, where faiss is installed
 ``serve.py``            an example that recommends from this folder
@@ -35,6 +36,7 @@ from recbole_xfer.experiment import Experiment, label, load, target
 from recbole_xfer.files import replacing_folders
 from recbole_xfer.hooks import hooks_of
 from recbole_xfer.log import logger
+from recbole_xfer.model.base import VectorRecommender
 from recbole_xfer.serving import serve_example
 from recbole_xfer.serving.approximate import hnsw, recall
 from recbole_xfer.serving.catalogue import Catalogue, make_catalogue
@@ -147,6 +149,7 @@ def write(experiment: Experiment, run: Path, folder: Path, index: str) -> None:
         "items": len(items),
         "dimension": items.shape[1],
         "score": "cosine" if is_unit(items) and is_unit(users) else "dot product",
+        "repeat_score": repeat_score(experiment.model),
         "longest_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
         "domains": list(dataset.domains),
         "histories_of_one_domain": config["histories"] == "per_domain" and len(dataset.domains) > 1,
@@ -233,6 +236,12 @@ def as_array(vectors: torch.Tensor) -> np.ndarray:
 def as_column(vectors: np.ndarray) -> pa.FixedSizeListArray:
     """Vectors [N, d] as a column of lists of fixed size."""
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
+
+
+def repeat_score(model: Any) -> float:
+    """What a model adds to the scores of the items of a history."""
+    score = model.repeat_score if isinstance(model, VectorRecommender) else None
+    return 0.0 if score is None else float(score)
 
 
 def is_unit(vectors: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.device import seeded
 from recbole_xfer.errors import XferError, did_you_mean
 from recbole_xfer.evaluation.ties import TieOrder, best, row_numbers
-from recbole_xfer.evaluation.tiles import VectorScores
+from recbole_xfer.evaluation.tiles import Repeated, VectorScores
 from recbole_xfer.evaluation.vectors import Vectors, vectors_of
 from recbole_xfer.experiment import Experiment, label
 from recbole_xfer.serving.approximate import best_by_index, check_faiss, hnsw, recall
@@ -85,6 +85,11 @@ class Candidates:
     number: Tensor
     vectors: Tensor | None
     index: Any
+
+    def pairs(self, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of some pairs of a row and an item id whose item is ranked, with its position."""
+        place = self.position[item]
+        return row[place >= 0], place[place >= 0]
 
 
 class Recommender:
@@ -311,13 +316,14 @@ class Recommender:
             scores = self.experiment.trainer.scores(rows, ranked)[:, candidates.ids]
             return best(scores, min(k, len(candidates.ids)), candidates.number, row)
         assert self.vectors is not None
-        place = candidates.position[items]
-        users = self.vectors.users(rows).float()
+        users, repeated = self.vectors.users(rows).float(), self.vectors.repeated(rows)
         self.experiment.trainer.check_finite(users.isfinite())
-        products = VectorScores(users, candidates.vectors, (who[place >= 0], place[place >= 0]))
+        if repeated is not None:
+            repeated = Repeated(*candidates.pairs(repeated.row, repeated.item), repeated.score)
+        found = VectorScores(users, candidates.vectors, candidates.pairs(who, items), repeated)
         if candidates.index is not None and not exact:
-            return best_by_index(products, candidates.index, k, candidates.number, row)
-        return products.best(k, candidates.number, row)[:2]
+            return best_by_index(found, candidates.index, k, candidates.number, row)
+        return found.best(k, candidates.number, row)[:2]
 
     @torch.no_grad()
     def recall(self, request: Request, k: int) -> tuple[float, int]:

@@ -55,18 +55,24 @@ class Server:
             self.users = dict(zip(users["user_id"].to_pylist(), matrix(users["vector"]), strict=True))
 
     def encode(self, rows: Sequence[int]) -> np.ndarray:
-        """The vector of a user [d] from the rows of the history's items, oldest first."""
-        rows = rows[-self.manifest["longest_history"] :]
+        """The vector of a user [d] from the rows of the history's last items, oldest first."""
         ids = np.array([[row + 1 for row in rows]], dtype=np.int64)  # 0 is padding
         return self.encoder.run(None, {"item_ids": ids, "lengths": np.array([len(rows)], dtype=np.int64)})[0][0]
 
-    def best(self, user: np.ndarray, k: int, seen: set[int], domain: str | None = None) -> Ranking:
-        """The best k rows for a user's vector [d] and their scores, without seen ones; of one domain if it is given."""
-        if self.index is not None and domain is None:
+    def best(
+        self, user: np.ndarray, k: int, seen: set[int], domain: str | None = None, repeated: Sequence[int] = ()
+    ) -> Ranking:
+        """The best k rows for a user's vector [d] and their scores, without seen ones; of one domain if it is given.
+
+        Rows of the history that may be repeated have another score, which the model learned.
+        """
+        if self.index is not None and domain is None and not repeated:
             scores, rows = self.index.search(user[None], min(k + len(seen), len(self.items)))
             found = zip(rows[0], scores[0], strict=True)
             return [(row, score) for row, score in found if row >= 0 and row not in seen][:k]
-        return self.top(self.vectors @ user, k, seen, domain)
+        scores = self.vectors @ user
+        scores[list(set(repeated))] += self.manifest["repeat_score"]
+        return self.top(scores, k, seen, domain)
 
     def top(self, scores: np.ndarray, k: int, seen: set[int], domain: str | None = None) -> Ranking:
         """The k rows with the highest scores [N], without seen ones; of one domain if it is given."""
@@ -79,19 +85,32 @@ class Server:
         return [(row, scores[row]) for row in rows if scores[row] > -np.inf]
 
     def recommend(
-        self, history: Sequence[str] = (), user: str | None = None, k: int = 10, domain: str | None = None
+        self,
+        history: Sequence[str] = (),
+        user: str | None = None,
+        k: int = 10,
+        domain: str | None = None,
+        keep_history: bool = False,
     ) -> tuple[list[tuple[str, float]], int]:
         """The best k items with their scores, best first, and the number of unknown items of the history.
 
-        Without a known item or user, these are the most popular items with the number of their interactions.
+        Items of the history are left out, unless it is kept. Without a known item or user, these are the most popular
+        items with the number of their interactions.
         """
         rows = [self.row[item] for item in history if item in self.row]
-        unknown, seen = len(history) - len(rows), set(rows)
+        unknown, seen = len(history) - len(rows), set() if keep_history else set(rows)
         if self.domains is not None and self.manifest["histories_of_one_domain"] and rows:
             domain = self.domains[rows[-1]] if domain is None else domain
             rows = [row for row in rows if self.domains[row] == domain]
-        vector = self.users.get(user) if self.users is not None else self.encode(rows) if rows else None
-        found = self.top(self.popularity, k, seen, domain) if vector is None else self.best(vector, k, seen, domain)
+        if self.users is not None:
+            vector, rows = self.users.get(user), []
+        else:
+            rows = rows[-self.manifest["longest_history"] :]
+            vector = self.encode(rows) if rows else None
+        if vector is None:
+            found = self.top(self.popularity, k, seen, domain)
+        else:
+            found = self.best(vector, k, seen, domain, repeated=rows if keep_history else ())
         return [(self.items[row], float(score)) for row, score in found], unknown
 
 
@@ -102,11 +121,12 @@ def main() -> None:
     parser.add_argument("--user", help="a user's id, for a model that knows users by their ids")
     parser.add_argument("--k", type=int, default=10, help="number of items (default 10)")
     parser.add_argument("--domain", help="rank the items of this domain only")
+    parser.add_argument("--keep_history", action="store_true", help="rank the items of the history, too")
     options = parser.parse_args()
     server = Server(Path(__file__).resolve().parent)
     if options.domain is not None and (server.domains is None or options.domain not in server.domains):
         parser.error(f"the domain must be one of {', '.join(server.manifest['domains'])}")
-    found, unknown = server.recommend(options.history, options.user, options.k, options.domain)
+    found, unknown = server.recommend(options.history, options.user, options.k, options.domain, options.keep_history)
     if unknown:
         print(f"# unknown items: {unknown}")
     for item, score in found:

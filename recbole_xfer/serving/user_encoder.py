@@ -49,7 +49,7 @@ class NotExportable(Exception):
 
 
 def factors(model: Any, rows: Interaction, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of all items, and the factors of the product that a model computes them with.
+    """Scores of all items, without those added to repeats, and the factors of the product that they are.
 
     Args:
         model: in the mode of evaluation.
@@ -64,7 +64,7 @@ def factors(model: Any, rows: Interaction, count: int) -> tuple[Tensor, Tensor, 
     """
     try:
         with Products(count) as products:
-            scores = model.full_sort_predict(rows)
+            scores = model.products(rows) if isinstance(model, VectorRecommender) else model.full_sort_predict(rows)
     except (NotImplementedError, AttributeError):
         raise NotExportable("it does not score all items at once") from None
     except KeyError as error:

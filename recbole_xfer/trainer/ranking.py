@@ -98,7 +98,10 @@ class RankingTrainer(Trainer):
         if not self._vectors.bounded(users):
             return None
         left_out = row.to(self.device), item.to(self.device) - 1
-        return VectorScores(users, self._vectors.items[1:].float(), left_out)
+        repeated = self._vectors.repeated(interaction)
+        if repeated is not None:
+            repeated = repeated._replace(item=repeated.item - 1)
+        return VectorScores(users, self._vectors.items[1:].float(), left_out, repeated)
 
     def ranked_items(self, rows: int, items: int, left_out: Any = None) -> Tensor:
         """Whether an item is ranked, bool [rows, items]: all but the padding item and those that are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import Mock
@@ -14,9 +15,10 @@ from torch import Tensor
 from recbole_xfer.data.targets import TargetLoader
 from recbole_xfer.evaluation import tiles
 from recbole_xfer.evaluation.ties import TieOrder, best
-from recbole_xfer.evaluation.tiles import VectorScores
+from recbole_xfer.evaluation.tiles import Repeated, VectorScores
 from recbole_xfer.evaluation.vectors import Vectors, vectors_of
 from recbole_xfer.experiment import build
+from recbole_xfer.serving.approximate import best_by_index, hnsw
 from recbole_xfer.testing.data import config, write_small
 
 
@@ -30,8 +32,16 @@ class Scores(NamedTuple):
     target: Tensor
 
 
+@pytest.fixture(params=[False, True], ids=["no repeats", "repeats"])
+def repeated(request: pytest.FixtureRequest) -> Repeated | None:
+    """Pairs of a user and an item, some of which come several times."""
+    random = np.random.default_rng(1)
+    pairs = np.sort(random.integers(0, 40, 600)), random.integers(0, 300, 600) % 50
+    return Repeated(*map(torch.from_numpy, pairs), torch.tensor(7.0)) if request.param else None
+
+
 @pytest.fixture(params=[False, True], ids=["distinct", "tied"])
-def scores(request: pytest.FixtureRequest) -> Scores:
+def scores(request: pytest.FixtureRequest, repeated: Repeated | None) -> Scores:
     random = np.random.default_rng(0)
     users, items = (torch.from_numpy(random.integers(-9, 10, (count, 4))).float() for count in (40, 300))
     if not request.param:
@@ -39,11 +49,15 @@ def scores(request: pytest.FixtureRequest) -> Scores:
         users[:, 0] = 1
     left_out = torch.from_numpy(np.sort(random.integers(0, 40, 900))), torch.from_numpy(random.integers(0, 300, 900))
     whole = users @ items.T
+    if repeated is not None:
+        for user, item in {*zip(repeated.row.tolist(), repeated.item.tolist(), strict=True)}:
+            whole[user, item] += repeated.score
     whole[left_out] = -torch.inf
     number, row = TieOrder.draw(1, 300).items, torch.from_numpy(random.integers(1, 2**31 - 1, 40))
-    return Scores(
-        VectorScores(users, items, left_out), whole, number, row, torch.from_numpy(random.integers(0, 300, 40))
-    )
+    target = torch.from_numpy(random.integers(0, 300, 40))
+    if repeated is not None:
+        target[:20] %= 50  # some are repeats
+    return Scores(VectorScores(users, items, left_out, repeated), whole, number, row, target)
 
 
 @pytest.fixture(params=[(7, 1), (7, 16), (64, 2), (1000, 16)], ids=str)
@@ -75,13 +89,39 @@ def test_ties_do_not_depend_on_the_rounding_of_a_first_look(scores: Scores, monk
     assert torch.equal(scores.vectors.best(*arguments).tied, expected)
 
 
+@pytest.mark.usefixtures("sizes")
+def test_the_first_look_adds_what_is_added_to_repeats(scores: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise all tiles would be computed twice."""
+    passes = Mock(wraps=tiles._Ties._begin)
+    monkeypatch.setattr(tiles._Ties, "_begin", lambda ties: passes(ties))
+    scores.vectors.best(5, scores.number, scores.row, scores.target)
+    computed = passes.call_count
+    monkeypatch.setattr(tiles._Ties, "tied", lambda ties: ties.found)
+    passes.reset_mock()
+    scores.vectors.best(5, scores.number, scores.row, scores.target)
+    assert passes.call_count == computed
+
+
+@pytest.mark.parametrize("score", [-7.0, 7.0])
+def test_approximate_search_adds_what_is_added_to_repeats(scores: Scores, score: float) -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install recbole-xfer[serving]")
+    vectors, whole = scores.vectors, scores.vectors.users @ scores.vectors.items.T
+    if vectors.repeated is not None:
+        vectors = replace(vectors, repeated=vectors.repeated._replace(score=torch.tensor(score)))
+        whole[vectors.repeated[:2]] += score
+    whole[vectors.left_out] = -torch.inf
+    values, places = best_by_index(vectors, hnsw(vectors.items.numpy()), 10, scores.number, scores.row)
+    assert torch.equal(values, whole.gather(1, places))
+    assert torch.equal(values, best(whole, 10, scores.number, scores.row)[0])  # of 300 items the graph loses none
+
+
 @pytest.mark.parametrize(("largest", "bounded"), [(1e18, True), (1e21, False), (torch.inf, False), (torch.nan, False)])
 def test_products_that_may_overflow_are_not_ranked_in_tiles(largest: float, bounded: bool) -> None:
     users, items = torch.tensor([[1.0], [largest]]), torch.full((3, 1), 1e18)
     assert Vectors(items, lambda rows: users).bounded(users) == bounded
 
 
-@pytest.mark.parametrize("model", ["RETR", "SASRec", "BPR"])
+@pytest.mark.parametrize("model", ["RETR", "ANT", "SASRec", "BPR"])
 @pytest.mark.parametrize("mask_history", [False, True])
 def test_evaluation_in_tiles_measures_what_the_whole_matrix_has(
     tmp_path: Path, model: str, mask_history: bool, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +131,8 @@ def test_evaluation_in_tiles_measures_what_the_whole_matrix_has(
     collected = []
     for metrics in (["NDCG", "Recall", "GAUC"], ["NDCG", "Recall"]):
         made = build(config(tmp_path, model, topk=[5, 20], mask_history=mask_history, metrics=metrics))
+        if getattr(made.model, "repeat_bias", None):
+            torch.nn.init.constant_(made.model.repeat_bias.weight, 0.05)
         ranked = Mock(wraps=tiles.VectorScores.best)
         monkeypatch.setattr(tiles.VectorScores, "best", lambda *args, ranked=ranked: ranked(*args))
         result = made.trainer.evaluate(made.test_data, load_best_model=False)
@@ -115,7 +157,7 @@ def test_models_that_rank_by_vectors_are_found(tmp_path: Path, model: str, ranks
     write_small(tmp_path)
     made = build(config(tmp_path, model, topk=[5]))
     made.model.eval()
-    for parameter in made.model.parameters():  # also a bias that begins with zeros
+    for parameter in made.model.parameters():  # also biases that begin with zeros
         parameter.data += torch.randn(parameter.shape) / 100
     rows = TargetLoader(made.config, made.dataset.following()).collate_fn([0, 1, 2, 3])[0]
     vectors = vectors_of(made.model, rows[:2])
@@ -123,4 +165,7 @@ def test_models_that_rank_by_vectors_are_found(tmp_path: Path, model: str, ranks
     if vectors is not None:
         with torch.no_grad():
             scores = made.model.full_sort_predict(rows).view(4, -1)
-            assert torch.allclose(vectors.users(rows) @ vectors.items.T, scores, atol=1e-6)
+            products, repeated = vectors.users(rows) @ vectors.items.T, vectors.repeated(rows)
+            if repeated is not None:
+                products[repeated[:2]] += repeated.score
+            assert torch.allclose(products[:, 1:], scores[:, 1:], atol=1e-6)

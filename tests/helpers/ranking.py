@@ -39,5 +39,7 @@ def whole(scores: torch.Tensor | VectorScores) -> torch.Tensor:
     if isinstance(scores, torch.Tensor):
         return scores
     products = scores.users @ scores.items.T
+    if scores.repeated is not None:
+        products[scores.repeated[:2]] += scores.repeated.score
     products[scores.left_out] = -torch.inf
     return torch.nn.functional.pad(products, (1, 0), value=-torch.inf)

@@ -126,27 +126,43 @@ def test_it_learns_that_nothing_is_repeated_or_everything(tmp_path: Path) -> Non
     for repeats in (False, True):
         root = tmp_path / str(repeats)
         write_users(root, repeats)
-        result = trained(root, repeat_bias=True)
+        result = trained(root)
         bias[repeats] = load(result.folder).model.repeat_bias.bias
         if not repeats:  # ranking own items costs nothing any more
             masked = evaluate([result.folder], {"mask_history": True}).results[0]
-            assert result.test["ndcg@10"] > 1.2 * trained(root).test["ndcg@10"]
+            assert result.test["ndcg@10"] > 1.2 * trained(root, repeat_bias=False).test["ndcg@10"]
             assert result.test["ndcg@10"] > 0.95 * masked.test["ndcg@10"]
     assert bias[False] < -2 and bias[True] > 1
 
 
 def test_items_of_the_history_are_recommended_by_the_bias(tmp_path: Path) -> None:
     write_users(tmp_path, repeats=False)
-    result = trained(tmp_path, repeat_bias=True)
-    shown = recommend(result.folder, [["i1", "i2"]], k=5, overrides={"mask_history": False})
-    assert not {"i1", "i2"} & set(shown["item_id"])
+    experiment = load(trained(tmp_path).folder)
+    for bias, again in ((-0.2, False), (0.2, True)):
+        torch.nn.init.constant_(experiment.model.repeat_bias.weight, bias)
+        shown = recommend(experiment, [["i1", "i2"]], k=5, overrides={"mask_history": False})
+        assert ({"i1", "i2"} <= set(shown["item_id"])) == again
+        assert bool({"i1", "i2"} & set(shown["item_id"])) == again
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "learned"),
+    [
+        ("RETR", {}, True), ("RETR", {"loss_type": "BPR"}, False), ("RETR", {"negatives": "sampled"}, True),
+        ("ANT", {}, True), ("ANT", {"repeat_bias": None}, True), ("ANT", {"repeat_bias": False}, False),
+        ("ANT", {"content_start": True}, False), ("UniSRec", {"negatives": "in_batch"}, False), ("XRETR", {}, True),
+        ("TPRETR", {}, False), ("TPRETR", {"loss_type": "CE"}, False),
+    ],
+)  # fmt: skip
+def test_it_is_learned_where_the_loss_can(tmp_path: Path, model: str, keys: dict[str, Any], learned: bool) -> None:
+    write_small(tmp_path)
+    assert config(tmp_path, model, **keys)["repeat_bias"] is learned
 
 
 @pytest.mark.parametrize(
     ("model", "keys", "sentence"),
     [
         ("RETR", {"loss_type": "BPR"}, "repeat_bias is learned by cross-entropy, not BPR. Set --loss_type=CE"),
-        ("ANT", {"adaptation": "auto", "source": "Small"}, "adaptation=auto joins .* Leave one of them out"),
         ("ANT", {"content_start": True}, "learned from the items that content_start spares. Leave one of them out"),
         ("TPRETR", {}, "repeat_bias=True is invalid"),
         ("SyNCRec", {}, "Unknown key 'repeat_bias'"),

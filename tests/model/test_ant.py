@@ -22,10 +22,10 @@ TOLERANCE = 1e-6
 
 
 def ant(tmp_path: Path, **keys: Any) -> ANT:
-    """A small ANT in float64 with random parameters, and its training data as ``model.data``."""
+    """A small ANT of the paper in float64 with random parameters, and its training data as ``model.data``."""
     if not (tmp_path / "Small").exists():
         write_small(tmp_path)
-    experiment = build(config(tmp_path, **keys))
+    experiment = build(config(tmp_path, repeat_bias=False, **keys))
     model = experiment.model.double()
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -250,7 +250,8 @@ def test_relearning_keeps_only_the_user_model(tmp_path: Path) -> None:
         source = pretrained if name.startswith("user_model.") else fresh
         assert torch.equal(value, source[name].to(value.dtype)), name
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == {name for name in fresh if name.startswith(("item_representation.", "position_embedding."))}
+    learned = "item_representation.", "position_embedding.", "repeat_bias."
+    assert trained == {name for name in fresh if name.startswith(learned)}
 
 
 def test_fine_tuning_trains_only_item_representations_and_embeddings(tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_fine_tuning_trains_only_item_representations_and_embeddings(tmp_path: P
         if name in pretrained:
             assert torch.equal(value, pretrained[name].to(value.dtype)), name
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert all(name.startswith(("item_representation.", "item_embedding.")) for name in trained)
+    assert all(name.startswith(("item_representation.", "item_embedding.", "repeat_bias.")) for name in trained)
     assert "item_embedding.weight" in trained
 
 

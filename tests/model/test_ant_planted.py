@@ -26,8 +26,9 @@ KEYS = {
     "hidden_size": 32, "inner_size": 32, "n_heads": 1, "projection_heads": 2, "hidden_dropout_prob": 0.1,
     "attn_dropout_prob": 0.1, "train_batch_size": 256, "learning_rate": 0.003, "epochs": 50, "stopping_step": 8,
     "pretrain_epochs": 10, "pretrain_negatives": "full", "pretrain_seed": 1, "train_share": 0.3, "topk": [20],
-    "show_progress": False,
+    "repeat_bias": False, "show_progress": False,
 }  # fmt: skip
+"""Of the paper's model."""
 
 
 class TestANT(PlantedTruth):

@@ -213,7 +213,7 @@ def test_fine_tuning_trains_only_the_adaptor_and_item_embeddings(tmp_path: Path)
             assert torch.equal(target.state_dict()[name], value), name
         target.calculate_loss(batch).backward()
         trained = {name.split(".")[0] for name, value in target.named_parameters() if value.grad is not None}
-        assert trained == {"adaptor"} | ({"item_embedding"} if keys else set())
+        assert trained == {"adaptor", "repeat_bias"} | ({"item_embedding"} if keys else set())
 
 
 @pytest.mark.parametrize(

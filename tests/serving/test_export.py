@@ -61,15 +61,15 @@ def serve(folder: Path, *options: str) -> tuple[list[tuple[str, float]], list[st
     return [(item, float(score)) for item, score in rows], [line for line in lines if "\t" not in line]
 
 
-def ranking(experiment: Experiment, history: list[str]) -> dict[str, float]:
-    """The model's own scores of the items that are not in a history, best first."""
+def ranking(experiment: Experiment, history: list[str], keep_history: bool = False) -> dict[str, float]:
+    """The model's own scores of the items that are not in a history, or of all items, best first."""
     dataset = experiment.dataset
     ids = [dataset.field2token_id["item_id"][item] for item in history]
     last = ids[-experiment.config["MAX_ITEM_LIST_LENGTH"] :]
     rows = {"item_id_list": torch.tensor([last]), "item_length": torch.tensor([len(last)])}
     with torch.no_grad():
         scores = experiment.model.full_sort_predict(Interaction(rows))[0].numpy()
-    order = [item for item in np.argsort(-scores) if item and item not in ids]
+    order = [item for item in np.argsort(-scores) if item and (keep_history or item not in ids)]
     return {str(dataset.field2id_token["item_id"][item]): float(scores[item]) for item in order}
 
 
@@ -80,7 +80,7 @@ def trained(root: Path, model: str, dataset: str = "Small", **keys: Any) -> str:
 @pytest.mark.usefixtures("_onnx")
 def test_an_export_is_served_without_the_packages_of_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(tmp_path)
-    folder, output = trained(tmp_path, "ANT", n_layers=1), tmp_path / "out" / "serving"
+    folder, output = trained(tmp_path, "ANT", n_layers=1, learning_rate=0.01), tmp_path / "out" / "serving"
     assert main(["export", folder, f"--output={output}", "--data_path", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{output}\n"
 
@@ -92,6 +92,9 @@ def test_an_export_is_served_without_the_packages_of_training(tmp_path: Path, ca
         assert [score for _, score in found] == pytest.approx([expected[item] for item, _ in found], abs=2e-6)
         assert not comments
 
+        kept, _ = serve(output, "--k=30", "--keep_history", "--history", *history)
+        assert dict(kept) == pytest.approx(ranking(experiment, history, keep_history=True), abs=2e-6)
+
     known, comments = serve(output, "--k=5", "--history", "new", "i3", "i99")
     assert (known, comments) == (serve(output, "--k=5", "--history", "i3")[0], ["# unknown items: 2"])
     counts = np.bincount(experiment.dataset.sequences.items)[1:]
@@ -100,6 +103,7 @@ def test_an_export_is_served_without_the_packages_of_training(tmp_path: Path, ca
     manifest = json.loads((output / "manifest.json").read_text())
     assert (manifest["model"], manifest["dataset"], manifest["items"]) == ("ANT (scratch)", "Small", 25)
     assert (manifest["score"], manifest["text_encoder"], manifest["longest_history"]) == ("cosine", "test text", 10)
+    assert manifest["repeat_score"] == pytest.approx(float(experiment.model.repeat_score)) != 0
     assert manifest["check"]["histories"] == 40 and manifest["check"]["largest_difference"] < 1e-5
     assert manifest["files"].keys() == {path.name for path in output.iterdir()} - {"manifest.json"}
     for name, described in manifest["files"].items():
