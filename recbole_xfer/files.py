@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -25,6 +27,37 @@ WORKSPACE = ".unfinished"
 
 COMPLETE = "complete"
 """Within a temporary folder of :func:`replacing_folders`, the folder of what only has to be moved to its place."""
+
+
+class WithoutNul(io.RawIOBase):
+    """The bytes of a text file; raises XferError at a NUL character, at which pandas would silently cut a value.
+
+    Args:
+        path: of the file, for the error.
+        file: opened for reading bytes.
+    """
+
+    def __init__(self, path: Path, file: io.BufferedIOBase) -> None:
+        self.path, self.file, self.line = path, file, 1
+
+    def readable(self) -> bool:
+        """See :class:`io.RawIOBase`."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See :class:`io.RawIOBase`."""
+        read = self.file.read(len(buffer))
+        place = read.find(b"\0")
+        self.line += read.count(b"\n", 0, place if place >= 0 else None)
+        if place >= 0:
+            raise nul_error(self.path, self.line)
+        buffer[: len(read)] = read
+        return len(read)
+
+
+def nul_error(path: Path, line: int) -> XferError:
+    """The error for a NUL character in a line of a text file."""
+    return XferError(f"{path}, line {line}: there is a NUL character. Remove it.")
 
 
 @contextmanager

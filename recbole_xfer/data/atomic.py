@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_xfer.errors import XferError
+from recbole_xfer.files import nul_error
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 """Types of columns, as in the header of an atomic file."""
@@ -212,7 +213,7 @@ def _count_rows(path: Path, columns: int, form: AtomicFormat) -> int:
                     f"the extra values, or add their columns to the header."
                 )
             if "\0" in line:
-                raise XferError(f"{path}, line {number}: there is a NUL character. Remove it.")
+                raise nul_error(path, number)
             rows += line.strip(blanks) != ""
     if len(cut) == 2:
         raise XferError(f"{path}, line {cut[True]}: there is a carriage return inside the line. Remove it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from recbole_xfer.config.schema import check, kind_of
 from recbole_xfer.errors import XferError
+from recbole_xfer.files import WithoutNul
 
 Frames = Mapping[str, Mapping[str, Any]]
 """Each domain's frames: ``inter``, and ``user`` and ``item``, None if the file does not exist."""
@@ -45,10 +47,11 @@ def _read(path: Path, frames: Frames, field: str) -> pd.DataFrame:
     if not path.is_file():
         raise XferError(f"The file overlap_file={path} does not exist.")
     try:
-        table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
-            quoting=csv.QUOTE_NONE,
-        )  # fmt: skip
+        with path.open("rb") as file:
+            table = pd.read_csv(
+                io.BufferedReader(WithoutNul(path, file)), sep="\t", dtype=str, keep_default_na=False,
+                skip_blank_lines=False, index_col=False, quoting=csv.QUOTE_NONE,
+            )  # fmt: skip
     except (ValueError, pd.errors.ParserError) as error:
         raise XferError(f"{path} cannot be read: {error}. Write a table of ids, separated by tabs.") from error
     table = table.fillna("")  # missing last cells

@@ -20,6 +20,7 @@ from pandas.api.types import infer_dtype
 from pyarrow import parquet
 
 from recbole_xfer.errors import XferError, did_you_mean
+from recbole_xfer.files import WithoutNul, nul_error
 
 ATOMIC = (".inter", ".item", ".user")
 SEPARATORS = {".csv": ",", ".tsv": "\t"} | dict.fromkeys(ATOMIC, "\t")
@@ -172,9 +173,9 @@ def _read_separated(path: Path, file: io.BufferedReader, suffix: str, form: Text
     if separator is None:
         raise XferError(f"{path}: the separator does not follow from the file's name. Set --separator.")
     quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
-    text: io.BufferedReader | io.StringIO = file
-    if len(separator) > 1:
-        text, separator = _with_short_separator(path, file, separator, form.encoding), UNIT_SEPARATOR
+    text: io.BufferedReader | io.StringIO = io.BufferedReader(WithoutNul(path, file), 2**20)
+    if len(separator) > 1 or b"\0" in ",".encode(form.encoding):
+        text, separator = _with_short_separator(path, file, separator, form.encoding)
     table = pd.read_csv(
         text,
         sep=separator,
@@ -201,12 +202,18 @@ def _usual_separator(file: io.BufferedReader, suffix: str, encoding: str) -> str
     return usual if "," in first else next((mark for mark in INSTEAD_OF_COMMAS if mark in first), usual)
 
 
-def _with_short_separator(path: Path, file: io.BufferedIOBase, separator: str, encoding: str) -> io.StringIO:
+def _with_short_separator(
+    path: Path, file: io.BufferedIOBase, separator: str, encoding: str
+) -> tuple[io.StringIO, str]:
     """The text with one character as the separator; with more, pandas is slow and strips blanks at ends of lines."""
     text = file.read().decode(encoding)
+    if "\0" in text:
+        raise nul_error(path, text.count("\n", 0, text.index("\0")) + 1)
+    if len(separator) == 1:
+        return io.StringIO(text), separator
     if UNIT_SEPARATOR in text:
         raise XferError(f"{path} has the character {UNIT_SEPARATOR!r}. Remove it, or use a separator of one character.")
-    return io.StringIO(text.replace(separator, UNIT_SEPARATOR))
+    return io.StringIO(text.replace(separator, UNIT_SEPARATOR)), UNIT_SEPARATOR
 
 
 def _read_parquet(path: Path, file: io.BufferedIOBase) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from recbole_xfer.data.atomic_writer import check_domain_name, write_domain
 from recbole_xfer.data.parts import FILE, assemble, concatenate
 from recbole_xfer.data.vectors import RAW_SUFFIX, read_vectors, write_vectors
 from recbole_xfer.errors import XferError
-from recbole_xfer.files import replacing_folders
+from recbole_xfer.files import WithoutNul, replacing_folders
 from recbole_xfer.log import logger
 from recbole_xfer.prepare.summary import Summary, describe
 from recbole_xfer.prepare.unisrec_files import write_unisrec
@@ -140,7 +141,9 @@ def _read_table(path: Path, columns: list[str], header: int | None) -> pd.DataFr
     if not path.exists():
         raise XferError(f"The file {path} does not exist. Check --input and --name.")
     try:
-        table = pd.read_csv(path, sep="\t", header=header, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
+        with path.open("rb") as file:
+            text = io.BufferedReader(WithoutNul(path, file))
+            table = pd.read_csv(text, sep="\t", header=header, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise XferError(f"{path} cannot be read: {error}.") from error
     if table.empty or table.shape[1] != len(columns) or not isinstance(table.index, pd.RangeIndex):

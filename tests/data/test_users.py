@@ -68,6 +68,7 @@ def test_recguru_shares_the_users_of_the_file(tmp_path: Path) -> None:
         ("Books\tFilms\nb0\tf9\nb0\tf8\n", r"people.tsv, line 3: the user 'b0' of Books is repeated"),
         ("Books\tMusic\nb0\tf9\n", r"people.tsv has no column 'Films' \(columns: Books, Music\). Add one per domain"),
         ("", "people.tsv cannot be read"),
+        ("Books\tFilms\nb0\tf9\nb1\0\tf8\n", "people.tsv, line 3: there is a NUL character"),
     ],
 )
 def test_invalid_file(tmp_path: Path, table: str, message: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_xfer.errors import XferError
+from recbole_xfer.prepare.reading import TextFormat, read_table
 from recbole_xfer.prepare.table import prepare_table
 from tests.helpers.preparing import LOG, prepare, table_file
 
@@ -40,6 +41,13 @@ def test_invalid_interactions(tmp_path: Path, content: str, sentence: str) -> No
     [
         ("log.txt", b"user item", r"log\.txt: the separator does not follow .* Set --separator"),
         ("log.csv", b"user,item,time\nu,\xe9,1\n", "cannot be read: .*utf-8.*--encoding"),
+        (
+            "log.csv",
+            b"user,item,time\nu,a,1\nu,a\0b,2\nu,a\0c,3\n",
+            r"log\.csv, line 3: there is a NUL character. Remove",
+        ),
+        ("log.csv.gz", gzip.compress(b"user,item\nu,\0\n"), r"log\.csv\.gz, line 2: there is a NUL character"),
+        ("log.csv", "user,item,time\nu,a,1\n".encode("utf-16-le"), r"log\.csv, line 1: there is a NUL character"),
         ("log.csv.gz", b"user,item,time\n", r"log\.csv\.gz cannot be read: Not a gzipped file"),
         ("log.xlsx", b"PK", r"log\.xlsx is a spreadsheet. Save the sheet as \.csv"),
         ("log.csv.gz", gzip.compress(b"user,item\nu,a\n", mtime=0)[:-9], "cut off. Get or write it"),
@@ -63,6 +71,21 @@ def test_invalid_files(tmp_path: Path, name: str, content: bytes, sentence: str)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(XferError, match=sentence):
         prepare_table(tmp_path, tmp_path / name, LOG, name="D")
+
+
+def test_a_nul_character_in_other_formats(tmp_path: Path) -> None:
+    rows = "user::item::time\nu::a::1\nu::a\0b::2\n"
+    for form in (
+        {"separator": "::"},
+        {"separator": "::", "encoding": "utf-16"},
+        {"separator": ":", "encoding": "utf-16"},
+    ):
+        path = tmp_path / "log.csv"
+        path.write_bytes(rows.replace("::", form["separator"]).encode(form.get("encoding", "utf-8")))
+        with pytest.raises(XferError, match=r"log\.csv, line 3: there is a NUL character"):
+            prepare_table(tmp_path, path, LOG, name="D", form=TextFormat(**form))
+        path.write_bytes(rows.replace("::", form["separator"]).replace("\0", "").encode(form.get("encoding", "utf-8")))
+        assert set(read_table(path, TextFormat(**form))["item"]) == {"a", "ab"}
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ class TestUniSRec:
             ("S.train.inter", "h\th\th\n0\t0 x\t2\n", r"S\.train\.inter: users and items must be integers"),
             ("S.train.inter", "h\th\n0\t0\n", "must have rows of 3 columns"),
             ("S.valid.inter", "", r"S\.valid\.inter cannot be read"),
+            ("S.item2index", "item0\t0\nitem1\0\t1\n", r"S\.item2index, line 2: there is a NUL character"),
             ("S.item2index", "item0\t0\nitem1\t1\n", r"S\.item2index has no index [234]"),
             ("S.user2index", "user0\t0\nuser1\t2\n", r"S\.user2index: the indices must be 0 to 1"),
             ("S.text", "item_id\ttext\nother\tx\n", r"S\.text: no item id, such as 'other'"),
