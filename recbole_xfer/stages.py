@@ -14,6 +14,7 @@ from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.values import in_order, read_yaml_files, split_domains
+from recbole_xfer.data.domain_folder import command
 from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
@@ -131,9 +132,10 @@ def check_adaptable(config: XferConfig) -> None:
     if not hooks_of(config.model_class).kept:
         own = stages(config["model"])
         all_stages = f", which trains its stages {', '.join(own)} one after another" if own else ""
+        run = command("run", config["dataset"], Path(config["data_path"]).parent)
         raise XferError(
-            f"{config['model']} cannot be adapted to a target, so it is not pre-trained on sources. Use `recbole-xfer "
-            f"run --model={config['model']} --dataset={config['dataset']}`{all_stages}."
+            f"{config['model']} cannot be adapted to a target, so it is not pre-trained on sources. Use `{run} "
+            f"--model={config['model']}`{all_stages}."
         )
 
 
