@@ -54,4 +54,4 @@ def test_the_demo_has_little_and_much_data() -> None:
     plan = load_plan(properties.folder() / DEMO)
     tables = tables_of(plan, shares_of(plan))
     assert [table.share for table in tables] == [0.1, 1.0]
-    assert [check_rows(table.keys, plan["rows"]) for table in tables] == [[None] * 5] * 2
+    assert [check_rows(table.keys, plan["rows"]) for table in tables] == [[None] * 6] * 2
