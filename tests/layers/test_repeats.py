@@ -87,7 +87,7 @@ def test_loss_and_gradients_are_those_of_the_definition(
     assert found[0][3] != 0
 
 
-@pytest.mark.parametrize("model", ["ANT", "RETR"])
+@pytest.mark.parametrize("model", ["ANT", "RETR", "NOVA", "VQRec"])
 def test_scores_have_the_bias_at_the_items_of_the_history(tmp_path: Path, model: str) -> None:
     write_small(tmp_path, holes=False)
     made = build(config(tmp_path, model, repeat_bias=True))
@@ -151,7 +151,7 @@ def test_items_of_the_history_are_recommended_by_the_bias(tmp_path: Path) -> Non
         ("RETR", {}, True), ("RETR", {"loss_type": "BPR"}, False), ("RETR", {"negatives": "sampled"}, True),
         ("ANT", {}, True), ("ANT", {"repeat_bias": None}, True), ("ANT", {"repeat_bias": False}, False),
         ("ANT", {"content_start": True}, False), ("UniSRec", {"negatives": "in_batch"}, False), ("XRETR", {}, True),
-        ("TPRETR", {}, False), ("TPRETR", {"loss_type": "CE"}, False),
+        ("TPRETR", {}, False), ("TPRETR", {"loss_type": "CE"}, False), ("NOVA", {}, True), ("VQRec", {}, True),
     ],
 )  # fmt: skip
 def test_it_is_learned_where_the_loss_can(tmp_path: Path, model: str, keys: dict[str, Any], learned: bool) -> None:
