@@ -13,7 +13,7 @@ from recbole.utils import get_model, init_seed
 from torch import Tensor
 
 from recbole_xfer.config import properties
-from recbole_xfer.config.config import XferConfig, settings, stages_of
+from recbole_xfer.config.config import XferConfig, known_keys, settings, stages_of
 from recbole_xfer.config.joined import is_joined, member_configs
 from recbole_xfer.config.plain import plain
 from recbole_xfer.config.recbole_keys import STAGES
@@ -240,7 +240,8 @@ def load(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Expe
 def config_of(run: RunFolder, overrides: Mapping[str, Any]) -> XferConfig:
     """The configuration of a finished run, with some values replaced."""
     trained = run.config()
-    given = {key: trained[key] for key in EARLIER} | dict(overrides)
+    known = known_keys(trained["model"], trained["dataset"])
+    given = {key: trained[key] for key in EARLIER if key in known} | dict(overrides)
     return XferConfig(config_files=[run.config_file], overrides=given)
 
 

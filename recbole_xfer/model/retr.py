@@ -25,8 +25,8 @@ from recbole_xfer.model.base import DotProductRecommender, candidate_sampler, ha
 class RETR(DotProductRecommender):
     """A causal transformer whose attention is routed through a user's pivotal behaviours (Eq. 1 to 8).
 
-    With ``pathway: False`` it is SASRec, and without ``repeat_bias`` and with RecBole's SASRec weights it gives RecBole's
-    scores.
+    With ``pathway: False`` it is SASRec; without ``repeat_bias``, and with the weights of RecBole's SASRec, it gives
+    RecBole's scores.
 
     Deviation: the loss is a mean over targets, not their sum, so that it does not depend on the batch size. Deviation:
     Z^0 is X_s normalised and with dropout, as in SASRec, where section 3.1 has X_s itself.

@@ -47,7 +47,7 @@ from recbole_xfer.version import __version__
 SHOWN = 5
 """Number of differing keys that a message lists."""
 
-EARLIER: Mapping[str, Any] = {"vector_scaling": "none", "train_share": 1.0}
+EARLIER: Mapping[str, Any] = {"vector_scaling": "none", "train_share": 1.0, "repeat_bias": False}
 """Values of keys with which runs were trained before these keys existed."""
 
 REQUIRED = ("model", "dataset", "seed", "eval_args", "valid_metric")

@@ -64,12 +64,25 @@ def test_scaling_of_the_encoder_does_not_matter(tmp_path: Path, model: str) -> N
 
 def test_a_run_from_before_the_key_is_loaded_as_it_was_trained(tmp_path: Path) -> None:
     write_small(tmp_path)
-    folder = Path(run("ANT", "Small", overrides={**settings(tmp_path), "vector_scaling": "none"}).folder)
+    keys = {"vector_scaling": "none", "repeat_bias": False}
+    folder = Path(run("ANT", "Small", overrides={**settings(tmp_path), **keys}).folder)
     file = folder / RunFolder.CONFIG
-    file.write_text(file.read_text(encoding="utf-8").replace("vector_scaling: none\n", ""), encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
+    for line in ("vector_scaling: none\n", "repeat_bias: false\n"):
+        assert line in text
+        text = text.replace(line, "")
+    file.write_text(text, encoding="utf-8")
     loaded = load(folder)
-    assert loaded.config["vector_scaling"] == EARLIER["vector_scaling"] == "none"
+    assert {key: loaded.config[key] for key in keys} == {key: EARLIER[key] for key in keys} == keys
     assert float(loaded.model.features.text_scale) == 1
+    assert loaded.model.repeat_bias is None
+
+
+@pytest.mark.parametrize("model", ["SASRec", "Pop"])
+def test_other_models_have_no_such_key(tmp_path: Path, model: str) -> None:
+    write_small(tmp_path)
+    folder = run(model, "Small", overrides=settings(tmp_path, model)).folder
+    assert load(folder).config["repeat_bias"] is None
 
 
 def test_a_model_keeps_its_mean_and_scale_on_other_items(tmp_path: Path) -> None:
