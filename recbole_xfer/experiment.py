@@ -32,6 +32,9 @@ from recbole_xfer.trainer.run_identity import UNIMPORTANT, weights_digest
 from recbole_xfer.trainer.trainer import XferTrainer
 from recbole_xfer.trainer.untrained import JoinedTrainer
 
+INDISTINCT = 0.1
+"""Share of the items with the vectors of another item above which training warns."""
+
 MEASURING = {
     "eval_args", "eval_batch_size", "eval_groups", "head_share", "held_out_targets", "mask_history",
     "metric_decimal_place", "metrics", "rank_within_domain", "topk", "valid_metric",
@@ -280,6 +283,20 @@ def describe(experiment: Experiment) -> str:
     trained = sum(parameter.numel() for parameter in experiment.model.parameters() if parameter.requires_grad)
     text += f"; {trained:,} trained parameters on {experiment.config['device']}"
     return "; ".join(filter(None, [text, approximations(experiment)]))
+
+
+def caution(experiment: Experiment) -> str | None:
+    """What a model cannot learn about these items by their features alone, as a sentence; None for nothing."""
+    config = experiment.config
+    if not hooks_of(experiment.model).reads_features or config["item_embedding"] is not False:
+        return None
+    alike, items = experiment.train_data._dataset.features.indistinct(), experiment.dataset.item_num - 1
+    if alike <= INDISTINCT * items:
+        return None
+    return (
+        f"{alike:,} of the {items:,} items have the vectors of another item, or none, so that {config['model']} cannot "
+        f"distinguish them by these. Set --item_embedding=True to learn what is special about each."
+    )
 
 
 def approximations(experiment: Experiment) -> str | None:

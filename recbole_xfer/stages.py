@@ -18,7 +18,7 @@ from recbole_xfer.data.domain_folder import command
 from recbole_xfer.data.splits import holds_nothing_out
 from recbole_xfer.errors import XferError
 from recbole_xfer.evaluation.result import Result
-from recbole_xfer.experiment import Experiment, build, describe, fit, label, target
+from recbole_xfer.experiment import Experiment, build, caution, describe, fit, label, target
 from recbole_xfer.hooks import hooks_of, is_adapted
 from recbole_xfer.log import logger
 from recbole_xfer.measure import groups_of, measure
@@ -200,6 +200,9 @@ def train_and_evaluate(
             return measure(experiment, earlier["valid"], earlier["seconds"], earlier["best_epoch"])
         with folder.logging():
             logger.info(f"Training {label(config)} on {target(config)} ({describe(experiment)})")
+            warning = caution(experiment)
+            if warning:
+                logger.warning(warning)
             before = _train_members(experiment, pretrained) if is_joined(config) else 0.0
             started = time.time()
             _, valid = fit(experiment, on_epoch)

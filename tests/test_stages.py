@@ -8,10 +8,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from recbole_xfer import stages
+from recbole_xfer.data.vectors import write_vectors
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import Experiment, build, fit, load
 from recbole_xfer.quick_start import compare, evaluate, pretrain, run
@@ -301,6 +304,29 @@ def test_a_comparison_trains_all_stages(tmp_path: Path) -> None:
     ],
 )
 def test_only_models_that_can_be_adapted_are_pretrained_on_sources(tmp_path: Path, model: str, rest: str) -> None:
-    message = f"{model} cannot be adapted .* Use `recbole-xfer run --model={model} --dataset=A`{rest}\\."
+    command = f"recbole-xfer run --dataset=A --data_path={tmp_path} --model={model}"
+    message = f"{model} cannot be adapted .* Use `{command}`{rest}\\."
     with pytest.raises(XferError, match=message):
         pretrain(model, "A", overrides=settings(tmp_path, model))
+
+
+@pytest.mark.parametrize(
+    ("items", "keys", "warned"),
+    [
+        (2, {}, True),
+        (1, {}, False),
+        (25, {"modalities": ["text", "image"]}, False),
+        (2, {"item_embedding": True}, False),
+    ],
+)
+def test_items_with_the_same_vectors_are_named(
+    tmp_path: Path, items: int, keys: dict[str, Any], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_small(tmp_path, holes=False)
+    table = pd.read_parquet(folder / "Small.text.parquet")
+    vectors = np.stack(table["vector"].to_numpy())
+    vectors[: items + 1] = vectors[0]
+    write_vectors(folder / "Small.text.parquet", list(table["item_id"]), vectors, encoder="test", source="random")
+    run("ANT", "Small", overrides={**settings(tmp_path), "modalities": ["text"], "epochs": 1, **keys})
+    sentence = f"{items + 1} of the 25 items have the vectors of another item, or none, so that ANT cannot distinguish"
+    assert (sentence in caplog.text) == warned

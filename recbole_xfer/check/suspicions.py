@@ -157,8 +157,8 @@ def _texts(domain: Domain) -> Iterator[str]:
     if len(shared):
         yield (
             f"{shared.sum():,} of {len(texts):,} texts are those of another item, too, such as "
-            f"{_short(shared.index[0])} of {shared.iloc[0]:,} items. Models that read texts "
-            f"alone cannot distinguish these items."
+            f"{_short(shared.index[0])} of {shared.iloc[0]:,} items. Models that read texts alone cannot distinguish "
+            f"these items; with --item_embedding=True they learn to."
         )
     markup = texts[texts.str.contains(MARKUP)]
     if len(markup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,12 @@ class ItemFeatures:
             assert self.price is not None
             return np.isfinite(self.price)
         return getattr(self, modality).present
+
+    def indistinct(self) -> int:
+        """Number of items whose vectors, or lack of any, are those of another item; prices are not compared."""
+        tables = [table.values[1:] for table in (self.text, self.image) if table is not None]
+        rows = zip(*(map(np.ndarray.tobytes, values) for values in tables), strict=True)
+        return sum(count for count in Counter(map(hash, rows)).values() if count > 1)
 
     def coverage(self) -> str:
         """Counts items as text, such as ``text 4,385 of 4,385 items, image 4,102, price 3,377``."""
