@@ -134,13 +134,13 @@ class _Tiles:
         """Yields the first item of each tile and its scores [B, T]."""
         users, items, repeated = self.scores.users, self.scores.items, self.scores.repeated
         left_out = self._by_tile(*self.scores.left_out)
-        more = None if repeated is None else self._by_tile(repeated.row, repeated.item)
+        more = [] if repeated is None else self._by_tile(repeated.row, repeated.item)
         memory = dict[int, Tensor]()
         for tile, (start, end) in enumerate(pairwise(self.starts)):
             if end - start not in memory:  # new memory for each tile would cost as much as the product
                 memory[end - start] = users.new_empty(len(users), end - start)
             scores = torch.mm(users, items[start:end].T, out=memory[end - start])
-            if repeated is not None and more is not None:
+            if repeated is not None:
                 scores[more[tile]] += repeated.score  # once, also where an item is several times in a history
             scores[left_out[tile]] = -torch.inf
             yield start, scores
