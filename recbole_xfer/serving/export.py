@@ -241,7 +241,7 @@ def as_column(vectors: np.ndarray) -> pa.FixedSizeListArray:
 def repeat_score(model: Any) -> float:
     """What a model adds to the scores of the items of a history."""
     score = model.repeat_score if isinstance(model, VectorRecommender) else None
-    return 0.0 if score is None else float(score)
+    return 0.0 if score is None else score.item()
 
 
 def is_unit(vectors: np.ndarray) -> bool:

@@ -78,6 +78,7 @@ def trained(root: Path, model: str, dataset: str = "Small", **keys: Any) -> str:
 
 
 @pytest.mark.usefixtures("_onnx")
+@pytest.mark.filterwarnings("error:Converting a tensor")
 def test_an_export_is_served_without_the_packages_of_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_small(tmp_path)
     folder, output = trained(tmp_path, "ANT", n_layers=1, learning_rate=0.01), tmp_path / "out" / "serving"
@@ -103,7 +104,7 @@ def test_an_export_is_served_without_the_packages_of_training(tmp_path: Path, ca
     manifest = json.loads((output / "manifest.json").read_text())
     assert (manifest["model"], manifest["dataset"], manifest["items"]) == ("ANT (scratch)", "Small", 25)
     assert (manifest["score"], manifest["text_encoder"], manifest["longest_history"]) == ("cosine", "test text", 10)
-    assert manifest["repeat_score"] == pytest.approx(float(experiment.model.repeat_score)) != 0
+    assert manifest["repeat_score"] == pytest.approx(experiment.model.repeat_score.item()) != 0
     assert manifest["check"]["histories"] == 40 and manifest["check"]["largest_difference"] < 1e-5
     assert manifest["files"].keys() == {path.name for path in output.iterdir()} - {"manifest.json"}
     for name, described in manifest["files"].items():
