@@ -315,7 +315,8 @@ def test_only_models_that_can_be_adapted_are_pretrained_on_sources(tmp_path: Pat
     [
         (2, {}, True),
         (1, {}, False),
-        (25, {"modalities": ["text", "image"]}, False),
+        (24, {}, True),
+        (24, {"modalities": ["text", "image"]}, False),
         (2, {"item_embedding": True}, False),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sklearn.cluster import KMeans
 
@@ -46,7 +47,7 @@ def main() -> None:
         kept = rows[rows["item_id"].isin(own)].assign(timestamp=lambda some: range(len(some)))
         write_domain(options.data_path, copy, kept, items[items["item_id"].isin(own)])
         for modality, table in tables.items():
-            some = table.filter(pa.compute.is_in(table["item_id"], pa.array(own)))
+            some = table.filter(pc.is_in(table["item_id"], pa.array(own)))
             pq.write_table(some, options.data_path / copy / f"{copy}.{modality}.parquet")
         print(options.data_path / copy)
 

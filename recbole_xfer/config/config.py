@@ -143,10 +143,9 @@ def add_defaults(config: Config, model: str, model_class: type, dataset: str) ->
     defaults.update(properties.defaults(model, dataset))
     check_together({**defaults, **given}, model_class)
     defaults.update(_defaults_by_type(defaults, given))
-    if defaults.get("repeat_bias", False) is None:
+    if {**defaults, **given}.get("repeat_bias", False) is None:
         defaults["repeat_bias"] = learns_repeats({**defaults, **given})
-        if given.get("repeat_bias", False) is None:
-            del given["repeat_bias"]
+        given.pop("repeat_bias", None)
     defaults["load_col"] = _columns(defaults, given)
     if "valid_metric" not in given and "topk" in given:
         defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])

@@ -175,7 +175,7 @@ def _read_separated(path: Path, file: io.BufferedReader, suffix: str, form: Text
     quotes = form.quotes and len(separator) == 1 and suffix not in ATOMIC
     text: io.BufferedReader | io.StringIO = io.BufferedReader(WithoutNul(path, file), 2**20)
     if len(separator) > 1 or b"\0" in ",".encode(form.encoding):
-        text, separator = _with_short_separator(path, file, separator, form.encoding)
+        text, separator = _decoded(path, file, separator, form.encoding)
     table = pd.read_csv(
         text,
         sep=separator,
@@ -202,10 +202,8 @@ def _usual_separator(file: io.BufferedReader, suffix: str, encoding: str) -> str
     return usual if "," in first else next((mark for mark in INSTEAD_OF_COMMAS if mark in first), usual)
 
 
-def _with_short_separator(
-    path: Path, file: io.BufferedIOBase, separator: str, encoding: str
-) -> tuple[io.StringIO, str]:
-    """The text with one character as the separator; with more, pandas is slow and strips blanks at ends of lines."""
+def _decoded(path: Path, file: io.BufferedIOBase, separator: str, encoding: str) -> tuple[io.StringIO, str]:
+    """The text and a separator of one character; with more, pandas is slow and strips blanks at ends of lines."""
     text = file.read().decode(encoding)
     if "\0" in text:
         raise nul_error(path, text.count("\n", 0, text.index("\0")) + 1)
