@@ -71,7 +71,7 @@ class Settings:
         at_once: pictures that are fetched at once.
         per_host: connections to one host.
         attempts: tries of an address that gives no answer, or a transient error.
-        timeout: seconds in which a picture must arrive.
+        timeout: seconds in which a host must answer, and in which the picture must then arrive.
     """
 
     size: int = 512
@@ -225,7 +225,6 @@ def _get(http: urllib3.PoolManager, url: str, timeout: float) -> bytes:
     """The content at an address, in one attempt; raises FetchError."""
     if not url.lower().startswith(("http://", "https://")):
         raise FetchError("the address does not begin with http:// or https://")
-    deadline = time.monotonic() + timeout
     try:
         response = http.request("GET", url, preload_content=False)
     except MaxRetryError as error:
@@ -237,7 +236,7 @@ def _get(http: urllib3.PoolManager, url: str, timeout: float) -> bytes:
     except HTTPError as error:
         raise TransientError(f"no answer: {type(error).__name__}") from error
     try:
-        return _content(response, deadline)
+        return _content(response, timeout)
     except HTTPError as error:
         raise TransientError(f"the answer broke off: {type(error).__name__}") from error
     finally:
@@ -245,13 +244,14 @@ def _get(http: urllib3.PoolManager, url: str, timeout: float) -> bytes:
         response.release_conn()
 
 
-def _content(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+def _content(response: urllib3.BaseHTTPResponse, timeout: float) -> bytes:
     if response.status in TRANSIENT:
         pause = response.headers.get("Retry-After", "")
         raise TransientError(f"status {response.status}", float(pause) if pause.isdecimal() else 0)
     if response.status != 200:
         raise FetchError(f"status {response.status}")
     content = bytearray()
+    deadline = time.monotonic() + timeout
     while block := response.read1(BLOCK, decode_content=True):  # returns what has arrived
         content += block
         if len(content) > MOST_BYTES:

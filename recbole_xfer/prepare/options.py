@@ -223,7 +223,7 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
     add("--at_once", type=int, default=32, help="pictures that are downloaded at once (default: %(default)s)")
     add("--per_host", type=int, default=8, help="connections to one host (default: %(default)s)")
     add("--attempts", type=int, default=4, help="tries of an address that does not answer (default: %(default)s)")
-    add("--timeout", type=float, default=30, help="seconds in which a picture must arrive (default: %(default)s)")
+    add("--timeout", type=float, default=30, help="seconds for the answer, and for the picture (default: %(default)s)")
 
 
 SOURCE_OPTIONS = {

@@ -72,6 +72,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send(picture(form="PNG", mode="L"))
         elif kind == "bomb":
             self.send(b"x" * 10_000)
+        elif kind == "late":
+            time.sleep(0.25)
+            self.send(content)
         else:
             time.sleep(0.02)
             self.send(content)
@@ -93,6 +96,7 @@ class Server(ThreadingHTTPServer):
     """A local server that counts requests and open connections."""
 
     daemon_threads = True
+    request_queue_size = 64  # of connections; the system drops others, and their clients wait for a second
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -131,7 +135,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
-QUICK = Settings(attempts=2, timeout=1, at_once=8)
+TWICE = Settings(attempts=2, at_once=8)
 
 
 class TestFaults:
@@ -141,14 +145,13 @@ class TestFaults:
             "html": "not a picture, or of an unknown format",
             "cut": "the answer broke off: ",
             "truncated": "image file is truncated",
-            "slow": "too slow",
             "circle": "more than 5 redirects",
         }
         good = ["good", "busy", "once-cut", "moved"]
         rows = [(kind, f"{server.address}/{kind}/1.jpg") for kind in [*faults, *good]]
         rows += [("file", "file:///etc/passwd"), ("odd", "http://[odd"), ("gone", "http://127.0.0.1:9/x.jpg")]
         folder = domain(tmp_path, rows)
-        fetch_pictures(folder, "D", QUICK)
+        fetch_pictures(folder, "D", TWICE)
         assert files(folder) == sorted(f"{kind}.jpg" for kind in good)
         failed = read_atomic_file(folder / "D.pictures.failed.tsv").set_index("item_id")
         assert set(failed.index) == {*faults, "file", "odd", "gone"}
@@ -159,6 +162,11 @@ class TestFaults:
         assert failed["reason"]["gone"].startswith("no answer")
         assert server.seen["/missing/1.jpg"] == 1 and server.seen["/cut/1.jpg"] == 2  # a 404 is final
         assert sorted(os.listdir(folder)) == ["D.pictures", "D.pictures.failed.tsv", "images"]
+
+    def test_a_picture_that_arrives_too_slowly(self, tmp_path: Path, server: Server) -> None:
+        folder = domain(tmp_path, [("a", f"{server.address}/slow/1.jpg")])
+        fetch_pictures(folder, "D", Settings(attempts=1, timeout=1))
+        assert read_atomic_file(folder / "D.pictures.failed.tsv")["reason"].tolist() == ["too slow"]
 
     def test_the_next_run_fetches_only_what_is_missing(self, tmp_path: Path, server: Server) -> None:
         address = f"{server.address}/busy/1.jpg"
@@ -172,13 +180,13 @@ class TestFaults:
     def test_too_many_bytes(self, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(fetch, "MOST_BYTES", 5_000)
         folder = domain(tmp_path, [("a", f"{server.address}/bomb/1.jpg")])
-        fetch_pictures(folder, "D", QUICK)
+        fetch_pictures(folder, "D", TWICE)
         assert "MiB" in read_atomic_file(folder / "D.pictures.failed.tsv")["reason"][0]
 
     def test_ids_that_cannot_be_names_of_files(self, tmp_path: Path, server: Server) -> None:
         ids = ["../a", "a/b", ".hidden", "é" * 150]
         folder = domain(tmp_path, [(item, f"{server.address}/good/1.jpg") for item in ids])
-        fetch_pictures(folder, "D", QUICK)
+        fetch_pictures(folder, "D", TWICE)
         assert not files(folder) and not server.seen
         assert read_atomic_file(folder / "D.pictures.failed.tsv")["item_id"].tolist() == ids
 
@@ -191,6 +199,11 @@ class TestPoliteness:
         assert 1 < server.most_open <= 3
         [agent] = server.agents
         assert agent.startswith("recbole-xfer/")
+
+    def test_the_wait_for_a_connection_does_not_count_as_slow(self, tmp_path: Path, server: Server) -> None:
+        folder = domain(tmp_path, [(f"i{number}", f"{server.address}/late/{number}.jpg") for number in range(12)])
+        fetch_pictures(folder, "D", Settings(at_once=12, per_host=1, attempts=1, timeout=2))
+        assert len(files(folder)) == 12
 
     def test_a_host_can_ask_for_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pauses: list[float] = []
@@ -220,9 +233,9 @@ class TestStoring:
 
     def test_several_pictures_of_an_item(self, tmp_path: Path, server: Server) -> None:
         folder = domain(tmp_path, [("a.b", f"{server.address}/good/{number}") for number in range(6)])
-        fetch_pictures(folder, "D", QUICK)
+        fetch_pictures(folder, "D", TWICE)
         assert files(folder) == [f"a.b/{number}.jpg" for number in (1, 2, 3, 4)]
-        fetch_pictures(folder, "D", QUICK)
+        fetch_pictures(folder, "D", TWICE)
         assert sum(server.seen.values()) == 4
 
     def test_a_killed_run_leaves_no_half_picture(self, tmp_path: Path, server: Server) -> None:
@@ -230,7 +243,7 @@ class TestStoring:
         leftover = folder / ".images.abcd1234" / "images"
         leftover.mkdir(parents=True)
         (leftover / "half").write_bytes(picture()[:10])
-        fetch_pictures(folder, "D", QUICK)
+        fetch_pictures(folder, "D", TWICE)
         assert sorted(os.listdir(folder)) == ["D.pictures", "images"]
 
 
