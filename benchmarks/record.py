@@ -20,6 +20,9 @@ from typing import Any
 AGAINST = "vs "
 """Begins the head of the column of changes."""
 
+TRAINING = ("epoch", "seconds")
+"""Columns of a study of one seed that are no figures of a benchmark."""
+
 
 def cell(text: str, change: Mapping[str, Any] | None = None) -> str:
     """Returns the json of a cell as a study prints it, with its digits; of a change if one is given."""
@@ -68,8 +71,9 @@ def _lines(table: Mapping[str, Any]) -> Iterator[tuple[str, list[str], dict[str,
 def _measured(table: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
     """The table of all rows; one metric of several domains or groups has a column for each."""
     layout, wanted = table["layouts"][0], {metric.lower() for metric in only}
-    metrics = [head for head in layout["columns"] if not head.startswith(AGAINST) and (not wanted or head in wanted)]
-    against = [head for head in layout["columns"] if head.startswith(AGAINST)]
+    measured = [head for head in layout["columns"] if head not in TRAINING]
+    against = [head for head in measured if head.startswith(AGAINST)]
+    metrics = [head for head in measured if head not in against and (not wanted or head in wanted)]
     names, columns = layout["names"], [*metrics, *against]
     rows = [line for line in _lines(table) if any(line[2][head] != "null" for head in columns)]
     if len(names) == 2 and len(metrics) == 1:

@@ -40,7 +40,7 @@ AUTOREC: dict[str, Any] = {
     "user_inter_num_interval": "[0,inf)", "valid_metric": f"NDCG@10 [{TARGET}]", "metrics": ["Hit", "NDCG"],
     "topk": [5, 10], "train_neg_sample_args": {"distribution": "popularity", "sample_num": 1, "alpha": 0.75},
     "MAX_ITEM_LIST_LENGTH": 20, "learning_rate": 0.003, "hidden_size": 32, "inner_size": 128, "n_layers": 2,
-    "warmup_steps": 200, "autoencoder_epochs": 8, "epochs": 15, "stopping_step": 3, "show_progress": False,
+    "warmup_steps": 200, "autoencoder_epochs": 8, "epochs": 40, "stopping_step": 3, "show_progress": False,
 }  # fmt: skip
 RECGURU = {**AUTOREC, "variant": "RecGURU", "adversarial_epochs": 5, "adversarial_learning_rate_decay": 0.8}
 ROWS = {

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ def recorded(study: dict[str, Any], **options: Any) -> list[Table]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A comparison of joint models with a baseline, published figures and models of one domain."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a plan: joint models with a baseline, published figures and models of one domain."""
     root = tmp_path_factory.mktemp("record")
     write_joined(root, users=120)
     plan = {
@@ -30,8 +31,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "published": {"source": "A paper", "same_data": False, "figures": {"A+B+C": {"Theirs": {"ndcg@10 [B]": 0.5}}}},
     }  # fmt: skip
     (root / "plan.yaml").write_text(yaml.safe_dump({**plan, "epochs": 1}), encoding="utf-8")
-    assert main(["compare", str(root / "plan.yaml"), f"--output={root / 'out'}"]) == 0
+    return root
+
+
+def compared(root: Path, *options: str) -> dict[str, Any]:
+    assert main(["compare", str(root / "plan.yaml"), f"--output={root / 'out'}", *options]) == 0
     return json.loads((root / "out" / "study.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def study(root: Path) -> dict[str, Any]:
+    return compared(root)
 
 
 def test_one_metric_has_a_column_for_each_domain(study: dict[str, Any]) -> None:
@@ -54,6 +64,11 @@ def test_several_metrics_have_a_line_for_each_domain(study: dict[str, Any]) -> N
     (mean, spread), *_ = [row[3] for row in joint.rows if row[:2] == ["BPR", "all"]]
     assert float(mean) == pytest.approx(summary["mean"], abs=1e-4)
     assert float(spread) == pytest.approx(summary["spread"], abs=1e-4)
+
+
+def test_one_seed_has_no_columns_of_its_training(root: Path) -> None:
+    joint, _ = recorded(compared(root, "--seeds=[1]"))
+    assert joint.columns == ["model", "domain", "hit@10", "ndcg@10", "vs Pop"]
 
 
 def test_a_metric_of_the_validation_split_has_a_column(study: dict[str, Any]) -> None:
