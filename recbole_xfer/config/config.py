@@ -19,7 +19,7 @@ from recbole_xfer.config import properties
 from recbole_xfer.config.model_checks import TP_MODEL, check_model, check_together, learns_repeats, trained_by_tp
 from recbole_xfer.config.properties import STAGE_PREFIX
 from recbole_xfer.config.recbole_keys import STAGES
-from recbole_xfer.config.schema import check_keys, check_values
+from recbole_xfer.config.schema import check_keys, check_values, typed
 from recbole_xfer.config.values import YamlLoader, in_order, parse_values, read_yaml_files
 from recbole_xfer.errors import XferError
 from recbole_xfer.processes import count, own_gpu
@@ -149,6 +149,9 @@ def add_defaults(config: Config, model: str, model_class: type, dataset: str) ->
     defaults["load_col"] = _columns(defaults, given)
     if "valid_metric" not in given and "topk" in given:
         defaults["valid_metric"] = re.sub(r"@\d+", f"@{cutoff(given['topk'])}", defaults["valid_metric"])
+    for key, value in given.items():
+        default = defaults.get(key)
+        given[key] = default if value == default else typed(key, value, model)  # 1 is no other configuration than 1.0
     if "eval_args" in given:  # RecBole replaces a missing order by a random one
         given["eval_args"] = {**defaults["eval_args"], **given["eval_args"]}
 

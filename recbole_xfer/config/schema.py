@@ -246,6 +246,14 @@ def check(key: str, value: Any, kind: Any) -> None:
         raise XferError(f"{key}={value} is invalid: it must be {words(kind)}.")
 
 
+def typed(key: str, value: Any, model: str = "") -> Any:
+    """A value, and the parts of a mapping, in the types of their keys: equal numbers become equal texts."""
+    if isinstance(value, Mapping):
+        return {name: typed(f"{key}.{name}", part, model) for name, part in value.items()}
+    kind = kind_of(key, model)
+    return value if kind is None else t.in_kind(value, kind)
+
+
 def _check_inside(key: str, value: Any) -> None:
     """Checks the keys inside a value, such as ``eval_args.split``."""
     start = f"{_stageless(key)}."

@@ -36,6 +36,14 @@ def fits(value: Any, kind: Any) -> bool:
     return True
 
 
+def in_kind(value: Any, kind: Any) -> Any:
+    """A value as its type has it, such as 1.0 for a float that is given as 1; unchanged if it is of another type."""
+    try:
+        return _adapter(kind).validate_python(without_numpy(value))
+    except ValidationError:
+        return value
+
+
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=STRICT)
@@ -68,15 +76,15 @@ def _or(names: list[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _that(passes: Callable[[Any], Any], description: str) -> Any:
-    """The type of the values that pass a test."""
+def _that(passes: Callable[[Any], Any], description: str, kind: Any = Any) -> Any:
+    """The type of the values of a kind that pass a test."""
 
     def check(value: Any) -> Any:
         if not passes(value):
             raise ValueError(description)
         return value
 
-    return Annotated[Any, AfterValidator(check), Field(description=description)]
+    return Annotated[kind, AfterValidator(check), Field(description=description)]
 
 
 def choice(names: Iterable[str]) -> Any:
@@ -247,8 +255,9 @@ def _is_bucketing(value: Any) -> bool:
 
 
 Ratios = _that(
-    lambda value: fits(value, Weights) and len(value) == 3 and sum(value) > 0,
+    lambda value: len(value) == 3 and sum(value) > 0,
     "three numbers of at least 0, such as [8, 1, 1]",
+    list[NotNegative],
 )
 
 

@@ -14,6 +14,7 @@ from recbole_xfer.config.values import parse_value
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import build
 from recbole_xfer.testing.data import config, settings, write_small
+from recbole_xfer.trainer.run_identity import digest
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,30 @@ def test_priority_of_values(tmp_path: Path) -> None:
     assert made["fusion_weight"] == 0.7
     assert made["temperature"] == 0.2
     assert made["price_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "whole", "number"),
+    [
+        ("ANT", "train_share", 1, 1.0),  # the default is a float
+        ("ANT", "alignment_weight", 0, 0.0),  # the default is an integer
+        ("ANT", "pretrain_learning_rate", 1, 1.0),
+        ("SASRec", "hidden_dropout_prob", "0", "0.0"),
+        ("TPSASRec", "inner_rate", 10, 10.0),
+        ("VQRec", "random_codes", 1, 1.0),
+        ("BPR", "eval_args", {"split": {"RS": [8, 1, 1]}}, {"split": {"RS": [8.0, 1.0, 1.0]}}),
+        ("BPR", "train_neg_sample_args", *({"distribution": "popularity", "alpha": one} for one in (1, 1.0))),
+    ],
+)
+def test_equal_numbers_are_one_configuration(model: str, key: str, whole: Any, number: Any) -> None:
+    first, second = (XferConfig(model, "Small", overrides={key: value}) for value in (whole, number))
+    assert digest(first.final_config_dict) == digest(second.final_config_dict)
+
+
+def test_a_default_is_no_other_configuration() -> None:
+    plainly = XferConfig("ANT", "Small").final_config_dict
+    for key, value in {"train_share": 1, "alignment_weight": 0.0, "fusion_weight": plainly["fusion_weight"]}.items():
+        assert digest(XferConfig("ANT", "Small", overrides={key: value}).final_config_dict) == digest(plainly), key
 
 
 def test_invalid_topk_and_metrics(tmp_path: Path) -> None:
