@@ -74,13 +74,18 @@ def describe(eval_args: Mapping[str, Any], held_out_targets: int, train_share: f
     if mode == "LS":
         text = "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else "")
     elif mode == "RS":
-        text = f"ratio {argument} by time, {'per user' if eval_args['group_by'] == 'user' else 'over all users'}"
+        of = "per user" if eval_args["group_by"] == "user" else "over all users"
+        text = f"ratio {_numbers(argument)} by time, {of}"
     elif mode == "HU":
-        text = f"held-out users {argument}, last {held_out_targets} items of each"
+        text = f"held-out users {_numbers(argument)}, last {held_out_targets} items of each"
     else:
         text = f"leave one out by time, {argument} of users new"
     users = {"NU": "others trained", "HU": "training and validation users used"}.get(mode, "users trained")
     return text + trained_text(train_share, f"the {users}")
+
+
+def _numbers(ratios: Sequence[float]) -> str:
+    return f"[{', '.join(f'{ratio:g}' for ratio in ratios)}]"
 
 
 def trained_text(train_share: float, users: str = "the users trained") -> str:
