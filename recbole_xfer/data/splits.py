@@ -74,8 +74,8 @@ def describe(eval_args: Mapping[str, Any], held_out_targets: int, train_share: f
     if mode == "LS":
         text = "leave one out by time" + (f" ({argument})" if argument != "valid_and_test" else "")
     elif mode == "RS":
-        of = "per user" if eval_args["group_by"] == "user" else "over all users"
-        text = f"ratio {_numbers(argument)} by time, {of}"
+        scope = "per user" if eval_args["group_by"] == "user" else "over all users"
+        text = f"ratio {_numbers(argument)} by time, {scope}"
     elif mode == "HU":
         text = f"held-out users {_numbers(argument)}, last {held_out_targets} items of each"
     else:
