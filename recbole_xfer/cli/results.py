@@ -134,6 +134,7 @@ VERBS = (
             "recbole-xfer compare properties/demo.yaml",
             "recbole-xfer compare plan.yaml --seeds='[1, 2, 3]' --baseline=SASRec --output=study --workers=2",
             "recbole-xfer compare plan.yaml --train_share=0.01,0.03,0.1,0.3,1 --output=study",
+            "recbole-xfer compare plan.yaml --only_rows='[SASRec, ANT]'",
             "recbole-xfer compare plan.yaml --dry-run",
         ),
         add_compare_options,

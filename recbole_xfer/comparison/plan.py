@@ -24,7 +24,9 @@ SHARE = "train_share"
 TABLE_KEYS = frozenset(("name", "alone", "alone_keys", "search", "trials"))
 """Keys of a row that are about the table or a search; they are not keys of a run."""
 
-PLAN_KEYS = frozenset(("rows", "seeds", "datasets", "settings", "ensembles", "baseline", "published", "trials"))
+PLAN_KEYS = frozenset(
+    ("rows", "only_rows", "seeds", "datasets", "settings", "ensembles", "baseline", "published", "trials")
+)
 """Keys of a plan that are about all of its tables; they are not keys of a run."""
 
 OF_ALL_ROWS = frozenset(("dataset", "seed", SHARE))
@@ -67,7 +69,10 @@ def load_plan(
     if isinstance(rows, list):
         rows = plan["rows"] = [_with_files(row) if isinstance(row, dict) else row for row in rows]
     if not isinstance(rows, list) or any(not isinstance(row, dict) or "model" not in row for row in rows):
-        raise XferError(f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'.")
+        raise XferError(
+            f"{file}: 'rows' must be a list with a 'model' in each entry, such as '- model: SASRec'. "
+            f"The key 'only_rows' chooses some of them by name."
+        )
     check_values({"settings": plan["settings"]} if "settings" in plan else {})
     for keys in (plan, *plan.get("settings", {}).values(), *rows):
         check_values({key: keys[key] for key in keys if key in {"dataset", *PLAN}})

@@ -138,6 +138,7 @@ OF_MODELS: Mapping[str, Any] = {
 PLAN: Mapping[str, Any] = {
     # Of the plan
     "datasets": t.Datasets,
+    "only_rows": t.Rows | None,
     "settings": t.Settings,
     "seeds": t.Seeds,
     "ensembles": t.Ensembles | None,
@@ -173,6 +174,7 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
     "config_files": "In a row of a comparison: yaml files of its keys. Elsewhere not read; RecBole's scripts pass it.",
     "encoding": "Encoding of atomic files; utf-8 where it is missing.",
     "datasets": "In a comparison, several datasets in place of `dataset`; each has a table.",
+    "only_rows": "In a comparison, the rows to run (names, labels or models); all others are left out.",
     "settings": "In a comparison, groups of keys by name, such as `{texts: {modalities: [text]}}`; each has a table.",
     "seeds": "In a comparison, the seeds with which each row is trained.",
     "ensembles": "In a comparison, further rows by name; each joins the scores of rows (names, labels or models).",

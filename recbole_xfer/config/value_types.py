@@ -162,6 +162,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 _Distinct = Annotated[list[Name], AfterValidator(_distinct)]
 Names = Annotated[_Distinct, Field(description="a list of different names, such as [a, b]")]
+Rows = Annotated[_Distinct, Field(min_length=1, description="a list of different names, such as [SASRec, ANT]")]
 NameOrNames = Annotated[
     Name | Annotated[_Distinct, Field(min_length=1)],
     Field(description="a name or a list of different names, such as [a, b]"),

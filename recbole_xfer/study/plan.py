@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +81,30 @@ class TablePlan:
     curve: str = ""
     share: float | None = None
     ensembles: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def only(self, kept: Sequence[int]) -> TablePlan:
+        """The table with some of its rows, by their numbers, and the ensembles that join these alone.
+
+        Raises:
+            XferError: if it lacks a row that the others are compared with.
+        """
+        place = {number: index for index, number in enumerate(kept)}
+        rows = [self.rows[number] for number in kept]
+        ensembles = {
+            name: [place[number] for number in members]
+            for name, members in self.ensembles.items()
+            if place.keys() >= set(members)
+        }
+        if self.baseline not in (None, *ensembles, *(row.label for row in rows)):
+            raise XferError(f"only_rows lacks the baseline, {self.baseline}. Add it, or choose another baseline.")
+        for row in rows:
+            if row.reference is not None and row.reference not in place:
+                raise XferError(
+                    f"only_rows lacks {self.rows[row.reference].label}, with whose single-domain models {row.label} is "
+                    f"compared. Add it."
+                )
+        rows = [row if row.reference is None else replace(row, reference=place[row.reference]) for row in rows]
+        return replace(self, rows=rows, ensembles=ensembles)
 
 
 class Place(NamedTuple):
@@ -207,9 +231,11 @@ def _table(table: TableKeys, plan: Mapping[str, Any]) -> TablePlan:
     if baseline is not None and baseline not in ensembles:
         baseline = labels[_row_named("baseline", baseline, rows, labels)]
     dataset, metrics = str(shared["dataset"]), _metrics(configs)
-    return TablePlan(
+    whole = TablePlan(
         table.name, dataset, made, baseline, metrics, curve=table.curve, share=table.share, ensembles=ensembles
     )
+    chosen = plan.get("only_rows")
+    return whole.only(_rows_named("only_rows", chosen, rows, labels)) if chosen else whole
 
 
 def _check_files(row: Mapping[str, Any], config: XferConfig) -> None:
@@ -242,10 +268,16 @@ def _ensembles(
     for name, members in given.items():
         if name in labels:
             raise XferError(f"ensembles: '{name}' is also the label of a row. Choose another name.")
-        ensembles[name] = [_row_named(f"ensembles.{name}", member, rows, labels) for member in members]
-        if len({*ensembles[name]}) < len(members):
-            raise XferError(f"ensembles.{name} names a row twice: {', '.join(members)}. Name each row once.")
+        ensembles[name] = _rows_named(f"ensembles.{name}", members, rows, labels)
     return ensembles
+
+
+def _rows_named(key: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[int]:
+    """The numbers of the rows that a key names (see :func:`_row_named`); raises XferError if it names one twice."""
+    numbers = [_row_named(key, name, rows, labels) for name in names]
+    if len({*numbers}) < len(numbers):
+        raise XferError(f"{key} names a row twice: {', '.join(names)}. Name each row once.")
+    return numbers
 
 
 def _row_named(key: str, name: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> int:

@@ -84,6 +84,28 @@ def test_a_baseline_is_a_label_a_name_or_the_model_of_one_row(tmp_path: Path) ->
     assert [joined.rows[row].label for row in joined.ensembles["both"]] == ["ours", "Pop"]
 
 
+def test_only_rows_leaves_out_the_others_and_the_ensembles_that_join_them(tmp_path: Path) -> None:
+    rows = [*PLAN["rows"], {"model": "BPR"}]
+    ensembles = {"all": ["Pop", "ours", "BPR"], "two": ["BPR", "Pop"]}
+    whole = plan(tmp_path, rows=rows, ensembles=ensembles, baseline="Pop")
+    made = plan(tmp_path, rows=rows, ensembles=ensembles, baseline="Pop", only_rows=["BPR", "Pop"])
+    for table, all_of_it in zip(made.tables, whole.tables, strict=True):
+        assert list(table.rows) == [all_of_it.rows[2], all_of_it.rows[0]]
+        assert table.ensembles == {"two": [0, 1]}
+    cells, all_cells = made.cells(), whole.cells()
+    assert len(cells) == len(all_cells) * 2 / 3
+    assert {cell.identity for cell in cells.values()} < {cell.identity for cell in all_cells.values()}
+
+
+def test_only_rows_keeps_the_row_whose_single_domain_models_are_compared(tmp_path: Path) -> None:
+    rows = [{"model": "Pop"}, {"model": "SASRec", "alone": True}, {"model": "BPR", "alone": "SASRec"}]
+    keys = {"datasets": ["Small+Other"], "settings": None, "rank_within_domain": True, "rows": rows}
+    (table,) = plan(tmp_path, **keys, only_rows=["BPR", "SASRec"]).tables
+    assert [(row.label, row.reference) for row in table.rows] == [("BPR", 1), ("SASRec", 1)]
+    with pytest.raises(XferError, match="only_rows lacks SASRec, with whose single-domain models BPR is compared. Add"):
+        plan(tmp_path, **keys, only_rows=["BPR"])
+
+
 ROW = {"model": "SASRec"}
 ADAPTED = {"model": "ANT", "source": "Other"}
 
@@ -100,6 +122,11 @@ ADAPTED = {"model": "ANT", "source": "Other"}
         ({"ensembles": {"both": ["Pop"]}}, "must be a mapping from names to lists of two or more rows"),
         ({"ensembles": {"both": ["ours", "ANT"]}}, "ensembles.both names a row twice: ours, ANT. Name each row once"),
         ({"ensembles": {"ours": ["Pop", "ANT"]}}, "ensembles: 'ours' is also the label of a row. Choose another name"),
+        ({"only_rows": ["Popp"]}, "only_rows=Popp names no row. Did you mean 'Pop'?"),
+        ({"only_rows": ["ANT", "ours"]}, "only_rows names a row twice: ANT, ours. Name each row once"),
+        ({"only_rows": ["ANT"], "baseline": "Pop"}, "only_rows lacks the baseline, Pop. Add it, or choose another"),
+        ({"only_rows": []}, r"only_rows=\[\] is invalid: it must be a list of different names"),
+        ({"rows": ["Pop"]}, "'rows' must be a list with a 'model' in each entry.*'only_rows' chooses some of them"),
         ({"datasets": ["Small", "Nowhere"]}, r"The folder .*Nowhere does not exist. Make it"),
         ({"datasets": ["Small", "Small"]}, "must be a list of different datasets"),
         ({"dataset": "Small"}, "plan.yaml has both 'dataset' and 'datasets'. Leave one"),
