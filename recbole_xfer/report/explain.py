@@ -51,6 +51,11 @@ class Explanation:
     ranked: list[str]
     rank: int
 
+    @property
+    def without_query(self) -> bool:
+        """Whether the last block leaves the last item off the route, and its query zero: it attends to all alike."""
+        return len(self.routes) > 0 and not self.routes[-1, -1] and np.ptp(self.attention) < 1e-6
+
 
 def explain(run: str | Path, user: str, other: str | Path | None = None) -> list[Explanation]:
     """Explains how a run ranks for a user's test target, and optionally how another run on the same data does.
@@ -160,7 +165,15 @@ def write(explanations: Sequence[Explanation], path: Path) -> list[Path]:
     """Writes an HTML page, and its figure as a PNG file next to it; returns both paths."""
     figure = draw(explanations)
     section = Section(
-        sentences=[f"Held-out item: {explanations[0].target}"],
+        sentences=[
+            f"Held-out item: {explanations[0].target}",
+            *(
+                f"{e.label}: the last item is off the route of the last block. Its query is zero (Eq. 7), "
+                f"and it attends to all items alike."
+                for e in explanations
+                if e.without_query
+            ),
+        ],
         columns=["model", "rank of the held-out item", "highest scores"],
         rows=[(e.label, f"{e.rank:,}", " · ".join(e.ranked)) for e in explanations],
         figure=figure,

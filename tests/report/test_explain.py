@@ -13,7 +13,7 @@ from recbole_xfer.cli.main import main
 from recbole_xfer.errors import XferError
 from recbole_xfer.experiment import load
 from recbole_xfer.quick_start import run
-from recbole_xfer.report.explain import explain
+from recbole_xfer.report.explain import explain, write
 from recbole_xfer.testing.data import settings, write_small
 
 
@@ -66,6 +66,21 @@ def test_page_and_picture_compare_with_plain_attention(tmp_path: Path, folder: s
     with Image.open(output.with_suffix(".png")) as picture:
         assert picture.width > 400 and len(picture.convert("L").getcolors()) > 5
     assert capsys.readouterr().out.split() == [str(output), str(output.with_suffix(".png"))]
+
+
+def test_a_last_item_off_the_route_attends_to_all_alike_and_the_page_says_so(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    folder = run("RETR", "Small", overrides={**settings(tmp_path, "RETR"), "pathway_route": "random"}).folder
+    rows = load(folder).test_data._dataset
+    some = np.unique(rows[np.arange(len(rows))]["item_length"].numpy(), return_index=True)[1][:8]  # a route each
+    users = rows.field2id_token["user_id"][rows[some]["user_id"]]
+    explained = [explain(folder, user)[0] for user in users]
+    off_route = [not each.routes[-1, -1] for each in explained]
+    assert {*off_route} == {True, False}
+    for each, off in zip(explained, off_route, strict=True):
+        assert np.allclose(each.attention, 1 / len(each.titles)) == each.without_query == off
+        page, _ = write([each], tmp_path / "page.html")
+        assert ("RETR: the last item is off the route of the last block" in page.read_text(encoding="utf-8")) == off
 
 
 @pytest.mark.parametrize(("dataset", "keys"), [("Other", {}), ("Small", {"MAX_ITEM_LIST_LENGTH": 4})])
