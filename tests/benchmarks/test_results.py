@@ -86,6 +86,27 @@ def test_the_front_page_follows_the_data(tmp_path: Path) -> None:
     assert value not in render(tmp_path)["index.md"]
 
 
+def test_the_figures_of_the_readme_equal_the_data() -> None:
+    """Rows of `Does transfer help?`: each value of a target and a share of users, and the change of ``auto``."""
+    columns = "ContentKNN", "ANT (scratch)", "ANT (relearn)", "ANT (finetune)", "ANT (auto)"
+    tables = read(RESULTS / "adaptation-auto.json").tables
+    named = r"^\| (?:(\S+)( with item embeddings)?, from (.+?) )?\| (\d+%|all) \|(.+) \*\*(\S+)\*\* \((\S+)\) \|$"
+    checked = 0
+    for target, ids, source, share, others, auto, change in re.findall(
+        named, (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        if target:
+            title = f"{target}, from {source}{',' + ids if ids else ''}: NDCG@10"
+            (table,) = (table for table in tables if table.title == title)
+        place = table.columns.index(share.replace("all", "100%"))
+        rows = {row[0]: row[place] for row in table.rows}
+        values = [*re.findall(r"0\.\d{4}", others), auto]
+        assert values == [str(rows[name][0]) for name in columns], (title, share)
+        assert str(rows["auto against scratch"]).startswith(f"**{change} (p = "), (title, share)
+        checked += 1
+    assert checked == 7
+
+
 def test_joint_models_are_counted_in_comparisons_with_one_domain_only() -> None:
     page = render()["when_transfer_pays.md"]
     counted = int(re.search(r"Of (\d+) comparisons of a joint model with models of one\s+domain", page)[1])
