@@ -59,8 +59,8 @@ def _missing(domain: Domain) -> Iterator[str]:
     for name, column in (("user", domain.user), ("item", domain.item)):
         if column.isna().any():
             yield (
-                f"{column.isna().sum():,} interactions have no {name}, or a word such as NA that is read as missing. "
-                f"Remove the rows, or rename the id."
+                f"Interactions without a {name}, or with a word such as NA that is read as missing: "
+                f"{column.isna().sum():,}. Remove the rows, or rename the id."
             )
 
 
@@ -81,7 +81,7 @@ def _alike(name: str, column: pd.Series) -> Iterator[str]:
     if len(groups):
         first, second = groups.iloc[0][:2]
         yield (
-            f"{groups.str.len().sum():,} {name} ids differ from another one only in case or blanks, such as "
+            f"Ids of {name}s that differ from another one only in case or blanks: {groups.str.len().sum():,}, such as "
             f"{first!r} and {second!r}. Write one {name}'s id the same way."
         )
 
@@ -91,8 +91,8 @@ def _unlisted(domain: Domain) -> Iterator[str]:
         unlisted = domain.counts.index.difference(domain.items.index)
         if len(unlisted):
             yield (
-                f"{len(unlisted):,} of {len(domain.counts):,} items with interactions are not in the .item file, such "
-                f"as {unlisted[0]!r}. They have no features."
+                f"Items with interactions that are not in the .item file: {len(unlisted):,} of {len(domain.counts):,}, "
+                f"such as {unlisted[0]!r}. They have no features."
             )
 
 
@@ -102,8 +102,8 @@ def _repeated_rows(domain: Domain) -> Iterator[str]:
         repeated = int(rows.duplicated().sum())
         if repeated:
             yield (
-                f"{repeated:,} interactions repeat a row with the same user, item and time. Remove them unless a user "
-                f"can interact twice at once."
+                f"Interactions that repeat a row with the same user, item and time: {repeated:,}. Remove them unless a "
+                f"user can interact twice at once."
             )
 
 
@@ -118,9 +118,9 @@ def _times(domain: Domain, now: float) -> Iterator[str]:
         return
     if (times > now).any():
         last = pd.Timestamp(times.max(), unit="s")
-        yield f"{(times > now).sum():,} interactions are in the future, up to {last:%Y-%m-%d}. Check the times."
+        yield f"Interactions in the future: {(times > now).sum():,}, up to {last:%Y-%m-%d}. Check the times."
     if (times < EARLIEST).any():
-        yield f"{(times < EARLIEST).sum():,} interactions are before 1990. Check the times."
+        yield f"Interactions before 1990: {(times < EARLIEST).sum():,}. Check the times."
     share = float(pd.DataFrame({"user": domain.user, "time": times}).duplicated(keep=False).mean())
     if share > TIED:
         yield (
@@ -156,14 +156,14 @@ def _texts(domain: Domain) -> Iterator[str]:
     shared = shared[shared > 1]
     if len(shared):
         yield (
-            f"{shared.sum():,} of {len(texts):,} texts are those of another item, too, such as "
-            f"{_short(shared.index[0])} of {shared.iloc[0]:,} items. Models that read texts alone cannot distinguish "
-            f"these items; with --item_embedding=True they learn to."
+            f"Texts that another item has, too: {shared.sum():,} of {len(texts):,}, such as {_short(shared.index[0])} "
+            f"of {shared.iloc[0]:,} items. Models that read texts alone cannot distinguish these items; with "
+            f"--item_embedding=True they learn to."
         )
     markup = texts[texts.str.contains(MARKUP)]
     if len(markup):
         yield (
-            f"{len(markup):,} of {len(texts):,} texts have HTML, such as that of item {markup.index[0]!r}: "
+            f"Texts with HTML: {len(markup):,} of {len(texts):,}, such as that of item {markup.index[0]!r}, "
             f"{_short(markup.iloc[0])}. Remove it before encoding."
         )
 
@@ -181,7 +181,7 @@ def _prices(domain: Domain) -> Iterator[str]:
         odd = prices[is_odd(prices)]
         if len(odd):
             yield (
-                f"{len(odd):,} of {len(prices):,} prices are {words}, such as {odd.iloc[0]:g} of item "
+                f"Prices that are {words}: {len(odd):,} of {len(prices):,}, such as {odd.iloc[0]:g} of item "
                 f"{odd.index[0]!r}. Leave a wrong price empty."
             )
 
@@ -194,10 +194,10 @@ def _vectors(domain: Domain) -> Iterator[str]:
             yield f"All {modality} vectors are equal. Encode the items again."
         elif not rows.any(axis=1).all():
             count = int((~rows.any(axis=1)).sum())
-            yield f"{count:,} {modality} vectors are zero. Remove their rows, so that the items count as missing."
+            yield f"Zero {modality} vectors: {count:,}. Remove their rows, so that the items count as missing."
         constant = int((np.ptp(rows, axis=0) == 0).sum())
         if CONSTANT * rows.shape[1] < constant < rows.shape[1]:
-            yield f"{constant:,} of {rows.shape[1]:,} entries are the same in all {modality} vectors."
+            yield f"Entries that are the same in all {modality} vectors: {constant:,} of {rows.shape[1]:,}."
 
 
 def _short(text: str, length: int = 60) -> str:

@@ -63,28 +63,28 @@ def swapped() -> pd.DataFrame:
         (
             log(user_id=["a", "A", "b b", "b  b"] * 10),
             None,
-            "4 user ids differ from another one only in case or blanks",
+            "Ids of users that differ from another one only in case or blanks: 4,",
         ),
         (log(user_id=[f"u{n}" for n in range(40)]), None, "Each user has one interaction, so no model can be trained"),
-        (log(item_id=["x", "X "] * 20), None, "2 item ids differ"),
-        (log(item_id=["other"] * 40), catalogue(), "1 of 1 items with interactions are not in the .item file"),
-        (pd.concat([log(), log()[:3]]), None, "3 interactions repeat a row with the same user, item and time"),
+        (log(item_id=["x", "X "] * 20), None, "Ids of items that differ from another one only in case or blanks: 2,"),
+        (log(item_id=["other"] * 40), catalogue(), "Items with interactions that are not in the .item file: 1 of 1,"),
+        (pd.concat([log(), log()[:3]]), None, "Interactions that repeat a row with the same user, item and time: 3."),
         (log(timestamp=[1000.0 * NOW + n for n in range(40)]), None, "The times are probably milliseconds"),
         (
             log(timestamp=[NOW + 5.0 - 2 * n for n in range(40)]),
             None,
-            "3 interactions are in the future, up to 2020-09",
+            "Interactions in the future: 3, up to 2020-09",
         ),
-        (log(timestamp=[2e8 + n for n in range(40)]), None, "40 interactions are before 1990"),
+        (log(timestamp=[2e8 + n for n in range(40)]), None, "Interactions before 1990: 40."),
         (log(timestamp=[20241201.0 + n % 30 for n in range(40)]), None, "The times are probably days, such as 2024"),
         (log(timestamp=[NOW - 9.0] * 40), None, "100% of the interactions have the time of another one"),
         (
             log(),
             catalogue(text=["Gift card"] * 5 + [f"t{n}" for n in range(15)]),
-            "texts are those of another item",
+            "Texts that another item has, too: ",
         ),
-        (log(), catalogue(text=[f"A <b>bold</b> title {n}" for n in range(20)]), "texts have HTML"),
-        (log(), catalogue(price=[0.0] + [2.0] * 19), " prices are 0, such as"),
+        (log(), catalogue(text=[f"A <b>bold</b> title {n}" for n in range(20)]), "Texts with HTML: "),
+        (log(), catalogue(price=[0.0] + [2.0] * 19), "Prices that are 0: "),
         (log(), catalogue(price=[900.0] + [2.0] * 19), "more than 100 times the median of 2"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_negative_price_is_found(tmp_path: Path) -> None:
     file = folder / "Shop.item"
     file.write_text(re.sub(r"\t3(\.0)?\n", "\t-3\n", file.read_text()))
     [sentence] = suspicions(Domain.read("Shop", {"data_path": str(tmp_path)}), now=NOW)
-    assert sentence.startswith("1 of 18 prices are negative, such as -3 of item 'i2'")
+    assert sentence.startswith("Prices that are negative: 1 of 18, such as -3 of item 'i2'")
 
 
 def test_a_program_among_the_users_is_found(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_a_program_among_the_users_is_found(tmp_path: Path) -> None:
     ("values", "words"),
     [
         (np.ones((20, 8), np.float32), "All text vectors are equal"),
-        (np.eye(20, 8, dtype=np.float32), "text vectors are zero"),
+        (np.eye(20, 8, dtype=np.float32), "Zero text vectors: "),
         (
             np.c_[np.random.default_rng(0).random((20, 4)), np.ones((20, 4))].astype(np.float32),
-            "4 of 8 entries are the same",
+            "Entries that are the same in all text vectors: 4 of 8",
         ),
     ],
 )
