@@ -124,6 +124,7 @@ OF_MODELS: Mapping[str, Any] = {
     "trained_correction": bool,
     "bounded_scores": bool,
     "harmonic_factor": t.Fraction,
+    "ranking_sequence": Literal["joined", "own", "both"],
     # TP
     "inner_steps": t.Count,
     "inner_rate": t.Positive,

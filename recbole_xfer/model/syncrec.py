@@ -140,7 +140,8 @@ class SyNCRec(DotProductRecommender):
     length, so the gap, carried from batch to batch, comes from one length at a time; the effect was not measured.
     Deviation: Y of Eq. 16 and 17 are means over a sequence's positions. Deviation: scores have no sigmoid of their own
     in Eq. 8 and 9, which validated better (docs/models/syncrec.md); ``bounded_scores: True`` has it. Nothing drives
-    alpha and beta except the loss that they weigh.
+    alpha and beta except the loss that they weigh. With ``ranking_sequence: own``, which is ours, the sequence of the
+    item's domain ranks; with ``both`` the sum of its score and that of the joined sequence.
     """
 
     input_type = InputType.PAIRWISE
@@ -164,6 +165,7 @@ class SyNCRec(DotProductRecommender):
         self.loss_correction = config["loss_correction"]
         self.weight_scale = config["weight_scale"] if self.loss_correction else 1.0
         self.bounded_scores = config["bounded_scores"]
+        self.ranking_sequence = config["ranking_sequence"]
         width, length = config["hidden_size"], 1 + self.max_seq_length
         self.item_embedding = nn.Embedding(self.n_items, width, padding_idx=0)  # M
         self.start_embedding = nn.Embedding(1, width)  # (SOS)
@@ -204,9 +206,34 @@ class SyNCRec(DotProductRecommender):
         view = per_domain(self.item_domain[items], len(self.domains))
         return self.acmoe(self.embed(vectors, view), view, items > 0)
 
+    def own_states(self, items: Tensor, vectors: Tensor) -> Tensor:
+        """Y^single at the last item of each domain up to every position, or at the domain's start token before any.
+
+        Items [B, L] and their embeddings [B, L, r] to [B, L, D, r].
+        """
+        single, domains, count = self.single_states(items, vectors), self.item_domain[items], len(self.domains)
+        last = torch.stack([last_of(domains, torch.full_like(domains, d)) for d in range(count)], dim=-1)  # [B, L, D]
+        read = torch.where(last > 0, count - 1 + last, torch.arange(count, device=items.device))
+        window = torch.arange(len(items), device=items.device)[:, None, None]
+        return single[window, read]
+
     def encode(self, items: Tensor) -> Tensor:
-        """Y^cross, the last of which ranks (Eq. 19): items [B, L] to [B, L, r]."""
-        return self.cross_states(items, self.item_embedding(items))
+        """Y^cross, which ranks (Eq. 19), of items [B, L], [B, L, r]; or a state for each domain, [B, L, D r]."""
+        vectors = self.item_embedding(items)
+        if self.ranking_sequence == "joined":
+            return self.cross_states(items, vectors)
+        states = self.own_states(items, vectors)
+        if self.ranking_sequence == "both":
+            states = states + self.cross_states(items, vectors)[:, :, None]
+        return states.flatten(2)
+
+    def item_vectors(self, ids: Tensor | None = None) -> Tensor:
+        """Embeddings [N, r]; or [N, D r], zero but for the item's domain, so that the state of this domain ranks it."""
+        vectors = super().item_vectors(ids)
+        if self.ranking_sequence == "joined":
+            return vectors
+        domain = self.item_domain if ids is None else self.item_domain[ids]
+        return (F.one_hot(domain, len(self.domains))[..., None] * vectors[..., None, :]).flatten(-2)
 
     # --- training --------------------------------------------------------------------------------------------------
 

@@ -156,6 +156,22 @@ def test_a_user_is_ranked_by_the_cross_domain_tower(tmp_path: Path) -> None:
     assert np.array_equal(scores, numpy(model.full_sort_predict(rows)))
 
 
+@pytest.mark.parametrize("sequence", ["own", "both"])
+def test_the_own_sequence_of_an_items_domain_ranks_it(tmp_path: Path, sequence: str) -> None:
+    """Against the reference; before the first item of a domain, the state of its start token."""
+    made = experiment(tmp_path, ranking_sequence=sequence)
+    rows, theirs, domain_of = made.test_data._dataset[np.arange(6)], reference_model(made), made.dataset.item_domain
+    rows["item_id_list"][0, domain_of[rows["item_id_list"][0]] == 1] = 2  # a history without the second domain
+    scores = numpy(made.model.full_sort_predict(rows))
+    for row, padded in enumerate(rows["item_id_list"].tolist()):
+        items = [item for item in padded if item]
+        states = np.stack([reference.Y(theirs, [i for i in items if domain_of[i] == d], task=d)[-1] for d in range(3)])
+        if sequence == "both":
+            states = states + reference.Y(theirs, items, task=3)[-1]
+        expected = (theirs.M * states[domain_of]).sum(axis=1)
+        assert np.abs(scores[row] - expected).max() < TOLERANCE
+
+
 def gradients(model: SyNCRec, loss: torch.Tensor) -> list[float]:
     """Largest gradient of the loss in each expert, 1 to K."""
     model.zero_grad()

@@ -19,3 +19,10 @@ class TestSyNCRecWithAGateAtEachPosition(CausalContract):
     }  # fmt: skip
     dataset = "A+B+C"
     history = ["A/i1", "B/i1"]
+
+
+class TestSyNCRecRankingByBothSequences(ModelContract):
+    model = "SyNCRec"
+    keys = {**FEW_EXPERTS, "ranking_sequence": "both"}
+    dataset = "A+B+C"
+    history = ["A/i1", "B/i1"]

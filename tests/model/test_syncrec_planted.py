@@ -94,3 +94,36 @@ def test_constant_alpha_and_beta_keep_the_weights_of_helpful_domains_equal(tmp_p
     ann, ben, noise = (made.trainer.history[-1]["train"][f"weight/{name}"] for name in ("Ann", "Ben", "Noise"))
     assert 0.9 < ann / ben < 1.1
     assert noise < 0.8 * min(ann, ben)
+
+
+def write_dominant(root: Path, users: int = 200, length: int = 30, seed: int = 0) -> None:
+    """Users walk around a ring forwards in Small and around another one backwards in Big, in four of five moments.
+
+    The previous item of the domain determines the next one but for one of two copies, so the best recall@2 is 1.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        state = {"Big": rng.integers(STATES), "Small": rng.integers(STATES)}
+        for moment in range(length):
+            domain = "Big" if rng.random() < 0.8 else "Small"
+            state[domain] = (state[domain] + (1 if domain == "Small" else -1)) % STATES
+            rows.append((f"u{user}", f"{state[domain]}-{rng.integers(COPIES)}", 1.4e9 + moment, domain))
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "domain"])
+    for name, part in table.groupby("domain"):
+        write_domain(root, str(name), part.drop(columns="domain"), None)
+
+
+def test_a_dominant_domain_harms_unless_the_own_sequence_ranks(tmp_path: Path) -> None:
+    """The joined sequence hides the last item of Small, and no weight of its loss changes that (Eq. 12)."""
+    write_dominant(tmp_path)
+    keys = {"MAX_ITEM_LIST_LENGTH": 30, "epochs": 25, "negatives_within_domain": True}
+    sasrec = {**keys, "pathway": False, "n_heads": 1, "loss_type": "BPR"}
+    syncrec = {**keys, "n_experts": 4, "cross_experts": 2}
+    alone = trained(tmp_path, "RETR", "Small", **sasrec)[0]["recall@2"]
+    joint, paper, own = (
+        trained(tmp_path, model, "Big+Small", **own)[0]["recall@2 [Small]"]
+        for model, own in (("RETR", sasrec), ("SyNCRec", syncrec), ("SyNCRec", {**syncrec, "ranking_sequence": "own"}))
+    )
+    assert max(joint, paper) < 0.5 * alone
+    assert own > alone - 0.02
