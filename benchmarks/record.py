@@ -20,6 +20,9 @@ from typing import Any
 AGAINST = "vs "
 """Begins the head of the column of changes."""
 
+OWN_BASELINES = f"{AGAINST}baseline"
+"""Head of that column where rows have different baselines, which get a column of their own."""
+
 TRAINING = ("epoch", "seconds")
 """Columns of a study of one seed that are no figures of a benchmark."""
 
@@ -65,23 +68,25 @@ def _lines(table: Mapping[str, Any]) -> Iterator[tuple[str, list[str], dict[str,
         model = first or model
         change = changes.get(model) if part in ([], ["all"]) else None
         texts = zip(layout["columns"], (entry["text"] for entry in line["entries"]), strict=True)
-        yield model, part, {head: cell(text, change if head.startswith(AGAINST) else None) for head, text in texts}
+        cells = {head: cell(text, change if head.startswith(AGAINST) else None) for head, text in texts}
+        yield model, part, {**cells, "baseline": json.dumps(change and change["baseline"])}
 
 
 def _measured(table: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
     """The table of all rows; one metric of several domains or groups has a column for each."""
     layout, wanted = table["layouts"][0], {metric.lower() for metric in only}
     measured = [head for head in layout["columns"] if head not in TRAINING]
-    against = [head for head in measured if head.startswith(AGAINST)]
-    metrics = [head for head in measured if head not in against and (not wanted or head in wanted)]
+    changes = [head for head in measured if head.startswith(AGAINST)]
+    metrics = [head for head in measured if head not in changes and (not wanted or head in wanted)]
+    against = ["baseline", *changes] if OWN_BASELINES in changes else changes
     names, columns = layout["names"], [*metrics, *against]
     rows = [line for line in _lines(table) if any(line[2][head] != "null" for head in columns)]
     if len(names) == 2 and len(metrics) == 1:
         names, columns = names[:1], [*dict.fromkeys(part[0] for _, part, _ in rows), *against]
         wide: dict[str, dict[str, str]] = {}
         for model, (part,), cells in rows:
-            changes = {head: cells[head] for head in against if cells[head] != "null"}
-            wide.setdefault(model, {}).update({part: cells[metrics[0]], **changes})
+            own = {head: cells[head] for head in against if cells[head] != "null"}
+            wide.setdefault(model, {}).update({part: cells[metrics[0]], **own})
         rows = [(model, [], cells) for model, cells in wide.items()]
     only_metric = f"{metrics[0].upper()}; " if len(metrics) == 1 else ""
     return {

@@ -21,7 +21,7 @@ from recbole_xfer.hooks import is_adapted
 SHARE = "train_share"
 """Key of the fraction of users trained, which can be a list in a plan."""
 
-TABLE_KEYS = frozenset(("name", "alone", "alone_keys", "search", "trials"))
+TABLE_KEYS = frozenset(("name", "baseline", "alone", "alone_keys", "search", "trials"))
 """Keys of a row that are about the table or a search; they are not keys of a run."""
 
 PLAN_KEYS = frozenset(

@@ -52,9 +52,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Change:
-    """The difference between a row and the baseline: relative to its NDCG, and a paired test over test targets."""
+    """The difference between a row and its baseline: relative to its NDCG, and a paired test over test targets."""
 
     label: str
+    baseline: str
     change: float
     p: float
     p_corrected: float
@@ -78,6 +79,7 @@ class Comparison:
         joint: compares rows with models trained on one domain alone, where rows ask for it.
         name: of the table in a study; by default the dataset.
         baseline: label of the row with which all others are compared.
+        own_baselines: label of the row with which a row is compared instead.
         failed: runs without a result.
         figures: published ones, by row and metric.
         notes: further parts of the caption.
@@ -87,6 +89,7 @@ class Comparison:
     joint: JointAgainstAlone | None = None
     name: str = ""
     baseline: str | None = None
+    own_baselines: Mapping[str, str] = field(default_factory=dict)
     failed: Sequence[Failure] = ()
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -141,11 +144,12 @@ class Comparison:
 
     def _notes(self) -> Iterator[str]:
         """What the caption says about the baseline, approximations and failed runs, and further notes."""
-        tests = len(self.changes())
-        if tests:
-            correction = f", with Holm's correction for {tests} tests" if tests > 1 else ""
+        changes = self.changes()
+        if changes:
+            correction = f", with Holm's correction for {len(changes)} tests" if len(changes) > 1 else ""
+            base = "" if _one_baseline(changes) else " from the row in parentheses"
             yield (
-                f"vs {self.baseline}: change of NDCG@{self.results[0].cutoff}, * where a paired t-test over test "
+                f"{_head(changes)}: change of NDCG@{self.results[0].cutoff}{base}, * where a paired t-test over test "
                 f"targets is significant (p < {SIGNIFICANCE}{correction})"
             )
         for result in {result.label: result for result in self.results if result.approximations}.values():
@@ -164,19 +168,20 @@ class Comparison:
         return {failure.label: [f for f in self.failed if f.label == failure.label] for failure in self.failed}
 
     def changes(self) -> list[Change]:
-        """The difference of each other row from the baseline; the p-values have Holm's correction over the table.
+        """The difference of each row from its baseline; the p-values have Holm's correction over the table.
 
-        Empty without a baseline, without its results, or if no metric is one of rankings.
+        Only of rows with a baseline that has results; empty if no metric is one of rankings.
         """
-        rows = self.by_label()
-        baseline = rows.pop(self.baseline or "", None)
-        if not baseline or not rows or any(result.by_row is None for result in self.results):
+        if any(result.by_row is None for result in self.results):
             return []
-        tests = [paired_change(mean_by_row(results), mean_by_row(baseline)) for results in rows.values()]
+        rows = {label: mean_by_row(results) for label, results in self.by_label().items()}
+        baselines = {label: self.own_baselines.get(label, self.baseline) for label in rows}
+        pairs = [(label, base) for label, base in baselines.items() if base in rows and base != label]
+        tests = [paired_change(rows[label], rows[base]) for label, base in pairs]
         corrected = holm(np.array([p for _, p in tests]))
         return [
-            Change(label, change, p, float(p_corrected))
-            for label, (change, p), p_corrected in zip(rows, tests, corrected, strict=True)
+            Change(label, base, change, p, float(p_corrected))
+            for (label, base), (change, p), p_corrected in zip(pairs, tests, corrected, strict=True)
         ]
 
     def table(self) -> Table:
@@ -195,8 +200,10 @@ class Comparison:
             metric: place_values(metric, {label: row[metric]["mean"] for label, row in summary.items()})
             for metric in metrics
         }
-        changes = {change.label: change.text() for change in self.changes()}
-        heads = [*([] if several else ["epoch", "seconds"]), *([f"vs {self.baseline}"] if changes else [])]
+        tested = self.changes()
+        one = _one_baseline(tested)
+        changes = {each.label: each.text() + ("" if one else f" ({each.baseline})") for each in tested}
+        heads = [*([] if several else ["epoch", "seconds"]), *([_head(tested)] if tested else [])]
         failed = self._failed_by_label()
         lines: list[Line] = []
         for label in dict.fromkeys([*rows, *failed, *self.figures]):
@@ -253,8 +260,9 @@ class Comparison:
         return [self.layout(), *([Layout.of(self.joint.table(), names=2)] if self.joint else [])]
 
     def records(self) -> list[dict[str, Any]]:
-        """A record of each row and metric: mean, spread and number of seeds, and the change from the baseline."""
+        """A record of each row and metric: mean, spread and number of seeds, and the change from its baseline."""
         first, rows, changes = self.results[0], self.by_label(), {change.label: change for change in self.changes()}
+        tested = "baseline", "change", "p", "p_corrected"
         shared = {
             "dataset": first.dataset,
             "table": self.name or first.dataset,
@@ -267,7 +275,7 @@ class Comparison:
                 of_metric = change if metric == f"ndcg@{first.cutoff}" else {}
                 record = {**shared, "row": label, "metric": metric, **value, "seeds": len(rows[label])}
                 record["published"] = self.figures.get(label, {}).get(metric)
-                found.append({**record, **{key: of_metric.get(key) for key in ("change", "p", "p_corrected")}})
+                found.append({**record, **{key: of_metric.get(key) for key in tested}})
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -326,6 +334,16 @@ def _described(label: str, differing: Mapping[str, Any]) -> str:
         origin += f", from {Path(differing['pretrained']).name}"
     others = {key: value for key, value in differing.items() if key not in ("source", "pretrained")}
     return f"{label}{origin} {text_of(others)}".strip()
+
+
+def _one_baseline(changes: Sequence[Change]) -> bool:
+    """Whether all changes are from one row."""
+    return len({change.baseline for change in changes}) == 1
+
+
+def _head(changes: Sequence[Change]) -> str:
+    """The head of the column of changes."""
+    return f"vs {changes[0].baseline if _one_baseline(changes) else 'baseline'}"
 
 
 def mean_by_row(results: Sequence[Result]) -> np.ndarray:

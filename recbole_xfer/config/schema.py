@@ -179,7 +179,7 @@ WITHOUT_DEFAULT: Mapping[str, str] = {
     "settings": "In a comparison, groups of keys by name, such as `{texts: {modalities: [text]}}`; each has a table.",
     "seeds": "In a comparison, the seeds with which each row is trained.",
     "ensembles": "In a comparison, further rows by name; each joins the scores of rows (names, labels or models).",
-    "baseline": "In a comparison, the row (name, label or model) with which all others are compared.",
+    "baseline": "In a comparison, the row (name, label or model) with which all others, or one row, are compared.",
     "published": "In a comparison, figures of a paper to print beside ours; see [studies](studies.md).",
     "search": "In a row of a comparison: search it first, in a space (a file, or True for the model's own).",
     "trials": "In a comparison or a row of it: number of configurations that `search` draws.",

@@ -24,9 +24,8 @@ class Score(BaseModel):
 
 
 class Against(BaseModel):
-    """The changes of the rows of a table from its baseline."""
+    """The changes of the rows of a table from their baselines."""
 
-    baseline: str
     changes: dict[str, Change]
 
 

@@ -43,6 +43,7 @@ class Row:
     Attributes:
         keys: of its runs, without the seed.
         reference: number of the row whose single-domain models it is compared with, if any.
+        baseline: label of the row with which it is compared, where it is not that of the table.
         space: a file, or True for the model's own; None if the row is not searched.
         trials: number of configurations to draw; None for all of the space.
         failure: why its search failed.
@@ -52,6 +53,7 @@ class Row:
     label: str
     keys: Mapping[str, Any]
     reference: int | None = None
+    baseline: str | None = None
     space: str | bool | None = None
     trials: int | None = None
     failure: str | None = None
@@ -83,27 +85,14 @@ class TablePlan:
     ensembles: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def only(self, kept: Sequence[int]) -> TablePlan:
-        """The table with some of its rows, by their numbers, and the ensembles that join these alone.
-
-        Raises:
-            XferError: if it lacks a row that the others are compared with.
-        """
-        place = {number: index for index, number in enumerate(kept)}
-        rows = [self.rows[number] for number in kept]
+        """The table with some of its rows, by their numbers, without comparisons and ensembles that need the others."""
+        place: dict[int | None, int] = {number: index for index, number in enumerate(kept)}
+        rows = [replace(row, reference=place.get(row.reference)) for row in (self.rows[number] for number in kept)]
         ensembles = {
             name: [place[number] for number in members]
             for name, members in self.ensembles.items()
             if place.keys() >= set(members)
         }
-        if self.baseline not in (None, *ensembles, *(row.label for row in rows)):
-            raise XferError(f"only_rows lacks the baseline, {self.baseline}. Add it, or choose another baseline.")
-        for row in rows:
-            if row.reference is not None and row.reference not in place:
-                raise XferError(
-                    f"only_rows lacks {self.rows[row.reference].label}, with whose single-domain models {row.label} is "
-                    f"compared. Add it."
-                )
-        rows = [row if row.reference is None else replace(row, reference=place[row.reference]) for row in rows]
         return replace(self, rows=rows, ensembles=ensembles)
 
 
@@ -215,24 +204,33 @@ def _table(table: TableKeys, plan: Mapping[str, Any]) -> TablePlan:
     for row, config in zip(rows, configs, strict=True):
         _check_files(row, config)
     labels = _labels(rows, configs)
+    ensembles = _ensembles(plan.get("ensembles") or {}, rows, labels)
+
+    def baseline_of(keys: Mapping[str, Any]) -> str | None:
+        name = keys.get("baseline")
+        return name if name is None or name in ensembles else labels[_row_named("baseline", name, rows, labels)]
+
     made = [
         Row(
             one,
             row_keys(shared, row),
             reference,
+            baseline_of(row),
             row.get("search"),
             row.get("trials", plan.get("trials")),
             alone_keys=alone_keys(shared, row),
         )
         for row, one, reference in zip(rows, labels, against, strict=True)
     ]
-    ensembles = _ensembles(plan.get("ensembles") or {}, rows, labels)
-    baseline = plan.get("baseline")
-    if baseline is not None and baseline not in ensembles:
-        baseline = labels[_row_named("baseline", baseline, rows, labels)]
-    dataset, metrics = str(shared["dataset"]), _metrics(configs)
     whole = TablePlan(
-        table.name, dataset, made, baseline, metrics, curve=table.curve, share=table.share, ensembles=ensembles
+        table.name,
+        str(shared["dataset"]),
+        made,
+        baseline_of(plan),
+        _metrics(configs),
+        curve=table.curve,
+        share=table.share,
+        ensembles=ensembles,
     )
     chosen = plan.get("only_rows")
     return whole.only(_rows_named("only_rows", chosen, rows, labels)) if chosen else whole

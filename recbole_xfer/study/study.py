@@ -138,6 +138,7 @@ class _Maker:
                 self._joint(by_row),
                 name=self._name(self.table.name, masked) if self.plan.several else "",
                 baseline=self.table.baseline,
+                own_baselines={row.label: row.baseline for row in self.table.rows if row.baseline},
                 failed=[*self._failed(), *(failure for row in joined for failure in row.failed)],
                 figures=figures,
                 notes=[

@@ -71,6 +71,19 @@ def test_one_seed_has_no_columns_of_its_training(root: Path) -> None:
     assert joint.columns == ["model", "domain", "hit@10", "ndcg@10", "vs Pop"]
 
 
+def test_baselines_of_rows_have_a_column(root: Path) -> None:
+    plan = yaml.safe_load((root / "plan.yaml").read_text(encoding="utf-8"))
+    rows = [{"model": "Pop"}, {"model": "BPR", "baseline": "Pop"}, {"model": "BPR", "name": "again", "baseline": "BPR"}]
+    rows[2]["learning_rate"] = 0.1
+    own = {**plan, "rows": rows, "seeds": [1], "baseline": None}
+    (root / "own.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    assert main(["compare", str(root / "own.yaml"), f"--output={root / 'own'}"]) == 0
+    (joint,) = recorded(json.loads((root / "own" / "study.json").read_text(encoding="utf-8")), only=["NDCG@10"])
+    assert joint.columns == ["model", "all", "mean", "A", "B", "C", "baseline", "vs baseline"]
+    assert [row[-2] for row in joint.rows] == [None, "Pop", "BPR", None]
+    assert [type(row[-1]) for row in joint.rows] == [type(None), Change, Change, type(None)]
+
+
 def test_a_metric_of_the_validation_split_has_a_column(study: dict[str, Any]) -> None:
     joint, _ = recorded(study, validation="NDCG@10")
     assert joint.columns[-1] == "validation ndcg@10"

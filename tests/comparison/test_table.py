@@ -228,6 +228,21 @@ def test_every_row_is_compared_with_the_baseline(scratch: np.ndarray) -> None:
     assert comparison.as_dict()["against"]["changes"]["b"]["significant"] is True
 
 
+def test_rows_may_have_baselines_of_their_own(scratch: np.ndarray) -> None:
+    rows = {"a": scratch, "a+": scratch * 1.2, "b": scratch * 2, "b+": scratch * 1.8, "c": scratch * 3}
+    results = [result(label, values) for label, values in rows.items()]
+    comparison = Comparison(results, baseline="a", own_baselines={"b+": "b", "b": "a", "c": "failed"})
+    column = comparison.table().columns[-1]
+    assert column.header == "vs baseline"
+    assert list(column.cells) == ["", "+20.0%* (a)", "+100.0%* (a)", "-10.0%* (b)", ""]
+    assert "vs baseline: change of NDCG@10 from the row in parentheses, * where" in comparison.caption()
+    assert "Holm's correction for 3 tests" in comparison.caption()
+    of_pairs = {record["row"]: record["baseline"] for record in comparison.records() if record["metric"] == "ndcg@10"}
+    assert of_pairs == {"a": None, "a+": "a", "b": "a", "b+": "b", "c": None}
+    alone = Comparison(results, own_baselines={"b+": "b"}).table().columns[-1]
+    assert alone.header == "vs b" and list(alone.cells) == ["", "", "", "-10.0%*", ""]
+
+
 def test_the_second_of_at_least_three_is_underlined(scratch: np.ndarray) -> None:
     cells = [list(Comparison([result(label, scratch * k) for label, k in rows.items()]).table().columns[1].cells)
              for rows in ({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2})]  # fmt: skip
