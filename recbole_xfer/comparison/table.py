@@ -147,7 +147,7 @@ class Comparison:
         changes = self.changes()
         if changes:
             correction = f", with Holm's correction for {len(changes)} tests" if len(changes) > 1 else ""
-            base = "" if _one_baseline(changes) else " from the row in parentheses"
+            base = "" if _one_baseline(changes) else " from the row named beside it"
             yield (
                 f"{_head(changes)}: change of NDCG@{self.results[0].cutoff}{base}, * where a paired t-test over test "
                 f"targets is significant (p < {SIGNIFICANCE}{correction})"

@@ -235,7 +235,7 @@ def test_rows_may_have_baselines_of_their_own(scratch: np.ndarray) -> None:
     column = comparison.table().columns[-1]
     assert column.header == "vs baseline"
     assert list(column.cells) == ["", "+20.0%* (a)", "+100.0%* (a)", "-10.0%* (b)", ""]
-    assert "vs baseline: change of NDCG@10 from the row in parentheses, * where" in comparison.caption()
+    assert "vs baseline: change of NDCG@10 from the row named beside it, * where" in comparison.caption()
     assert "Holm's correction for 3 tests" in comparison.caption()
     of_pairs = {record["row"]: record["baseline"] for record in comparison.records() if record["metric"] == "ndcg@10"}
     assert of_pairs == {"a": None, "a+": "a", "b": "a", "b+": "b", "c": None}
