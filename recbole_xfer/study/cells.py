@@ -117,11 +117,13 @@ class Share:
     """What each process gets.
 
     Attributes:
+        processes: their number.
         cpus, gpus: of Ray's resources.
         threads: with which it computes.
         folder: in which it works, because paths may be relative.
     """
 
+    processes: int
     cpus: float
     gpus: float
     threads: int
@@ -139,7 +141,7 @@ def share_of(resources: dict[str, float], machines: int, workers: int | None) ->
     cores, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     workers = workers or int(gpus) or machines
     threads = max(1, int(cores / workers))
-    return Share(min(threads, cores / workers), min(1, gpus / workers), threads, os.getcwd())
+    return Share(workers, min(threads, cores / workers), min(1, gpus / workers), threads, os.getcwd())
 
 
 def _on_ray(cells: Sequence[Cell], workers: int | None) -> Iterator[Outcome]:
@@ -152,6 +154,7 @@ def _on_ray(cells: Sequence[Cell], workers: int | None) -> Iterator[Outcome]:
     with cluster_or_local_ray(OBJECT_STORE):
         machines = sum(node["Alive"] for node in ray.nodes())
         share = share_of(ray.cluster_resources(), machines, workers)
+        logger.info(f"{len(cells)} runs, {share.processes} at a time. A line follows for each that ends.")
         task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(run_in_worker)
         later = waiting(cells)
         held = {number for numbers in later.values() for number in numbers}

@@ -245,11 +245,15 @@ def _die(driver: int) -> None:
         os._exit(1)
 
 
-def test_processes_give_the_same_results_and_a_dead_one_ends_its_cell_only(root: Path, study: Study) -> None:
+def test_processes_give_the_same_results_and_a_dead_one_ends_its_cell_only(
+    root: Path, study: Study, caplog: pytest.LogCaptureFixture
+) -> None:
     keys = {**SHARED, **paths(root), "dataset": "Small", "mask_history": False, "seed": 2}
     keys["checkpoint_dir"] = str(root / "on_ray")
     cells = [Cell("a", {**keys, "model": "SASRec", **SIZES}, (False, True)), Deadly("b", keys)]
-    outcome, dead = run_cells(cells, workers=2)
+    with caplog.at_level("INFO", logger="recbole_xfer"):
+        outcome, dead = run_cells(cells, workers=2)
+    assert caplog.messages[0].startswith("2 runs, 2 at a time.")
     assert dead.failure == DIED
     for result, table in zip(outcome.results, study.tables, strict=False):
         (own,) = (one for one in table.by_label()["SASRec"] if one.seed == 2)
