@@ -211,9 +211,11 @@ class SyNCRec(DotProductRecommender):
 
         Items [B, L] and their embeddings [B, L, r] to [B, L, D, r].
         """
-        single, domains, count = self.single_states(items, vectors), self.item_domain[items], len(self.domains)
-        last = torch.stack([last_of(domains, torch.full_like(domains, d)) for d in range(count)], dim=-1)  # [B, L, D]
-        read = torch.where(last > 0, count - 1 + last, torch.arange(count, device=items.device))
+        single, count = self.single_states(items, vectors), len(self.domains)
+        domain = torch.arange(count, device=items.device)
+        place = count + torch.arange(items.shape[1], device=items.device)[:, None]  # of each item in ``single``
+        own = self.item_domain[items][..., None] == domain  # [B, L, D]
+        read = torch.where(own, place, domain).cummax(dim=1).values
         window = torch.arange(len(items), device=items.device)[:, None, None]
         return single[window, read]
 

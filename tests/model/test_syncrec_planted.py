@@ -26,6 +26,16 @@ ALONE = 0.5
 """The best possible recall@2 on only Ann or only Ben."""
 
 
+SASREC = {"pathway": False, "n_heads": 1, "loss_type": "BPR"}
+
+
+def write(root: Path, rows: list[tuple[str, str, float, str]]) -> None:
+    """Writes each domain of interactions of user, item, time and domain."""
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "domain"])
+    for name, part in table.groupby("domain"):
+        write_domain(root, str(name), part.drop(columns="domain"), None)
+
+
 def write_truth(root: Path, users: int = 400, length: int = 20, seed: int = 0) -> None:
     """Ann and Ben walk around one ring of states together: whoever comes next shows the next state.
 
@@ -44,9 +54,7 @@ def write_truth(root: Path, users: int = 400, length: int = 20, seed: int = 0) -
             state[ring] = (state[ring] + 1) % STATES
             item = f"{state[ring]}-{rng.integers(COPIES)}"
             rows.append((f"u{user}", item, 1.4e9 + moment, domain))
-    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "domain"])
-    for name, part in table.groupby("domain"):
-        write_domain(root, str(name), part.drop(columns="domain"), None)
+    write(root, rows)
 
 
 def trained(root: Path, model: str, dataset: str, **keys: Any) -> tuple[dict[str, float], Experiment]:
@@ -77,7 +85,7 @@ def test_the_noise_domain_has_a_negative_gap_and_a_falling_weight(joined: Any) -
 def test_the_other_domains_gain_over_training_alone(joined: Any, domain: str) -> None:
     """They exceed the best possible recall of one domain."""
     root, together, _ = joined
-    alone, _ = trained(root, "RETR", domain, pathway=False, n_heads=1, loss_type="BPR")
+    alone, _ = trained(root, "RETR", domain, **SASREC)
     assert 0.25 < alone["recall@2"] < ALONE + 0.05
     assert together[f"recall@2 [{domain}]"] > ALONE + 0.05
 
@@ -109,21 +117,19 @@ def write_dominant(root: Path, users: int = 200, length: int = 30, seed: int = 0
             domain = "Big" if rng.random() < 0.8 else "Small"
             state[domain] = (state[domain] + (1 if domain == "Small" else -1)) % STATES
             rows.append((f"u{user}", f"{state[domain]}-{rng.integers(COPIES)}", 1.4e9 + moment, domain))
-    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "domain"])
-    for name, part in table.groupby("domain"):
-        write_domain(root, str(name), part.drop(columns="domain"), None)
+    write(root, rows)
 
 
 def test_a_dominant_domain_harms_unless_the_own_sequence_ranks(tmp_path: Path) -> None:
     """The joined sequence hides the last item of Small, and no weight of its loss changes that (Eq. 12)."""
     write_dominant(tmp_path)
     keys = {"MAX_ITEM_LIST_LENGTH": 30, "epochs": 20, "negatives_within_domain": True}
-    sasrec = {**keys, "pathway": False, "n_heads": 1, "loss_type": "BPR"}
     syncrec = {**keys, "n_experts": 2, "cross_experts": 1}
-    alone = trained(tmp_path, "RETR", "Small", **sasrec)[0]["recall@2"]
-    joint, paper, own = (
-        trained(tmp_path, model, "Big+Small", **own)[0]["recall@2 [Small]"]
-        for model, own in (("RETR", sasrec), ("SyNCRec", syncrec), ("SyNCRec", {**syncrec, "ranking_sequence": "own"}))
+    alone = trained(tmp_path, "RETR", "Small", **keys, **SASREC)[0]["recall@2"]
+    joint = trained(tmp_path, "RETR", "Big+Small", **keys, **SASREC)[0]["recall@2 [Small]"]
+    paper, own = (
+        trained(tmp_path, "SyNCRec", "Big+Small", **syncrec, ranking_sequence=ranks)[0]["recall@2 [Small]"]
+        for ranks in ("joined", "own")
     )
     assert max(joint, paper) < 0.5 * alone
     assert own > alone - 0.02
